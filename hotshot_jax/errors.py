@@ -1,0 +1,19 @@
+"""Errors that speak to the person at the command line.
+
+Anything else that escapes is a bug in this project, so only these are shown without a traceback.
+"""
+
+
+class HotshotError(Exception):
+    """The run failed for a reason that the user can act on.
+
+    The message is one or two lines: what is wrong, where, and what to do.
+    """
+
+    exit_status = 1
+
+
+class UsageError(HotshotError):
+    """The request itself is wrong: a flag, an argument, or a combination of them."""
+
+    exit_status = 2
