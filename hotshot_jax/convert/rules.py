@@ -1,0 +1,111 @@
+"""How PyTorch's tensor names and layouts correspond to the parameters of our models.
+
+Module paths are the same on both sides, so all of it follows from the path of a parameter:
+
+- the last part is `weight` in PyTorch for `kernel`, `scale` and `embedding`;
+- linear kernels are transposed, convolution kernels are OIHW in PyTorch and HWIO here;
+- a stack (a list name followed by something that is not a number) is one parameter with a leading
+  axis here and one tensor a layer in PyTorch.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+Path = tuple[Any, ...]
+
+STACKS = frozenset({"transformer_blocks", "layers"})
+POSITIONAL_TABLE = "pos_encoder.positional_encoding"
+
+_WEIGHTS = frozenset({"kernel", "scale", "embedding"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """Where one PyTorch tensor goes.
+
+    Attributes:
+        name: PyTorch's name.
+        shape: PyTorch's shape.
+        path: path of the parameter here.
+        layer: index along the parameter's leading axis, None where it is not stacked.
+        axes: permutation that takes PyTorch's axes to ours.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    path: Path
+    layer: int | None
+    axes: tuple[int, ...]
+
+    def to_flax(self, tensor: np.ndarray) -> np.ndarray:
+        """PyTorch's tensor in our layout; a view."""
+        return tensor.transpose(self.axes)
+
+    def to_torch(self, parameter: np.ndarray) -> np.ndarray:
+        """The inverse of `to_flax`, from the whole (possibly stacked) parameter; a view."""
+        layer = parameter if self.layer is None else parameter[self.layer]
+        return layer.transpose(np.argsort(self.axes))
+
+
+def flat_parameters(module: Any) -> dict[Path, Any]:
+    """The parameters of a (concrete or abstract) module by path, without their variables."""
+    state = nnx.to_pure_dict(nnx.state(module, nnx.Param))
+    return dict(_walk(state, ()))
+
+
+def torch_slots(module: Any) -> dict[str, Slot]:
+    """The PyTorch tensors that fill the parameters of a (concrete or abstract) module, by name."""
+    return {
+        slot.name: slot
+        for path, parameter in flat_parameters(module).items()
+        for slot in _slots(path, tuple(parameter.shape))
+    }
+
+
+def parameter_count(module: Any) -> int:
+    """Number of trainable values in a module."""
+    return sum(math.prod(leaf.shape) for leaf in flat_parameters(module).values())
+
+
+def _walk(tree: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _walk(value, (*path, key))
+    else:
+        yield path, tree
+
+
+def _slots(path: Path, shape: tuple[int, ...]) -> Iterator[Slot]:
+    *modules, leaf = path
+    parts = [str(part) for part in modules]
+    stack = next(
+        (
+            index
+            for index, (part, following) in enumerate(zip(parts, parts[1:], strict=False))
+            if part in STACKS and not following.isdigit()
+        ),
+        None,
+    )
+    layers = [None] if stack is None else list(range(shape[0]))
+    layer_shape = shape if stack is None else shape[1:]
+    axes = _axes(leaf, len(layer_shape))
+    torch_shape = tuple(layer_shape[axis] for axis in np.argsort(axes))
+    leaf_name = "weight" if leaf in _WEIGHTS else str(leaf)
+    for layer in layers:
+        named = list(parts)
+        if stack is not None:
+            named.insert(stack + 1, str(layer))
+        yield Slot(".".join([*named, leaf_name]), torch_shape, path, layer, axes)
+
+
+def _axes(leaf: str, rank: int) -> tuple[int, ...]:
+    if leaf == "kernel" and rank == 2:
+        return (1, 0)
+    if leaf == "kernel" and rank == 4:
+        return (2, 3, 1, 0)
+    return tuple(range(rank))

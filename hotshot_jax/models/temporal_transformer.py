@@ -1,0 +1,86 @@
+"""Hotshot-XL's temporal transformer: attention over the frames at each pixel."""
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+
+from hotshot_jax.models.attention import Attention, dot_product_attention
+from hotshot_jax.models.embeddings import positional_encoding
+from hotshot_jax.models.feed_forward import FeedForward
+from hotshot_jax.models.layers import Layers
+
+TEMPORAL_HEADS = 8
+TEMPORAL_GROUPS = 32
+MAX_FRAMES = 24
+
+
+class TemporalAttention(Attention):
+    """Self-attention over frames; positions are added to what becomes query, key and value."""
+
+    def __init__(self, channels: int, heads: int, layers: Layers):
+        super().__init__(channels, heads, layers)
+        self.dtype = layers.dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+        """Maps `[batch, frames, pixels, channels]` to the same shape."""
+        frames, channels = x.shape[1], x.shape[-1]
+        positions = positional_encoding(MAX_FRAMES, channels)[:frames, None]
+        x = x + jnp.asarray(positions, self.dtype)
+        query = self.project_query(x)
+        key, value = self.project_context(x)
+        attended = dot_product_attention(
+            *(rearrange(t, "b f p h c -> b p f h c") for t in (query, key, value))
+        )
+        return self.project_out(rearrange(attended, "b p f h c -> b f p h c"))
+
+
+class TemporalTransformerBlock(nnx.Module):
+    """Two attentions over frames and a feed-forward, each pre-norm with a residual."""
+
+    def __init__(self, channels: int, heads: int, layers: Layers):
+        self.attention_blocks = nnx.List(
+            [TemporalAttention(channels, heads, layers) for _ in range(2)]
+        )
+        self.norms = nnx.List([layers.layer_norm(channels) for _ in range(2)])
+        self.ff = FeedForward(channels, layers)
+        self.ff_norm = layers.layer_norm(channels)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[batch, frames, pixels, channels]` to the same shape."""
+        for attention, norm in zip(self.attention_blocks, self.norms, strict=True):
+            x = x + attention(norm(x))
+        return x + self.ff(self.ff_norm(x))
+
+
+class TransformerTemporal(nnx.Module):
+    """Group norm of each frame, linear, one block, linear, plus the input.
+
+    Heads, groups and the number of positions are constants of the published model and appear in
+    no configuration. The last layer starts at zero, so that new temporal layers change nothing.
+    """
+
+    def __init__(self, channels: int, layers: Layers):
+        self.norm = layers.group_norm(channels, TEMPORAL_GROUPS, epsilon=1e-6)
+        self.proj_in = layers.linear(channels, channels)
+        self.transformer_blocks = nnx.List(
+            [TemporalTransformerBlock(channels, TEMPORAL_HEADS, layers)]
+        )
+        self.proj_out = layers.linear(channels, channels, zero=True)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[batch, frames, height, width, channels]` to the same shape.
+
+        Raises:
+            ValueError: there are more frames than positions.
+        """
+        frames, height, width = x.shape[1:4]
+        if frames > MAX_FRAMES:
+            raise ValueError(
+                f"{frames} frames, but the temporal layers know {MAX_FRAMES} positions"
+            )
+        hidden = self.proj_in(rearrange(self.norm(x), "b f h w c -> b f (h w) c"))
+        for block in self.transformer_blocks:
+            hidden = block(hidden)
+        hidden = self.proj_out(hidden)
+        return x + rearrange(hidden, "b f (h w) c -> b f h w c", h=height, w=width)

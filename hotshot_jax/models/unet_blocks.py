@@ -1,0 +1,178 @@
+"""Down, mid and up blocks of the UNet: resnets, spatial and temporal transformers."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from hotshot_jax.models.attention import KeyValue
+from hotshot_jax.models.layers import Layers
+from hotshot_jax.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
+from hotshot_jax.models.spatial_transformer import Transformer2DModel
+from hotshot_jax.models.temporal_transformer import TransformerTemporal
+from hotshot_jax.models.unet_config import UNetLevel
+
+TextKeyValues = list[KeyValue]
+"""Keys and values of the text for the spatial transformers of one block, in their order."""
+
+
+def _resnet(in_channels: int, level: UNetLevel, layers: Layers) -> ResnetBlock2D:
+    return ResnetBlock2D(
+        in_channels,
+        level.channels,
+        layers,
+        groups=level.groups,
+        epsilon=level.epsilon,
+        time_channels=level.time_channels,
+        pool_frames=True,
+    )
+
+
+def _spatial_transformer(level: UNetLevel, layers: Layers) -> Transformer2DModel:
+    return Transformer2DModel(
+        level.channels,
+        level.heads,
+        layers,
+        depth=level.transformer_depth,
+        text_channels=level.text_channels,
+        groups=level.groups,
+    )
+
+
+class _Block(nnx.Module):
+    """Resnets, each followed by a spatial transformer, if the level has them, and a temporal one.
+
+    `temporal` false leaves the temporal transformers out, as a ControlNet does.
+    """
+
+    def __init__(self, in_channels: list[int], level: UNetLevel, layers: Layers, *, temporal: bool):
+        count = len(in_channels)
+        self.resnets = nnx.List([_resnet(channels, level, layers) for channels in in_channels])
+        self.attentions = nnx.List(
+            [_spatial_transformer(level, layers) for _ in range(count * level.cross_attention)]
+        )
+        self.temporal_attentions = nnx.List(
+            [TransformerTemporal(level.channels, layers) for _ in range(count * temporal)]
+        )
+
+    def project_text(self, text: jax.Array) -> TextKeyValues:
+        """Keys and values of `[batch, tokens, text_channels]` for every spatial transformer."""
+        return [attention.project_text(text) for attention in self.attentions]
+
+    def _layer(
+        self,
+        index: int,
+        x: jax.Array,
+        time_embedding: jax.Array,
+        text: TextKeyValues,
+        enable_temporal_attentions: bool,
+    ) -> jax.Array:
+        x = self.resnets[index](x, time_embedding)
+        if self.attentions:
+            x = self.attentions[index](x, text[index])
+        if enable_temporal_attentions and self.temporal_attentions:
+            x = self.temporal_attentions[index](x)
+        return x
+
+
+class DownBlock3D(_Block):
+    """One level on the way down."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        level: UNetLevel,
+        layers: Layers,
+        *,
+        depth: int,
+        downsample: bool,
+        temporal: bool = True,
+    ):
+        inputs = [in_channels] + [level.channels] * (depth - 1)
+        super().__init__(inputs, level, layers, temporal=temporal)
+        self.downsamplers = nnx.List([Downsample2D(level.channels, layers)] * downsample)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        time_embedding: jax.Array,
+        text: TextKeyValues,
+        *,
+        enable_temporal_attentions: bool = True,
+    ) -> tuple[jax.Array, list[jax.Array]]:
+        """Maps `[batch, frames, height, width, in_channels]` to the next level.
+
+        Returns:
+            The activations, and those that the way up takes over: each layer's output, then the
+            downsampler's.
+        """
+        skips = []
+        for index in range(len(self.resnets)):
+            x = self._layer(index, x, time_embedding, text, enable_temporal_attentions)
+            skips.append(x)
+        for downsampler in self.downsamplers:
+            x = downsampler(x)
+            skips.append(x)
+        return x, skips
+
+
+class UNetMidBlock3DCrossAttn(nnx.Module):
+    """The lowest level: resnet, spatial transformer, resnet; nothing temporal."""
+
+    def __init__(self, level: UNetLevel, layers: Layers):
+        self.resnets = nnx.List([_resnet(level.channels, level, layers) for _ in range(2)])
+        self.attentions = nnx.List([_spatial_transformer(level, layers)])
+
+    def project_text(self, text: jax.Array) -> TextKeyValues:
+        """Keys and values of `[batch, tokens, text_channels]` for every spatial transformer."""
+        return [attention.project_text(text) for attention in self.attentions]
+
+    def __call__(self, x: jax.Array, time_embedding: jax.Array, text: TextKeyValues) -> jax.Array:
+        """Maps `[batch, frames, height, width, channels]` to the same shape."""
+        x = self.resnets[0](x, time_embedding)
+        x = self.attentions[0](x, text[0])
+        return self.resnets[1](x, time_embedding)
+
+
+class UpBlock3D(_Block):
+    """One level on the way up, each layer joined with a skip from the way down."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        skip_channels: list[int],
+        level: UNetLevel,
+        layers: Layers,
+        *,
+        upsample: bool,
+    ):
+        below = [in_channels] + [level.channels] * (len(skip_channels) - 1)
+        inputs = [hidden + skip for hidden, skip in zip(below, skip_channels, strict=True)]
+        super().__init__(inputs, level, layers, temporal=True)
+        self.upsamplers = nnx.List([Upsample2D(level.channels, layers)] * upsample)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        time_embedding: jax.Array,
+        text: TextKeyValues,
+        skips: list[jax.Array],
+        *,
+        size: tuple[int, int] | None,
+        enable_temporal_attentions: bool = True,
+    ) -> jax.Array:
+        """Maps `[batch, frames, height, width, in_channels]` to the level above.
+
+        Args:
+            x: the activations.
+            time_embedding: `[batch, time_channels]`.
+            text: the result of `project_text`.
+            skips: one tensor for each layer, in the order in which the layers use them.
+            size: height and width of the level above; None on the top level.
+            enable_temporal_attentions: whether the temporal transformers run.
+        """
+        for index, skip in enumerate(skips):
+            x = jnp.concatenate([x, skip], axis=-1)
+            x = self._layer(index, x, time_embedding, text, enable_temporal_attentions)
+        for upsampler in self.upsamplers:
+            x = upsampler(x, size)
+        return x
