@@ -9,6 +9,7 @@ Module paths are the same on both sides, so all of it follows from the path of a
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -86,7 +87,7 @@ def _slots(path: Path, shape: tuple[int, ...]) -> Iterator[Slot]:
     stack = next(
         (
             index
-            for index, (part, following) in enumerate(zip(parts, parts[1:], strict=False))
+            for index, (part, following) in enumerate(itertools.pairwise(parts))
             if part in STACKS and not following.isdigit()
         ),
         None,

@@ -10,7 +10,7 @@ class Conv2d(nnx.Conv):
     Takes `[..., height, width, channels]` with any leading axes (batch, frames).
     """
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
         """Convolves the last three axes."""
         leading = x.shape[:-3]
         output = super().__call__(x.reshape(-1, *x.shape[-3:]))

@@ -56,7 +56,7 @@ class Layers:
     def linear(
         self, in_features: int, out_features: int, *, use_bias: bool = True, zero: bool = False
     ) -> nnx.Linear:
-        """An affine map of the last axis; `zero` starts it at zero, so that a residual is silent."""
+        """An affine map of the last axis; `zero` starts it at zero, as a silent residual."""
         initializer = jax.nn.initializers.zeros if zero else jax.nn.initializers.lecun_normal()
         return nnx.Linear(
             in_features,

@@ -198,9 +198,9 @@ class UNet3DConditionModel(nnx.Module):
             ]
             x = x + residuals.mid_block.astype(x.dtype)
 
-        for block, block_text in zip(self.up_blocks, text.up_blocks, strict=True):
-            taken = [skips.pop() for _ in range(len(block.resnets))]
-            x = block(
+        for up_block, block_text in zip(self.up_blocks, text.up_blocks, strict=True):
+            taken = [skips.pop() for _ in range(len(up_block.resnets))]
+            x = up_block(
                 x,
                 time_embedding,
                 block_text,

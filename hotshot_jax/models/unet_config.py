@@ -155,7 +155,8 @@ class UNet3DConfig:
             for name in types:
                 if name not in known:
                     raise HotshotError(
-                        f"{where}: {key} has the unknown block {name!r} (known: {', '.join(known)})."
+                        f"{where}: {key} has the unknown block {name!r} "
+                        f"(known: {', '.join(known)})."
                     )
         cross_attention = [_DOWN_BLOCKS[name] for name in self.down_block_types]
         if [_UP_BLOCKS[name] for name in self.up_block_types] != cross_attention[::-1]:
