@@ -205,7 +205,7 @@ class UNet3DConditionModel(nnx.Module):
                 time_embedding,
                 block_text,
                 taken,
-                size=skips[-1].shape[-3:-1] if skips else None,
+                size=(skips[-1].shape[-3], skips[-1].shape[-2]) if skips else None,
                 enable_temporal_attentions=enable_temporal_attentions,
             )
 

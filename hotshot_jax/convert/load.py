@@ -1,0 +1,189 @@
+"""Filling a model from PyTorch tensors: every tensor in one place, every parameter filled once."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from flax import nnx
+
+from hotshot_jax.convert.rules import POSITIONAL_TABLE, Path, Slot, flat_parameters, torch_slots
+from hotshot_jax.convert.tensor_source import TensorSource, check_finite
+from hotshot_jax.errors import HotshotError
+from hotshot_jax.models.embeddings import positional_encoding
+from hotshot_jax.models.temporal_transformer import MAX_FRAMES
+
+logger = logging.getLogger(__name__)
+
+Module = TypeVar("Module", bound=nnx.Module)
+Progress = Callable[[int], None]
+"""Called with the number of bytes of each parameter that has been placed."""
+
+# Indices that old versions of transformers stored as if they were weights.
+_NOT_WEIGHTS = ("position_ids",)
+# The attention of the VAE had other names before diffusers 0.17.
+_OLD_NAMES = {
+    ".query.": ".to_q.",
+    ".key.": ".to_k.",
+    ".value.": ".to_v.",
+    ".proj_attn.": ".to_out.0.",
+}
+_LISTED = 8
+
+
+def abstract(build: Callable[[nnx.Rngs], Module]) -> Module:
+    """The module that `build` makes, with shapes in place of arrays."""
+    return nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+
+
+def load_module(
+    build: Callable[[nnx.Rngs], Module],
+    source: TensorSource,
+    *,
+    where: str,
+    dtype: Any,
+    shardings: Mapping[Path, jax.sharding.Sharding] | jax.sharding.Sharding | None = None,
+    progress: Progress = lambda size: None,
+) -> Module:
+    """Builds a module and fills it from `source`, one parameter at a time.
+
+    Args:
+        build: makes the module from random streams; only its shapes are used.
+        source: PyTorch's tensors.
+        where: what is being loaded, for messages.
+        dtype: dtype in which parameters are stored.
+        shardings: where each parameter goes: by path, or one for all; None is the default device.
+        progress: called after each parameter.
+
+    Raises:
+        HotshotError: lists every missing, unused and wrong-shaped tensor, or names a tensor with
+            values that are not finite, or a positional table that is not the expected one.
+    """
+    module = abstract(build)
+    slots = torch_slots(module)
+    names = match_names(slots, source, where)
+    by_path: dict[Path, list[Slot]] = {}
+    for slot in slots.values():
+        by_path.setdefault(slot.path, []).append(slot)
+
+    filled: dict[Path, jax.Array] = {}
+    for path, parameter in flat_parameters(module).items():
+        value = _assemble(by_path[path], parameter.shape, source, names, dtype)
+        sharding = shardings.get(path) if isinstance(shardings, Mapping) else shardings
+        filled[path] = _place(value, sharding)
+        progress(value.nbytes)
+    return with_parameters(module, filled)
+
+
+def with_parameters(module: Module, values: Mapping[Path, Any]) -> Module:
+    """A copy of a (concrete or abstract) module with other parameter values, by path."""
+    graph, state = nnx.split(module)
+    state = nnx.from_flat_state(
+        [(path, variable.replace(values[path])) for path, variable in nnx.to_flat_state(state)]
+    )
+    return nnx.merge(graph, state)
+
+
+def match_names(slots: Mapping[str, Slot], source: TensorSource, where: str) -> dict[str, str]:
+    """Finds the tensor of `source` for each slot.
+
+    Returns:
+        The name in `source` by the slot's name.
+
+    Raises:
+        HotshotError: lists every missing, unused and wrong-shaped tensor together, or says that a
+            positional table differs from the computed one.
+    """
+    names: dict[str, str] = {}
+    unused, wrong = [], []
+    for name in source.names:
+        target = _current_name(name)
+        if target in slots:
+            names[target] = name
+            shape = tuple(source.shape(name))
+            if not _same_shape(shape, slots[target].shape):
+                wrong.append(f"{name} {list(shape)}, expected {list(slots[target].shape)}")
+        elif name.endswith(POSITIONAL_TABLE):
+            check_positional_table(source, name)
+        elif not name.endswith(_NOT_WEIGHTS):
+            unused.append(name)
+    missing = [name for name in slots if name not in names]
+    problems = [
+        f"{len(group)} {kind}: {_some(group)}"
+        for kind, group in (
+            ("missing", missing),
+            ("not part of the model", unused),
+            ("of the wrong shape", wrong),
+        )
+        if group
+    ]
+    if problems:
+        raise HotshotError(
+            f"{where}: the tensors do not fit the model that config.json describes.\n"
+            + "\n".join(f"  {problem}" for problem in problems)
+        )
+    return names
+
+
+def check_positional_table(source: TensorSource, name: str) -> None:
+    """Compares a stored positional table with the computed one.
+
+    Raises:
+        HotshotError: the table has another length or other values; the model computes its own, so
+            the checkpoint would give something else here.
+    """
+    shape = tuple(source.shape(name))
+    if len(shape) != 3 or shape[:2] != (1, MAX_FRAMES):
+        raise HotshotError(
+            f"{name}: a positional table of shape {list(shape)}; Hotshot-XL's is "
+            f"[1, {MAX_FRAMES}, channels]. These are temporal layers of another model."
+        )
+    stored = np.asarray(source.read(name)).astype(np.float32)[0]
+    # A stored table may have been rounded to a half precision: 2^-8 covers bfloat16 at 1.
+    error = float(np.abs(stored - positional_encoding(*stored.shape)).max())
+    if not error <= 2.0**-8:
+        raise HotshotError(
+            f"{name}: the positional table differs from the sinusoids of Hotshot-XL by {error:.3g}. "
+            "These are temporal layers of another model."
+        )
+
+
+def _assemble(
+    slots: Iterable[Slot],
+    shape: tuple[int, ...],
+    source: TensorSource,
+    names: Mapping[str, str],
+    dtype: Any,
+) -> np.ndarray:
+    value = np.empty(shape, dtype)
+    for slot in slots:
+        name = names[slot.name]
+        tensor = source.read(name)
+        check_finite(name, tensor)
+        target = value if slot.layer is None else value[slot.layer]
+        target[...] = slot.to_flax(tensor.reshape(slot.shape))
+    return value
+
+
+def _place(value: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Array:
+    if sharding is None:
+        return jax.device_put(value)
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+
+def _current_name(name: str) -> str:
+    for old, new in _OLD_NAMES.items():
+        if old in name and ".attentions." in name:
+            return name.replace(old, new)
+    return name
+
+
+def _same_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    # The VAE's attention was stored as 1 x 1 convolutions by the original SDXL code.
+    return shape == expected or (len(expected) == 2 and shape == (*expected, 1, 1))
+
+
+def _some(names: list[str]) -> str:
+    more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
