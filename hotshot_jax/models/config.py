@@ -67,16 +67,20 @@ def read_config(
     return config_class(**arguments)
 
 
-def per_block(value: Any, blocks: int, *, key: str, where: str) -> tuple[int, ...]:
+def per_block(
+    value: Any, blocks: int, *, key: str, where: str, minimum: int = 1
+) -> tuple[int, ...]:
     """Spreads a scalar over all blocks, or checks that a list has one entry for each.
 
     Raises:
-        HotshotError: the list has another length, or an entry is not a positive integer.
+        HotshotError: the list has another length, or an entry is not an integer from `minimum` on.
     """
     entries = tuple(value) if isinstance(value, tuple | list) else (value,) * blocks
     if len(entries) != blocks:
         raise HotshotError(f"{where}: {key} has {len(entries)} entries, expected {blocks}.")
     for entry in entries:
-        if not isinstance(entry, int) or isinstance(entry, bool) or entry < 1:
-            raise HotshotError(f"{where}: {key} = {value!r}; expected positive whole numbers.")
+        if not isinstance(entry, int) or isinstance(entry, bool) or entry < minimum:
+            raise HotshotError(
+                f"{where}: {key} = {value!r}; expected whole numbers of at least {minimum}."
+            )
     return entries

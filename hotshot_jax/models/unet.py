@@ -7,34 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from hotshot_jax.models.embeddings import TimestepEmbedding, sinusoidal_embedding
+from hotshot_jax.models.encoder import Encoder, ProjectedText
 from hotshot_jax.models.layers import Layers
-from hotshot_jax.models.unet_blocks import (
-    DownBlock3D,
-    TextKeyValues,
-    UNetMidBlock3DCrossAttn,
-    UpBlock3D,
-)
+from hotshot_jax.models.unet_blocks import UpBlock3D
 from hotshot_jax.models.unet_config import UNet3DConfig
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class ProjectedText:
-    """Keys and values of the text for every spatial transformer.
-
-    They depend on neither timestep nor frame, so one projection serves a whole sampling run.
-
-    Attributes:
-        down_blocks: for each block, for each of its transformers, keys and values, each
-            `[depth, batch, tokens, heads, channels / heads]`.
-        mid_block: the same for the mid block.
-        up_blocks: the same for the up blocks.
-    """
-
-    down_blocks: list[TextKeyValues]
-    mid_block: TextKeyValues
-    up_blocks: list[TextKeyValues]
 
 
 @jax.tree_util.register_dataclass
@@ -52,40 +28,14 @@ class Residuals:
     mid_block: jax.Array
 
 
-def embed_time_and_sizes(
-    timestep: jax.Array,
-    pooled_text: jax.Array,
-    time_ids: jax.Array,
-    config: UNet3DConfig,
-    time_embedding: TimestepEmbedding,
-    add_embedding: TimestepEmbedding,
-) -> jax.Array:
-    """The time embedding, with pooled text and sizes added (SDXL, section 2.2).
-
-    Args:
-        timestep: `[batch]` or a scalar.
-        pooled_text: `[batch, text_channels]`.
-        time_ids: original size, crop offset and target size, `[batch, 6]`, in pixels.
-        config: of the model that the layers belong to.
-        time_embedding: maps the embedded timestep.
-        add_embedding: maps pooled text and embedded sizes.
-
-    Returns:
-        `[batch, time_channels]`.
-    """
-    batch = pooled_text.shape[0]
-    timestep = jnp.broadcast_to(timestep, (batch,))
-    time = time_embedding(sinusoidal_embedding(timestep, config.block_out_channels[0]))
-    sizes = sinusoidal_embedding(time_ids, config.addition_time_embed_dim).reshape(batch, -1)
-    return time + add_embedding(jnp.concatenate([pooled_text.astype(jnp.float32), sizes], axis=-1))
-
-
-class UNet3DConditionModel(nnx.Module):
+class UNet3DConditionModel(Encoder):
     """Predicts the noise in the latents of a video.
 
     Group statistics of the resnets pool over frames, also when the temporal layers are off; those
     of the transformers do not.
     """
+
+    config: UNet3DConfig
 
     def __init__(
         self,
@@ -96,32 +46,10 @@ class UNet3DConditionModel(nnx.Module):
         param_dtype: Any = jnp.float32,
     ):
         layers = Layers.create(rngs, dtype, param_dtype)
-        levels = config.levels()
-        top, bottom = levels[0], levels[-1]
-        self.config = config
-        self.dtype = dtype
-
-        self.conv_in = layers.conv(config.in_channels, top.channels, 3)
-        self.time_embedding = TimestepEmbedding(top.channels, config.time_channels, layers)
-        self.add_embedding = TimestepEmbedding(
-            config.projection_class_embeddings_input_dim, config.time_channels, layers
-        )
-
-        skip_channels = [top.channels]
-        down_blocks = []
-        channels = top.channels
-        for level in levels:
-            downsample = level is not bottom
-            down_blocks.append(
-                DownBlock3D(
-                    channels, level, layers, depth=config.layers_per_block, downsample=downsample
-                )
-            )
-            channels = level.channels
-            skip_channels += [channels] * (config.layers_per_block + downsample)
-        self.down_blocks = nnx.List(down_blocks)
-
-        self.mid_block = UNetMidBlock3DCrossAttn(bottom, layers)
+        super().__init__(config, layers, pool_frames=True, temporal=True)
+        levels = config.levels(pool_frames=True)
+        top, channels = levels[0], levels[-1].channels
+        skip_channels = config.skip_channels
 
         up_blocks = []
         for level in reversed(levels):
@@ -138,9 +66,8 @@ class UNet3DConditionModel(nnx.Module):
     def project_text(self, encoder_hidden_states: jax.Array) -> ProjectedText:
         """Keys and values of the text embeddings `[batch, tokens, cross_attention_dim]`."""
         text = encoder_hidden_states.astype(self.dtype)
-        return ProjectedText(
-            down_blocks=[block.project_text(text) for block in self.down_blocks],
-            mid_block=self.mid_block.project_text(text),
+        return dataclasses.replace(
+            super().project_text(text),
             up_blocks=[block.project_text(text) for block in self.up_blocks],
         )
 
@@ -175,22 +102,13 @@ class UNet3DConditionModel(nnx.Module):
             if isinstance(encoder_hidden_states, ProjectedText)
             else self.project_text(encoder_hidden_states)
         )
-        time_embedding = embed_time_and_sizes(
-            timestep, text_embeds, time_ids, self.config, self.time_embedding, self.add_embedding
+        time_embedding = self.embed_time_and_sizes(timestep, text_embeds, time_ids)
+        x, skips = self.encode(
+            self.conv_in(sample),
+            time_embedding,
+            text,
+            enable_temporal_attentions=enable_temporal_attentions,
         )
-
-        x = self.conv_in(sample)
-        skips = [x]
-        for block, block_text in zip(self.down_blocks, text.down_blocks, strict=True):
-            x, block_skips = block(
-                x,
-                time_embedding,
-                block_text,
-                enable_temporal_attentions=enable_temporal_attentions,
-            )
-            skips += block_skips
-
-        x = self.mid_block(x, time_embedding, text.mid_block)
         if residuals is not None:
             skips = [
                 skip + residual.astype(skip.dtype)

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from hotshot_jax.models.attention import KeyValue
+from hotshot_jax.models.encoder_config import UNetLevel
 from hotshot_jax.models.layers import Layers
+from hotshot_jax.models.pointwise_transformer import PointwiseTransformer2DModel
 from hotshot_jax.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from hotshot_jax.models.spatial_transformer import Transformer2DModel
 from hotshot_jax.models.temporal_transformer import TransformerTemporal
-from hotshot_jax.models.unet_config import UNetLevel
 
 TextKeyValues = list[KeyValue]
 """Keys and values of the text for the spatial transformers of one block, in their order."""
@@ -23,11 +24,15 @@ def _resnet(in_channels: int, level: UNetLevel, layers: Layers) -> ResnetBlock2D
         groups=level.groups,
         epsilon=level.epsilon,
         time_channels=level.time_channels,
-        pool_frames=True,
+        pool_frames=level.pool_frames,
     )
 
 
-def _spatial_transformer(level: UNetLevel, layers: Layers) -> Transformer2DModel:
+def _spatial_transformer(
+    level: UNetLevel, layers: Layers
+) -> Transformer2DModel | PointwiseTransformer2DModel:
+    if level.transformer_depth == 0:
+        return PointwiseTransformer2DModel(level.channels, layers, groups=level.groups)
     return Transformer2DModel(
         level.channels,
         level.heads,
@@ -116,11 +121,18 @@ class DownBlock3D(_Block):
 
 
 class UNetMidBlock3DCrossAttn(nnx.Module):
-    """The lowest level: resnet, spatial transformer, resnet; nothing temporal."""
+    """The lowest level: resnet, spatial transformer, resnet; nothing temporal.
 
-    def __init__(self, level: UNetLevel, layers: Layers):
-        self.resnets = nnx.List([_resnet(level.channels, level, layers) for _ in range(2)])
-        self.attentions = nnx.List([_spatial_transformer(level, layers)])
+    `cross_attention` false leaves the first resnet alone, as in the smallest ControlNets.
+    """
+
+    def __init__(self, level: UNetLevel, layers: Layers, *, cross_attention: bool = True):
+        self.resnets = nnx.List(
+            [_resnet(level.channels, level, layers) for _ in range(1 + cross_attention)]
+        )
+        self.attentions = nnx.List(
+            [_spatial_transformer(level, layers) for _ in range(cross_attention)]
+        )
 
     def project_text(self, text: jax.Array) -> TextKeyValues:
         """Keys and values of `[batch, tokens, text_channels]` for every spatial transformer."""
@@ -129,8 +141,10 @@ class UNetMidBlock3DCrossAttn(nnx.Module):
     def __call__(self, x: jax.Array, time_embedding: jax.Array, text: TextKeyValues) -> jax.Array:
         """Maps `[batch, frames, height, width, channels]` to the same shape."""
         x = self.resnets[0](x, time_embedding)
-        x = self.attentions[0](x, text[0])
-        return self.resnets[1](x, time_embedding)
+        for index, attention in enumerate(self.attentions):
+            x = attention(x, text[index])
+            x = self.resnets[index + 1](x, time_embedding)
+        return x
 
 
 class UpBlock3D(_Block):

@@ -1,0 +1,27 @@
+"""A spatial transformer without blocks, as the "mid" size of SDXL's ControlNets has them."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from hotshot_jax.models.attention import KeyValue
+from hotshot_jax.models.layers import Layers
+
+
+class PointwiseTransformer2DModel(nnx.Module):
+    """Group norm and two linear layers, plus the input: what is left at depth 0."""
+
+    def __init__(self, channels: int, layers: Layers, *, groups: int):
+        self.norm = layers.group_norm(channels, groups, epsilon=1e-6)
+        self.proj_in = layers.linear(channels, channels)
+        self.proj_out = layers.linear(channels, channels)
+
+    def project_text(self, text: jax.Array) -> KeyValue:
+        """Nothing attends to the text: empty keys and values."""
+        nothing = jnp.zeros((0,), text.dtype)
+        return nothing, nothing
+
+    def __call__(self, x: jax.Array, text: KeyValue) -> jax.Array:
+        """Maps `[batch, frames, height, width, channels]` to the same shape."""
+        del text
+        return x + self.proj_out(self.proj_in(self.norm(x)))
