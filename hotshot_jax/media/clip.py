@@ -1,0 +1,75 @@
+"""A clip that was opened but not yet decoded."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hotshot_jax.errors import HotshotError
+
+
+@dataclass(frozen=True)
+class ReadLimits:
+    """How large a clip may be before it is refused."""
+
+    most_frames: int = 10_000
+    most_pixels_a_side: int = 8192
+
+    def check_size(self, path: Path, width: int, height: int) -> None:
+        """Raise HotshotError if a side is too long or there are no pixels at all."""
+        if min(width, height) < 1:
+            raise HotshotError(f"{path} has no pixels: it is {width}x{height}.")
+        if max(width, height) > self.most_pixels_a_side:
+            raise HotshotError(
+                f"{path} is {width}x{height} pixels large; at most {self.most_pixels_a_side} a "
+                "side can be read. Make it smaller first."
+            )
+
+    def check_count(self, path: Path, count: int) -> None:
+        """Raise HotshotError if there are too many frames; `count` may stop one above the limit."""
+        if count > self.most_frames:
+            raise HotshotError(
+                f"{path} has more than {self.most_frames} frames. Cut the part that you want first."
+            )
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip on disk. Only the frames asked for are decoded, since a film fits into no memory.
+
+    `durations_ms` has one entry a frame, 0 where the file states no time. `is_picture` marks a
+    single picture, which may be held still, unlike an animation that happens to have one frame.
+    """
+
+    path: Path
+    width: int
+    height: int
+    durations_ms: tuple[float, ...]
+    is_picture: bool
+    decode: Callable[[Sequence[int]], list[npt.NDArray[np.uint8]]]
+
+    def frames(self, indices: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """Decode frames by their indices, in any order and with repeats.
+
+        Transparent parts are shown on white.
+
+        Returns:
+            uint8 [len(indices), height, width, 3].
+
+        Raises:
+            HotshotError: the file is cut short or damaged.
+            IndexError: there is no such frame.
+        """
+        wanted = sorted(set(indices))
+        if wanted and not 0 <= wanted[0] <= wanted[-1] < len(self.durations_ms):
+            raise IndexError(
+                f"{self.path} has {len(self.durations_ms)} frames, not frames {wanted}"
+            )
+        decoded = dict(zip(wanted, self.decode(wanted) if wanted else [], strict=True))
+        shape = (len(indices), self.height, self.width, 3)
+        frames = np.empty(shape, np.uint8)
+        for position, index in enumerate(indices):
+            frames[position] = decoded[index]
+        return frames

@@ -1,0 +1,88 @@
+"""Opening a picture or animation with Pillow, and saying clearly why it cannot be."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageOps
+
+from hotshot_jax.errors import HotshotError
+
+# Not every format that Pillow knows: some of them start other programs.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+
+
+@contextlib.contextmanager
+def opened_image(path: Path) -> Iterator[Image.Image]:
+    """Open a picture or animation; errors while it is read in the body become clear too.
+
+    Raises:
+        HotshotError: it is no picture, cut short, damaged, or too large to be decoded safely. The
+            message names the file.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=_FORMATS) as image:
+                yield image
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise HotshotError(
+            f"{path} has too many pixels to be decoded safely. Make it smaller first."
+        ) from error
+    except Image.UnidentifiedImageError as error:
+        raise HotshotError(
+            f"{path} is not a picture or clip that can be read here. "
+            "It must be a GIF, PNG, JPEG, WebP, BMP, TIFF, MP4 or WebM file."
+        ) from error
+    # Pillow's readers raise all of these on files that are cut short or damaged.
+    except (OSError, EOFError, SyntaxError, ValueError, IndexError, TypeError, KeyError) as error:
+        raise HotshotError(f"{path} is cut short or damaged: {error}") from error
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Give (width, height) as a camera's orientation tag wants the picture shown."""
+    width, height = image.size
+    sideways = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return (height, width) if sideways else (width, height)
+
+
+def frame_count(image: Image.Image) -> int:
+    """Give the number of frames, 1 for a picture."""
+    return int(getattr(image, "n_frames", 1))
+
+
+def frame_durations(image: Image.Image) -> list[float]:
+    """Give each frame's time in milliseconds, 0 where the file states none. Decodes all of them."""
+    durations = []
+    for index in range(frame_count(image)):
+        image.seek(index)
+        # WebP tells a frame's time only once it is decoded.
+        image.load()
+        durations.append(float(image.info.get("duration", 0)))
+    return durations
+
+
+def rgb_pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Decode the current frame upright, with its transparent parts on white.
+
+    Grey values of 16 bits, as depth maps have, keep their upper eight.
+
+    Returns:
+        uint8 [height, width, 3].
+
+    Raises:
+        ValueError: the pixels are floating-point numbers, whose range is unknown.
+    """
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):
+        grey = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if upright.has_transparency_data:
+        white = Image.new("RGBA", upright.size, "white")
+        upright = Image.alpha_composite(white, upright.convert("RGBA"))
+    return np.asarray(upright.convert("RGB"))

@@ -1,0 +1,98 @@
+"""The settings of a run, stored in the file that it made.
+
+They are one line of ASCII JSON, `{"hotshot_jax": {...}}`, whatever the form: the comment of a GIF,
+JPEG or MP4, the EXIF user comment of a WebP, the text "hotshot_jax" of a PNG.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from PIL import ExifTags, Image
+
+from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.media.gif_blocks import GifError, parse_gif
+from hotshot_jax.media.image_file import opened_image
+from hotshot_jax.media.mp4 import read_mp4_comment
+from hotshot_jax.media.output import OutputForm, frame_files, output_form
+
+METADATA_KEY = "hotshot_jax"
+
+# EXIF prefixes a user comment by its character code, of eight bytes.
+_EXIF_ASCII = b"ASCII\0\0\0"
+
+
+def pack_metadata(metadata: Mapping[str, str]) -> str:
+    """Spell settings as one line of ASCII; any text survives, lone surrogates included."""
+    return json.dumps({METADATA_KEY: dict(metadata)})
+
+
+def unpack_metadata(text: str) -> dict[str, str] | None:
+    """Read settings back; None if the text is something else."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    metadata = content.get(METADATA_KEY) if isinstance(content, dict) else None
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        return None
+    return metadata
+
+
+def exif_of_metadata(metadata: Mapping[str, str]) -> bytes:
+    """Put settings into the user comment of an EXIF block."""
+    exif = Image.Exif()
+    comment = _EXIF_ASCII + pack_metadata(metadata).encode("ascii")
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
+    return exif.tobytes().removeprefix(b"Exif\0\0")
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read the settings that `write_video` stored in a file, or in a folder of PNGs.
+
+    The form is told by the file's ending.
+
+    Raises:
+        UsageError: there is no such file, or its ending is unknown.
+        HotshotError: it cannot be read, or holds no settings.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise UsageError(f"{file} does not exist.")
+    if file.is_dir():
+        frames = frame_files(file)
+        if not frames:
+            raise HotshotError(f"{file} holds no frames written by hotshot-jax.")
+        file = frames[0]
+    try:
+        text = _read_text(file, output_form(file))
+    except OSError as error:
+        raise HotshotError(f"{file} cannot be read: {error.strerror or error}.") from error
+    metadata = unpack_metadata(text)
+    if metadata is None:
+        raise HotshotError(
+            f"{file} holds no settings of hotshot-jax: another program wrote it, "
+            "or saved it again without them."
+        )
+    return metadata
+
+
+def _read_text(file: Path, form: OutputForm) -> str:
+    if form is OutputForm.MP4:
+        return read_mp4_comment(file)
+    if form is OutputForm.GIF:
+        try:
+            return parse_gif(file.read_bytes()).comment.decode("ascii", errors="replace")
+        except GifError as error:
+            raise HotshotError(f"{file} {error}") from error
+    with opened_image(file) as image:
+        if form is OutputForm.WEBP:
+            user_comment = image.getexif().get_ifd(ExifTags.IFD.Exif)
+            content = user_comment.get(ExifTags.Base.UserComment, b"")
+            content = content if isinstance(content, bytes) else str(content).encode()
+            return content.removeprefix(_EXIF_ASCII).decode("ascii", errors="replace")
+        if form is OutputForm.JPEG:
+            segments = [part for name, part in getattr(image, "applist", []) if name == "COM"]
+            return b"".join(segments).decode("ascii", errors="replace")
+        return str(image.info.get(METADATA_KEY, ""))

@@ -1,0 +1,66 @@
+"""Encoding clips as MP4 with ffmpeg."""
+
+import re
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hotshot_jax.media.ffmpeg import file_url, run_ffmpeg
+
+
+def write_mp4(
+    path: Path, frames: npt.NDArray[np.uint8], duration_ms: float, comment: str, *, subject: str
+) -> None:
+    """Encode a clip as H.264 with 4:2:0 chroma, which every player takes.
+
+    That chroma needs even sides: an odd one is made longer by repeating its last row or column.
+
+    Args:
+        path: the file, overwritten.
+        frames: uint8 [frames, height, width, 3].
+        duration_ms: of the whole clip, rounded to a millisecond.
+        comment: one line of ASCII, stored as the file's comment.
+        subject: what an error message is about.
+
+    Raises:
+        HotshotError: ffmpeg is missing or fails, for want of disk space for example.
+    """
+    count, height, width, _ = frames.shape
+    if height % 2 or width % 2:
+        frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        height, width = frames.shape[1:3]
+    rate = Fraction(1000 * count, max(1, round(duration_ms)))
+    # In a file of its own: a command line has a length limit.
+    with tempfile.TemporaryDirectory(prefix="hotshot-jax-") as folder:
+        metadata = Path(folder) / "metadata"
+        metadata.write_text(f";FFMETADATA1\ncomment={_escape(comment)}\n", encoding="ascii")
+        raw_video = ["-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{width}x{height}"]
+        raw_video += ["-framerate", f"{rate.numerator}/{rate.denominator}", "-i", "pipe:0"]
+        settings = ["-f", "ffmetadata", "-i", file_url(metadata), "-map_metadata", "1"]
+        # The colour matrix is named, for players guess it by the size of the picture otherwise.
+        filters = "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int"
+        colour = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
+        codec = ["-c:v", "libx264", "-preset", "slow", "-crf", "16", "-pix_fmt", "yuv420p"]
+        output = ["-movflags", "+faststart", "-f", "mp4", "-y", file_url(path)]
+        arguments = [*raw_video, *settings, "-map", "0:v", "-vf", filters, *codec]
+        arguments += [*colour, "-color_range", "tv", *output]
+        run_ffmpeg(arguments, subject=subject, frames=frames)
+
+
+def read_mp4_comment(path: Path) -> str:
+    """Read the comment of a video file, empty if it has none.
+
+    Raises:
+        HotshotError: ffmpeg is missing or cannot read the file.
+    """
+    arguments = ["-f", "mov", "-i", file_url(path), "-f", "ffmetadata", "pipe:1"]
+    text = run_ffmpeg(arguments, subject=str(path)).decode(errors="replace")
+    found = re.search(r"^comment=((?:[^\\\n]|\\.)*)$", text, re.MULTILINE | re.DOTALL)
+    return re.sub(r"\\(.)", r"\1", found[1], flags=re.DOTALL) if found else ""
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([=;#\\\n])", r"\\\1", text)

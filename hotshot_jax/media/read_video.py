@@ -1,0 +1,89 @@
+"""Opening MP4, WebM, Matroska, QuickTime and AVI files with ffmpeg."""
+
+import itertools
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hotshot_jax.errors import HotshotError
+from hotshot_jax.media.clip import Clip, ReadLimits
+from hotshot_jax.media.ffmpeg import FfmpegError, file_url, run_ffmpeg
+
+_PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
+# Pixels that are not square are made so by width.
+_SQUARE_PIXELS = "scale=w=round(iw*sar):h=ih:flags=bicubic+accurate_rnd+full_chroma_int,setsar=1"
+
+
+def video_container(head: bytes) -> str | None:
+    """Tell ffmpeg's name of a video container by the first 16 bytes of a file; None if it is none.
+
+    ffmpeg's own guess is not asked, since it takes text and playlists, which name other files, for
+    videos too.
+    """
+    if head[4:8] == b"ftyp":
+        return None if head[8:12] in _PICTURE_BRANDS else "mov"
+    if head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return "mov"
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return "matroska"
+    if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
+        return "avi"
+    return None
+
+
+def open_video(path: Path, container: str, limits: ReadLimits) -> Clip:
+    """Open a video's first video track; cover pictures do not count as one.
+
+    Raises:
+        HotshotError: no video track, cut short, damaged, beyond the limits, or ffmpeg is missing.
+    """
+    checksums = _ffmpeg(
+        path, container, _SQUARE_PIXELS, limits.most_frames + 1, ["-f", "framecrc"]
+    ).decode()
+    time_base, width, height = Fraction(0), 0, 0
+    starts: list[int] = []
+    last_duration = 0
+    for line in checksums.splitlines():
+        if line.startswith("#tb 0:"):
+            time_base = Fraction(line.split(":")[1].strip())
+        elif line.startswith("#dimensions 0:"):
+            width, height = (int(side) for side in line.split(":")[1].split("x"))
+        elif not line.startswith("#"):
+            _, _, start, duration, *_ = line.split(",")
+            starts.append(int(start))
+            last_duration = int(duration)
+    if not starts:
+        raise HotshotError(f"{path} has a video track without a frame in it.")
+    limits.check_size(path, width, height)
+    limits.check_count(path, len(starts))
+    ticks = [later - earlier for earlier, later in itertools.pairwise(starts)]
+    ticks.append(last_duration or (ticks[-1] if ticks else 0))
+    durations = tuple(float(1000 * time_base * tick) for tick in ticks)
+
+    def decode(indices: Sequence[int]) -> list[npt.NDArray[np.uint8]]:
+        chosen = "+".join(f"eq(n\\,{index})" for index in indices)
+        filters = f"select={chosen},{_SQUARE_PIXELS}"
+        raw = ["-f", "rawvideo", "-pix_fmt", "rgb24"]
+        pixels = _ffmpeg(path, container, filters, len(indices), raw)
+        if len(pixels) != len(indices) * height * width * 3:
+            raise HotshotError(f"{path} is damaged: not all of its frames can be decoded.")
+        return list(np.frombuffer(pixels, np.uint8).reshape(-1, height, width, 3))
+
+    return Clip(path, width, height, durations, False, decode)
+
+
+def _ffmpeg(path: Path, container: str, filters: str, most: int, output: list[str]) -> bytes:
+    # -xerror makes damage an error where ffmpeg would show what it can and go on.
+    source = ["-xerror", "-protocol_whitelist", "file", "-f", container, "-i", file_url(path)]
+    frames = ["-map", "0:V:0", "-fps_mode", "passthrough", "-vf", filters, "-frames:v", str(most)]
+    try:
+        return run_ffmpeg([*source, *frames, *output, "pipe:1"], subject=str(path))
+    except FfmpegError as error:
+        if "matches no streams" in error.log:
+            raise HotshotError(f"{path} has no video track.") from error
+        lines = error.log.splitlines()
+        reason = lines[0].rpartition("] ")[2] if lines else str(error)
+        raise HotshotError(f"{path} is cut short or damaged; ffmpeg says: {reason}") from error
