@@ -1,6 +1,5 @@
 """Filling a model from PyTorch tensors: every tensor in one place, every parameter filled once."""
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -9,12 +8,10 @@ import numpy as np
 from flax import nnx
 
 from hotshot_jax.convert.rules import POSITIONAL_TABLE, Path, Slot, flat_parameters, torch_slots
-from hotshot_jax.convert.tensor_source import TensorSource, check_finite
+from hotshot_jax.convert.tensor_source import LazyTensor, TensorSource, check_finite
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models.embeddings import positional_encoding
 from hotshot_jax.models.temporal_transformer import MAX_FRAMES
-
-logger = logging.getLogger(__name__)
 
 Module = TypeVar("Module", bound=nnx.Module)
 Progress = Callable[[int], None]
@@ -97,15 +94,15 @@ def match_names(slots: Mapping[str, Slot], source: TensorSource, where: str) -> 
     """
     names: dict[str, str] = {}
     unused, wrong = [], []
-    for name in source.names:
+    for name, tensor in source.items():
         target = _current_name(name)
         if target in slots:
             names[target] = name
-            shape = tuple(source.shape(name))
+            shape = tensor.shape
             if not _same_shape(shape, slots[target].shape):
                 wrong.append(f"{name} {list(shape)}, expected {list(slots[target].shape)}")
         elif name.endswith(POSITIONAL_TABLE):
-            check_positional_table(source, name)
+            check_positional_table(tensor)
         elif not name.endswith(_NOT_WEIGHTS):
             unused.append(name)
     missing = [name for name in slots if name not in names]
@@ -126,26 +123,26 @@ def match_names(slots: Mapping[str, Slot], source: TensorSource, where: str) -> 
     return names
 
 
-def check_positional_table(source: TensorSource, name: str) -> None:
+def check_positional_table(tensor: LazyTensor) -> None:
     """Compares a stored positional table with the computed one.
 
     Raises:
         HotshotError: the table has another length or other values; the model computes its own, so
             the checkpoint would give something else here.
     """
-    shape = tuple(source.shape(name))
-    if len(shape) != 3 or shape[:2] != (1, MAX_FRAMES):
+    where = f"{tensor.file}: {tensor.name}"
+    if len(tensor.shape) != 3 or tensor.shape[:2] != (1, MAX_FRAMES):
         raise HotshotError(
-            f"{name}: a positional table of shape {list(shape)}; Hotshot-XL's is "
+            f"{where}: a positional table of shape {list(tensor.shape)}; Hotshot-XL's is "
             f"[1, {MAX_FRAMES}, channels]. These are temporal layers of another model."
         )
-    stored = np.asarray(source.read(name)).astype(np.float32)[0]
+    stored = tensor.read()[0].astype(np.float32)
     # A stored table may have been rounded to a half precision: 2^-8 covers bfloat16 at 1.
     error = float(np.abs(stored - positional_encoding(*stored.shape)).max())
     if not error <= 2.0**-8:
         raise HotshotError(
-            f"{name}: the positional table differs from the sinusoids of Hotshot-XL by {error:.3g}. "
-            "These are temporal layers of another model."
+            f"{where}: the positional table differs from the sinusoids of Hotshot-XL by "
+            f"{error:.3g}. These are temporal layers of another model."
         )
 
 
@@ -159,10 +156,12 @@ def _assemble(
     value = np.empty(shape, dtype)
     for slot in slots:
         name = names[slot.name]
-        tensor = source.read(name)
-        check_finite(name, tensor)
+        lazy = source[name]
+        tensor = lazy.read()
+        check_finite(f"{lazy.file}: {name}", tensor)
         target = value if slot.layer is None else value[slot.layer]
         target[...] = slot.to_flax(tensor.reshape(slot.shape))
+        lazy.release()
     return value
 
 

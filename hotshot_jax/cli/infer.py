@@ -1,0 +1,176 @@
+"""`infer.py`: a prompt becomes a GIF."""
+
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from hotshot_jax.builtin import NAME as BUILTIN_NAME
+from hotshot_jax.builtin import builtin_checkpoint
+from hotshot_jax.cli.compilation_cache import default_folder, use_compilation_cache
+from hotshot_jax.cli.devices import explained_memory_errors, use_device
+from hotshot_jax.cli.outputs import Job, plan_jobs
+from hotshot_jax.cli.run import run
+from hotshot_jax.cli.settings import STORED, InferSettings, parse_settings
+from hotshot_jax.cli.terminal_progress import TerminalProgress
+from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.media import aspect_ratios
+from hotshot_jax.media.pixels import to_uint8
+from hotshot_jax.media.write import write_video
+from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
+from hotshot_jax.pipelines.memory import describe_memory
+from hotshot_jax.version import __version__
+
+logger = logging.getLogger(__name__)
+
+PROGRAM = "infer.py"
+_DEFAULT_SIZE = (672, 384)
+_NONE = "none"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and gives its exit status: 0, 1 (run failed) or 2 (wrong usage)."""
+    return run(PROGRAM, lambda: generate(parse_settings(arguments, PROGRAM)))
+
+
+def generate(settings: InferSettings) -> None:
+    """Makes the videos that the settings ask for.
+
+    Raises:
+        UsageError: the settings cannot be met.
+        HotshotError: the run failed.
+    """
+    settings = settings.sized()
+    jobs = plan_jobs(settings)
+    device = use_device(settings.device)
+    use_compilation_cache(_cache_folder(settings))
+    progress = TerminalProgress()
+
+    builtin = settings.pretrained_path is None
+    if builtin:
+        logger.warning(
+            "Using %s, a toy with random weights: what it draws looks like noise. Name the real "
+            "one with --pretrained_path hotshotco/Hotshot-XL.",
+            BUILTIN_NAME,
+        )
+    path = str(builtin_checkpoint(default_folder().parent)) if builtin else settings.pretrained_path
+    assert path is not None
+    pipeline = HotshotXLPipeline.from_pretrained(
+        path,
+        precision=settings.precision,
+        variant=settings.variant,
+        scheduler=settings.scheduler,
+        low_vram_mode=settings.low_vram_mode,
+        progress=progress,
+    )
+    settings = _with_size(settings, pipeline, builtin)
+    _say(f"{device}; {describe_memory(pipeline)}; {pipeline.precision.description}")
+
+    written = []
+    for job in jobs:
+        with explained_memory_errors(describe_memory(pipeline)):
+            videos = _sample(pipeline, settings, job.prompt)
+        written += _write(videos, settings, job)
+    for output in written:
+        print(output)
+    if settings.json:
+        print(json.dumps(_report(settings, jobs, written, device, progress)))
+
+
+def _sample(pipeline: HotshotXLPipeline, settings: InferSettings, prompt: str) -> np.ndarray:
+    output = pipeline(
+        prompt,
+        settings.prompt_2,
+        negative_prompt=settings.negative_prompt,
+        negative_prompt_2=settings.negative_prompt_2,
+        height=settings.height,
+        width=settings.width,
+        video_length=settings.video_length,
+        num_inference_steps=settings.steps,
+        guidance_scale=settings.guidance_scale,
+        guidance_rescale=settings.guidance_rescale,
+        num_videos_per_prompt=settings.num_videos,
+        seed=settings.seed,
+        noise=settings.noise,
+        original_size=(settings.og_width, settings.og_height),
+        target_size=(settings.target_width, settings.target_height),
+        eta=settings.eta,
+        clip_skip=settings.clip_skip,
+    )
+    return np.asarray(output.videos)
+
+
+def _write(videos: np.ndarray, settings: InferSettings, job: Job) -> list[str]:
+    written = []
+    for number, (video, output) in enumerate(zip(videos, job.outputs, strict=True)):
+        frames = to_uint8(video)
+        if (frames == frames[:, :1, :1]).all():
+            raise HotshotError(
+                f"Every frame has a single colour; {output} was not written. The checkpoint is "
+                "damaged, or a setting is far from what the model knows."
+            )
+        kept = dataclasses.replace(settings, prompt=job.prompt, prompts_file=None).stored()
+        metadata = {
+            STORED: json.dumps(kept),
+            "model": settings.pretrained_path or BUILTIN_NAME,
+            "video": f"{number + 1} of {len(job.outputs)}",
+            "versions": f"hotshot-jax {__version__}, jax {jax.__version__}",
+        }
+        path = write_video(output, frames, settings.video_duration, metadata, settings.overwrite)
+        written.append(str(path))
+    return written
+
+
+def _with_size(
+    settings: InferSettings, pipeline: HotshotXLPipeline, builtin: bool
+) -> InferSettings:
+    width, height = (pipeline.native_size,) * 2 if builtin else _DEFAULT_SIZE
+    if settings.width is not None:
+        width = settings.width
+    if settings.height is not None:
+        height = settings.height
+    if not builtin and not aspect_ratios.is_trained_size(width, height):
+        logger.warning(
+            "Hotshot-XL was not trained on %d x %d; --aspect_ratio takes the sizes it knows.",
+            width,
+            height,
+        )
+    return dataclasses.replace(settings, width=width, height=height)
+
+
+def _cache_folder(settings: InferSettings) -> Path | None:
+    if settings.compilation_cache is None:
+        return default_folder()
+    if settings.compilation_cache == _NONE:
+        return None
+    if not settings.compilation_cache:
+        raise UsageError("--compilation_cache is empty; give a folder, or 'none'.")
+    return Path(settings.compilation_cache).expanduser()
+
+
+def _report(
+    settings: InferSettings,
+    jobs: Sequence[Job],
+    written: Sequence[str],
+    device: str,
+    progress: TerminalProgress,
+) -> dict[str, Any]:
+    return {
+        "outputs": list(written),
+        "prompts": [job.prompt for job in jobs],
+        "settings": settings.stored(),
+        "device": device,
+        "seconds": {name: round(seconds, 3) for name, seconds in progress.seconds.items()},
+        "compiled": progress.compilations.misses,
+        "taken_from_cache": progress.compilations.hits,
+    }
+
+
+def _say(text: str) -> None:
+    print(f"{PROGRAM}: {text}", file=sys.stderr)

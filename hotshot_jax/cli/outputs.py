@@ -1,0 +1,92 @@
+"""Where the results of a run go."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from hotshot_jax.cli.settings import InferSettings
+from hotshot_jax.errors import UsageError
+from hotshot_jax.media.frame_times import check_duration
+from hotshot_jax.media.output import check_output
+
+_DEFAULT_FOLDER = Path("outputs")
+_SLUG_LENGTH = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One prompt and the files that its videos go to.
+
+    Attributes:
+        prompt: the prompt.
+        outputs: a path for each video.
+    """
+
+    prompt: str
+    outputs: tuple[str, ...]
+
+
+def plan_jobs(settings: InferSettings) -> list[Job]:
+    """Pairs prompts with output paths, and checks that each can be written.
+
+    With several prompts or videos, `walk.gif` becomes `walk-001.gif`, `walk-002.gif` and so on.
+
+    Raises:
+        UsageError: the prompts' file is missing or empty, or an output cannot be written.
+        HotshotError: mp4 without ffmpeg.
+    """
+    prompts = read_prompts(settings)
+    if settings.num_videos < 1:
+        raise UsageError(f"--num_videos is {settings.num_videos}; expected at least 1.")
+    if settings.video_length > 1:
+        check_duration(settings.video_duration, settings.video_length)
+    total = len(prompts) * settings.num_videos
+    base = settings.output if settings.output is not None else _default_output(settings, prompts)
+    paths = [base] if total == 1 else [_numbered(base, n, total) for n in range(1, total + 1)]
+    for path in paths:
+        check_output(path, settings.video_length, settings.overwrite)
+    each = settings.num_videos
+    return [
+        Job(prompt, tuple(paths[index * each : (index + 1) * each]))
+        for index, prompt in enumerate(prompts)
+    ]
+
+
+def read_prompts(settings: InferSettings) -> list[str]:
+    """The prompts of a run.
+
+    Raises:
+        UsageError: the file is missing, not text, or holds no prompt.
+    """
+    if settings.prompts_file is None:
+        return [settings.prompt]
+    try:
+        lines = Path(settings.prompts_file).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--prompts_file {settings.prompts_file}: not UTF-8 text.") from error
+    except OSError as error:
+        raise UsageError(
+            f"--prompts_file {settings.prompts_file}: {error.strerror or error}."
+        ) from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise UsageError(f"--prompts_file {settings.prompts_file} holds no prompt.")
+    return prompts
+
+
+def _default_output(settings: InferSettings, prompts: list[str]) -> str:
+    text = Path(settings.prompts_file).stem if settings.prompts_file else prompts[0]
+    slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:_SLUG_LENGTH].strip("-")
+    ending = ".gif" if settings.video_length > 1 else ".png"
+    name = f"{slug or 'untitled'}-{settings.seed}"
+    path, copy = _DEFAULT_FOLDER / f"{name}{ending}", 2
+    while path.exists() and not settings.overwrite:
+        path, copy = _DEFAULT_FOLDER / f"{name}-{copy}{ending}", copy + 1
+    return str(path)
+
+
+def _numbered(base: str, number: int, total: int) -> str:
+    width = max(3, len(str(total)))
+    path = Path(base)
+    numbered = path.with_name(f"{path.stem}-{number:0{width}}{path.suffix}")
+    return f"{numbered}/" if base.endswith("/") else str(numbered)

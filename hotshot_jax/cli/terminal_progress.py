@@ -1,0 +1,62 @@
+"""Progress on the terminal's error stream."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+
+from tqdm import tqdm
+
+from hotshot_jax.cli.compilation_cache import CompilationCounter
+from hotshot_jax.pipelines.progress import Advance
+
+_NAME_WIDTH = 10
+
+
+class TerminalProgress:
+    """A bar for each stage, and a line for each compilation.
+
+    Attributes:
+        seconds: how long each stage took, by its name, added up.
+        compilations: what was compiled and what came from the cache.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.compilations = CompilationCounter()
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int, unit: str) -> Iterator[Advance]:
+        """Shows a bar while the stage runs."""
+        start = time.monotonic()
+        in_bytes = unit == "B"
+        with tqdm(
+            total=total,
+            desc=name.ljust(_NAME_WIDTH),
+            unit=unit,
+            unit_scale=in_bytes,
+            unit_divisor=1024,
+            file=sys.stderr,
+            dynamic_ncols=True,
+        ) as bar:
+            yield lambda units: _advance(bar, units)
+        self._add(name, start)
+
+    @contextlib.contextmanager
+    def compiling(self, name: str) -> Iterator[None]:
+        """Says that a program is compiled, and then how long that took."""
+        start = time.monotonic()
+        misses = self.compilations.misses
+        tqdm.write(f"{'compiling'.ljust(_NAME_WIDTH)}: {name} ...", file=sys.stderr)
+        yield
+        seconds = time.monotonic() - start
+        how = "compiled" if self.compilations.misses > misses else "taken from the cache"
+        tqdm.write(f"{' ' * _NAME_WIDTH}  {how} in {seconds:.1f} s", file=sys.stderr)
+        self._add("compiling", start)
+
+    def _add(self, name: str, start: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
+
+
+def _advance(bar: tqdm, units: int) -> None:
+    bar.update(units)

@@ -1,0 +1,68 @@
+"""The parts of a pipeline, as they are loaded."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from hotshot_jax.errors import HotshotError
+from hotshot_jax.models import AutoencoderKL, CLIPTextModel, UNet3DConditionModel
+
+MODELS = ("text_encoder", "text_encoder_2", "unet", "vae")
+
+
+@dataclasses.dataclass(frozen=True)
+class Components:
+    """Models, tokenizers and the scheduler's configuration of one checkpoint.
+
+    Attributes:
+        text_encoder: the first text encoder.
+        text_encoder_2: the second, with a projection.
+        tokenizer: of the first.
+        tokenizer_2: of the second.
+        unet: the UNet with its temporal layers.
+        vae: the autoencoder, float32.
+        scheduler_config: the checkpoint's `scheduler_config.json`.
+        force_zeros_for_empty_prompt: whether no negative prompt means embeddings of zeros.
+        name: what to call the checkpoint in stored settings.
+    """
+
+    text_encoder: CLIPTextModel
+    text_encoder_2: CLIPTextModel
+    tokenizer: Any
+    tokenizer_2: Any
+    unet: UNet3DConditionModel
+    vae: AutoencoderKL
+    scheduler_config: Mapping[str, Any]
+    force_zeros_for_empty_prompt: bool = True
+    name: str = ""
+
+    def check(self) -> None:
+        """Checks that the parts fit each other.
+
+        Raises:
+            HotshotError: a width of one part is not what another part expects.
+        """
+        unet, first, second = self.unet.config, self.text_encoder.config, self.text_encoder_2.config
+        if not second.with_projection:
+            raise HotshotError(
+                "text_encoder_2/config.json: the second encoder has no projection; expected "
+                "CLIPTextModelWithProjection, as in SDXL."
+            )
+        width = first.hidden_size + second.hidden_size
+        if width != unet.cross_attention_dim:
+            raise HotshotError(
+                f"The text encoders give {width} channels together, but the UNet's "
+                f"cross_attention_dim is {unet.cross_attention_dim}: they belong to other models."
+            )
+        width = second.projection_dim + 6 * unet.addition_time_embed_dim
+        if width != unet.projection_class_embeddings_input_dim:
+            raise HotshotError(
+                f"Pooled text and embedded sizes have {width} channels together, but the UNet's "
+                f"projection_class_embeddings_input_dim is "
+                f"{unet.projection_class_embeddings_input_dim}: they belong to other models."
+            )
+        if self.vae.config.latent_channels != unet.in_channels:
+            raise HotshotError(
+                f"The VAE has {self.vae.config.latent_channels} latent channels, the UNet takes "
+                f"{unet.in_channels}: they belong to other models."
+            )

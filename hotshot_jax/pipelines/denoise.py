@@ -1,0 +1,109 @@
+"""One denoising step: model, guidance, scheduler. Everything of it runs as one program."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from hotshot_jax.models import ProjectedText, UNet3DConditionModel
+from hotshot_jax.pipelines.guidance import classifier_free_guidance, rescale_guidance
+from hotshot_jax.schedulers.base import Scheduler
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Conditioning:
+    """What the UNet is conditioned on; the same for every step of a run.
+
+    With guidance the batch is twice the videos: first the negative prompts, then the prompts.
+
+    Attributes:
+        text: projected text embeddings.
+        pooled_text: `[batch, text_channels]`.
+        time_ids: original size, crop offset and target size, `[batch, 6]`.
+    """
+
+    text: ProjectedText
+    pooled_text: jax.Array
+    time_ids: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Guidance:
+    """Strength of the guidance, as arrays so that other values need no other program.
+
+    Attributes:
+        scale: weight of classifier-free guidance.
+        rescale: factor of the contrast correction, 0 for none.
+    """
+
+    scale: jax.Array
+    rescale: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepInput:
+    """What changes from step to step.
+
+    Attributes:
+        timestep: scalar, as the model is given it.
+        row: the scheduler's row for this call.
+        noise: standard normal, with the shape of the latents, or None where none is used.
+    """
+
+    timestep: ArrayLike
+    row: Any
+    noise: ArrayLike | None
+
+
+def denoising_step(
+    unet: UNet3DConditionModel,
+    conditioning: Conditioning,
+    guidance: Guidance | None,
+    scheduler: Scheduler,
+    latents: jax.Array,
+    solver: Any,
+    step: StepInput,
+    *,
+    enable_temporal_attentions: bool,
+) -> tuple[jax.Array, Any]:
+    """Takes the latents one call of the scheduler further.
+
+    Args:
+        unet: the model.
+        conditioning: what it is conditioned on.
+        guidance: None for no guidance; the batch is then the videos alone.
+        scheduler: turns predictions into steps.
+        latents: `[videos, frames, height, width, channels]`, float32.
+        solver: the scheduler's state.
+        step: what changes from step to step.
+        enable_temporal_attentions: false for single images.
+
+    Returns:
+        The next latents (float32) and solver state.
+    """
+    model_input = scheduler.scale_model_input(step.row, latents)
+    if guidance is not None:
+        model_input = jnp.concatenate([model_input, model_input])
+    prediction = unet(
+        model_input.astype(unet.dtype),
+        jnp.asarray(step.timestep),
+        conditioning.text,
+        conditioning.pooled_text,
+        conditioning.time_ids,
+        enable_temporal_attentions=enable_temporal_attentions,
+    ).astype(jnp.float32)
+    if guidance is not None:
+        unconditional, conditional = jnp.split(prediction, 2)
+        prediction = classifier_free_guidance(unconditional, conditional, guidance.scale)
+        prediction = jax.lax.cond(
+            guidance.rescale > 0,
+            lambda guided: rescale_guidance(guided, conditional, guidance.rescale),
+            lambda guided: guided,
+            prediction,
+        )
+    return scheduler.step(step.row, solver, prediction, latents, step.noise)

@@ -1,0 +1,92 @@
+"""Where the random numbers of a sampling run come from."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hotshot_jax.errors import UsageError
+from hotshot_jax.pipelines.torch_noise import TorchGenerator
+
+NOISES = ("torch", "jax")
+
+
+class NoiseSource(Protocol):
+    """Gives one standard normal array after another."""
+
+    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The next float32 array `[videos, frames, height, width, channels]`."""
+        ...
+
+
+class TorchNoise:
+    """What `torch.randn` gives on a CPU, so that a seed means the picture that it means there."""
+
+    def __init__(self, seeds: Sequence[int], dtype: np.dtype):
+        """Takes one seed for all videos together, or one for each; `dtype` is the dtype drawn."""
+        self._generators = [TorchGenerator(seed) for seed in seeds]
+        self._dtype = dtype
+
+    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The next float32 array `[videos, frames, height, width, channels]`."""
+        videos, frames, height, width, channels = shape
+        shared = len(self._generators) == 1
+        each = (videos if shared else 1, channels, frames, height, width)
+        drawn = np.concatenate([g.randn(each, self._dtype) for g in self._generators])
+        return np.moveaxis(drawn, 1, -1).astype(np.float32)
+
+
+class JaxNoise:
+    """What `jax.random.normal` gives, from one key for each video."""
+
+    def __init__(self, seeds: Sequence[int]):
+        """Takes one seed for all videos together, or one for each."""
+        self._keys = [jax.random.key(seed & 0xFFFFFFFF) for seed in seeds]
+        self._draws = 0
+
+    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The next float32 array `[videos, frames, height, width, channels]`."""
+        shared = len(self._keys) == 1
+        each = shape if shared else (1, *shape[1:])
+        keys = [jax.random.fold_in(key, self._draws) for key in self._keys]
+        self._draws += 1
+        return np.concatenate([np.asarray(jax.random.normal(key, each)) for key in keys])
+
+
+class GivenNoise:
+    """Arrays that the caller brings, in the order in which they are used."""
+
+    def __init__(self, arrays: Iterator[np.ndarray]):
+        """Takes float arrays `[videos, frames, height, width, channels]`."""
+        self._arrays = arrays
+
+    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The next array, as float32.
+
+        Raises:
+            UsageError: there is none left, or it has another shape.
+        """
+        array = next(self._arrays, None)
+        if array is None:
+            raise UsageError("noise: fewer arrays were given than the scheduler draws.")
+        if array.shape != shape:
+            raise UsageError(f"noise: an array of shape {array.shape}, expected {shape}.")
+        return np.asarray(jnp.asarray(array, jnp.float32))
+
+
+def make_noise(kind: str, seeds: Sequence[int], dtype: np.dtype) -> NoiseSource:
+    """The noise source called `kind`.
+
+    Raises:
+        UsageError: the kind is unknown, or a seed is negative or past 2**64.
+    """
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
+            raise UsageError(f"seed {seed!r}: expected a whole number from 0 to 2**64 - 1.")
+    if kind == "torch":
+        return TorchNoise(seeds, dtype)
+    if kind == "jax":
+        return JaxNoise(seeds)
+    raise UsageError(f"noise {kind!r} is unknown; expected {' or '.join(NOISES)}.")

@@ -1,0 +1,63 @@
+"""Compiled programs, each compiled once and with the time it took made known."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx
+
+from hotshot_jax.pipelines.progress import Progress
+
+
+class Programs:
+    """Compiles functions ahead of their first call and keeps the results.
+
+    A program is kept for its key and for the shapes, dtypes and shardings of its arguments, so the
+    second prompt of a run finds everything compiled.
+    """
+
+    def __init__(self) -> None:
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+
+    def get(
+        self,
+        name: str,
+        key: Any,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        progress: Progress,
+        *,
+        donate: tuple[int, ...] = (),
+        matmul: str | None = None,
+    ) -> Callable[..., Any]:
+        """The compiled form of `function` for arguments like these.
+
+        Args:
+            name: for the progress display.
+            key: hashable; whatever the function closes over and that changes the program.
+            function: takes arrays and pytrees of them.
+            arguments: examples of its arguments.
+            progress: is told of a compilation.
+            donate: positions of arguments whose buffers the outputs may take over.
+            matmul: precision of float32 products, see `jax.default_matmul_precision`.
+        """
+        leaves, structure = jax.tree.flatten(arguments)
+        shapes = tuple((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves)
+        full_key = (name, key, structure, shapes)
+        program = self._compiled.get(full_key)
+        if program is None:
+            with progress.compiling(name), jax.default_matmul_precision(matmul):
+                lowered = jax.jit(function, donate_argnums=donate).lower(*arguments)
+                program = lowered.compile()
+            self._compiled[full_key] = program
+        return program
+
+
+def flattened(module: nnx.Module) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:
+    """The arrays of a module, and how to put them together again.
+
+    Walking through the thousand modules of a UNet takes milliseconds; a list of arrays does not,
+    and is what a program called at every step should be given.
+    """
+    leaves, structure = jax.tree.flatten(module)
+    return leaves, lambda arrays: jax.tree.unflatten(structure, arrays)

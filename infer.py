@@ -1,0 +1,8 @@
+"""Text to GIF: `python infer.py --prompt "..." --output clip.gif`; `--help` lists all flags."""
+
+import sys
+
+from hotshot_jax.cli.infer import main
+
+if __name__ == "__main__":
+    sys.exit(main())
