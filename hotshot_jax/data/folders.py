@@ -1,0 +1,284 @@
+"""Training clips as folders: SAMPLE/0.jpg … SAMPLE/n.jpg and SAMPLE/prompt.txt.
+
+Frames are taken in natural order (2 before 10), whatever order the file system lists them in.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+
+from hotshot_jax.data.clip_source import (
+    ClipTable,
+    EncodedClip,
+    OnBadSample,
+    Problem,
+    clip_table,
+    refuse_or_skip,
+)
+from hotshot_jax.data.pictures import PICTURE_ENDINGS, picture_size, read_picture
+from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.media.read import natural_order
+
+PROMPT_FILE: Final = "prompt.txt"
+
+Check = Literal["auto", "headers", "decode"]
+
+# Up to here every picture is decoded before training: half a minute on two cores.
+_DECODE_UP_TO: Final = 10_000
+_LONGEST_PROMPT_BYTES: Final = 1 << 16
+_EXPECTED: Final = f"expected folders SAMPLE with frames 0.jpg, 1.jpg, … and a {PROMPT_FILE}"
+
+
+@dataclass(frozen=True)
+class FolderScan:
+    """What was found under a data folder.
+
+    Attributes:
+        names: usable samples, relative to the folder.
+        table: their sizes and numbers of frames.
+        problems: every reason why another sample cannot be used.
+        total: number of samples, good and bad.
+        remarks: what was passed over without harm, such as links that lead back.
+        decoded: whether all pictures were decoded, or only their headers read.
+    """
+
+    names: tuple[str, ...]
+    table: ClipTable
+    problems: tuple[Problem, ...]
+    total: int
+    remarks: tuple[str, ...]
+    decoded: bool
+
+
+class FolderSource:
+    """Clips in folders. Holds some bytes of name and six of size for each, and no file open."""
+
+    def __init__(self, root: Path, names: Sequence[str], table: ClipTable) -> None:
+        encoded = [os.fsencode(name) for name in names]
+        self._root = root
+        # One long string rather than a million small ones, which cost 60 bytes each.
+        self._names = b"".join(encoded)
+        self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+        self._table = table
+
+    @property
+    def table(self) -> ClipTable:
+        """Size and number of frames of each clip."""
+        return self._table
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def name(self, index: int) -> str:
+        """The folder of a sample, relative to the data folder."""
+        start = int(self._ends[index - 1]) if index else 0
+        return os.fsdecode(self._names[start : int(self._ends[index])])
+
+    def __getitem__(self, index: int) -> EncodedClip:
+        name = self.name(index)
+        folder = self._root / name
+        try:
+            files = picture_files(folder)
+        except OSError as error:
+            raise HotshotError(f"{name}: cannot be read: {error.strerror or error}") from error
+        return EncodedClip(
+            name=name,
+            prompt=read_prompt(folder, name),
+            pictures=files,
+            picture_names=[_join(name, file.name) for file in files],
+        )
+
+
+def open_folders(
+    root: str | os.PathLike[str],
+    frames: int,
+    on_bad_sample: OnBadSample = "error",
+    check: Check = "auto",
+) -> tuple[FolderSource, FolderScan]:
+    """Check all samples under a folder and open it as a source.
+
+    Args:
+        root: the data folder.
+        frames: number of frames that a sample must have at least.
+        on_bad_sample: `error` raises when any sample is bad, `skip` leaves it out.
+        check: `headers` reads the size of each picture, `decode` decodes it, `auto` decodes if
+            there are few enough.
+
+    Raises:
+        UsageError: the folder is missing, a file, or holds no samples.
+        HotshotError: samples are bad; the message names every file of every one.
+    """
+    scan = scan_folders(root, frames, check)
+    refuse_or_skip(scan.problems, scan.total, os.fspath(root), on_bad_sample)
+    return FolderSource(Path(root), scan.names, scan.table), scan
+
+
+def scan_folders(root: str | os.PathLike[str], frames: int, check: Check = "auto") -> FolderScan:
+    """Check all samples under a folder; arguments as in `open_folders`.
+
+    Raises:
+        UsageError: the folder is missing, a file, or holds no samples.
+    """
+    folder = Path(root)
+    if not folder.exists():
+        raise UsageError(f"--data_dir {folder} does not exist.")
+    if not folder.is_dir():
+        raise UsageError(f"--data_dir {folder} is not a folder; {_EXPECTED}.")
+    remarks: list[str] = []
+    try:
+        found = [os.path.relpath(path, folder) for path in _sample_folders(folder, remarks)]
+    except OSError as error:
+        raise UsageError(
+            f"--data_dir {error.filename or folder} cannot be read: {error.strerror or error}."
+        ) from error
+    if not found:
+        raise UsageError(f"--data_dir {folder} holds no samples; {_EXPECTED}.")
+    names = sorted(found, key=lambda name: natural_order(Path(name)))
+    decode = check == "decode" or (check == "auto" and len(names) * frames <= _DECODE_UP_TO)
+    sizes = np.zeros((len(names), 3), np.int32)
+    problems: list[Problem] = []
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        results = pool.map(lambda name: _check_sample(folder, name, frames, decode), names)
+        for index, (size, messages) in enumerate(results):
+            sizes[index] = size
+            problems += [Problem(names[index], message) for message in messages]
+    bad = {problem.sample for problem in problems}
+    good = np.array([name not in bad for name in names])
+    return FolderScan(
+        names=tuple(name for name in names if name not in bad),
+        table=clip_table(*sizes[good].T),
+        problems=tuple(problems),
+        total=len(names),
+        remarks=tuple(remarks),
+        decoded=decode,
+    )
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The frames in a sample's folder in natural order; hidden files are none.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    files = [
+        Path(entry.path)
+        for entry in os.scandir(folder)
+        if entry.name.lower().endswith(PICTURE_ENDINGS)
+        and not entry.name.startswith(".")
+        and not _is_folder(entry)
+    ]
+    return sorted(files, key=lambda file: (natural_order(file), file.name))
+
+
+def read_prompt(folder: Path, name: str) -> str:
+    """The prompt of a sample, without white space around it.
+
+    Raises:
+        HotshotError: the file is missing, cannot be read, is empty, too long, or is not UTF-8.
+    """
+    label = _join(name, PROMPT_FILE)
+    try:
+        with (folder / PROMPT_FILE).open("rb") as file:
+            text = file.read(_LONGEST_PROMPT_BYTES + 1)
+    except FileNotFoundError:
+        raise HotshotError(f"{label}: is missing") from None
+    except OSError as error:
+        raise HotshotError(f"{label}: cannot be read: {error.strerror or error}") from error
+    if len(text) > _LONGEST_PROMPT_BYTES:
+        raise HotshotError(f"{label}: is longer than {_LONGEST_PROMPT_BYTES} bytes")
+    return decode_prompt(text, label)
+
+
+def decode_prompt(text: bytes, label: str) -> str:
+    """Decode the bytes of a prompt.
+
+    Raises:
+        HotshotError: it is empty or not UTF-8; the message begins with the label.
+    """
+    try:
+        prompt = text.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise HotshotError(
+            f"{label}: is not UTF-8 text (byte {error.start} is 0x{text[error.start]:02x})"
+        ) from error
+    if not prompt or "\0" in prompt:
+        raise HotshotError(f"{label}: {'holds a zero byte' if prompt else 'is empty'}")
+    return prompt
+
+
+def _sample_folders(root: Path, remarks: list[str]) -> Iterator[Path]:
+    """All folders that hold a frame or a prompt, and those with nothing in them, at any depth."""
+    seen: set[tuple[int, int]] = set()
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            remarks.append(f"{os.path.relpath(folder, root)}: leads to a folder seen before")
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+        inner = [Path(entry.path) for entry in entries if _is_folder(entry)]
+        # Depth first and in order of name, so that of two links to one folder the first is kept.
+        waiting += sorted(inner, reverse=True)
+        holds_sample = any(
+            entry.name.lower().endswith((PROMPT_FILE, *PICTURE_ENDINGS)) and not _is_folder(entry)
+            for entry in entries
+        )
+        if holds_sample or (not inner and folder != root):
+            yield folder
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link that leads to itself: as a frame it is told to be unreadable.
+        return False
+
+
+def _check_sample(
+    root: Path, name: str, frames: int, decode: bool
+) -> tuple[tuple[int, int, int], list[str]]:
+    """(width, height, frames) of a sample and everything that is wrong with it."""
+    folder = root / name
+    messages = []
+    try:
+        read_prompt(folder, name)
+    except HotshotError as error:
+        messages.append(str(error))
+    try:
+        files = picture_files(folder)
+    except OSError as error:
+        return (0, 0, 0), [f"{name}: cannot be read: {error.strerror or error}"]
+    if len(files) < frames:
+        messages.append(f"{name}: has {len(files)} frames, but {frames} are needed")
+    sizes: dict[tuple[int, int], str] = {}
+    for file in files:
+        label = _join(name, file.name)
+        try:
+            size = picture_size(file, label)
+            if decode:
+                read_picture(file, label)
+            sizes.setdefault(size, label)
+        except HotshotError as error:
+            messages.append(str(error))
+    if len(sizes) > 1:
+        (first_size, first), *others = sizes.items()
+        messages += [
+            f"{label}: is {size[0]}x{size[1]} pixels, but {Path(first).name} is "
+            f"{first_size[0]}x{first_size[1]}; all frames of a sample must have one size"
+            for size, label in islice(others, 3)
+        ]
+    width, height = next(iter(sizes), (0, 0))
+    return (width, height, len(files)), messages
+
+
+def _join(name: str, file: str) -> str:
+    return file if name == "." else f"{name}/{file}"
