@@ -1,0 +1,60 @@
+"""All kinds of cases, and the choice among them."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from benchmarks.parity_cases import (
+    aspect_fill,
+    end_to_end,
+    noise,
+    noise_schedule,
+    not_yet,
+    pipeline,
+    schedulers,
+    tables,
+    temporal,
+    text_encoder,
+    unet,
+    vae,
+)
+from benchmarks.parity_cases.case import Case, Result, Verdict
+
+
+class Kind(Protocol):
+    """A module that checks one kind of case."""
+
+    def matches(self, case: Case) -> bool:
+        """Whether (a part of) the case is of this kind."""
+
+    def run(self, case: Case) -> Iterator[Result]:
+        """Checks that part."""
+
+
+_KINDS: tuple[Kind, ...] = (
+    aspect_fill,
+    end_to_end,
+    noise,
+    noise_schedule,
+    pipeline,
+    schedulers,
+    tables,
+    temporal,
+    text_encoder,
+    unet,
+    vae,
+)
+
+
+def run_case(case: Case) -> Iterator[Result]:
+    """Checks all of a case: what nothing here understands is a failure, never skipped."""
+    if not_yet.matches(case):
+        yield from not_yet.run(case)
+        return
+    kinds = [kind for kind in _KINDS if kind.matches(case)]
+    if not kinds:
+        yield Result("(whole case)", Verdict.UNKNOWN, note="a kind of case that is not known here")
+        return
+    for kind in kinds:
+        yield from kind.run(case)
+    for name in case.unread:
+        yield Result(name, Verdict.UNKNOWN, note="a tensor that nothing here looks at")

@@ -1,0 +1,235 @@
+"""The pipeline from given embeddings and latents."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.parity_cases import schedulers, unet
+from benchmarks.parity_cases.case import (
+    EXACT,
+    PIPELINE_STEP,
+    PIXEL,
+    SINGLE_MODULE,
+    WHOLE_MODEL,
+    Case,
+    ModelReference,
+    Result,
+    Verdict,
+    compare,
+    worst,
+)
+from benchmarks.parity_cases.layout import channels_first, channels_last
+from benchmarks.parity_cases.models import load_text_encoder, load_unet, load_vae
+from hotshot_jax.pipelines.components import Components
+from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
+from hotshot_jax.pipelines.precision import Precision, current_platform
+from hotshot_jax.pipelines.prompt import encode
+from hotshot_jax.schedulers import make_scheduler
+from hotshot_jax.schedulers.base import Scheduler
+
+MODEL_CLASSES = {
+    "unet": "UNet3DConditionModel",
+    "vae": "AutoencoderKL",
+    "text_encoder": "CLIPTextModel",
+    "text_encoder_2": "CLIPTextModelWithProjection",
+}
+# Arguments of the case that are arguments of the call.
+_PASSED = (
+    "video_length height width num_inference_steps guidance_scale guidance_rescale denoising_end "
+    "original_size crops_coords_top_left target_size eta prompt negative_prompt seed"
+).split()
+# Arguments that say how the case was made, or that are read elsewhere.
+_DESCRIBED = ("negative", "init_noise_sigma", "dtype")
+
+
+def matches(case: Case) -> bool:
+    """Whether the case runs the pipeline, but not from text."""
+    return case.call.startswith("HotshotXLPipeline.__call__(") and not is_from_text(case)
+
+
+def is_from_text(case: Case) -> bool:
+    """Whether the case starts at a prompt and a seed."""
+    return "tokenizers" in case.description
+
+
+def run(case: Case) -> Iterator[Result]:
+    """Compares embeddings, one call of the UNet, the latents after each step, and the video."""
+    yield from check_embeddings(case)
+    entry = case.description["scheduler"]
+    difference = schedulers.known_difference(entry)
+    config = entry["config"]
+    if difference is not None:
+        yield Result("scheduler", Verdict.DIFFERS, note=difference.sentence)
+        if difference.given_timesteps:
+            for name in case.unread:
+                yield Result(name, Verdict.DIFFERS, note="the pipeline chooses timesteps itself")
+                _ = case[name]
+            return
+        config = {**config, **difference.config}
+    scheduler = make_scheduler(entry["class"], config)
+    yield from check_schedule(case, scheduler)
+    yield from _check_unet_calls(case, scheduler)
+
+    pipeline = make_pipeline(tuple(case.model(name) for name in MODEL_CLASSES.values()))
+    pipeline.scheduler = scheduler
+    embeddings = {
+        name: case[name]
+        for name in (
+            "prompt_embeds",
+            "pooled_prompt_embeds",
+            "negative_prompt_embeds",
+            "negative_pooled_prompt_embeds",
+        )
+        if name in case
+    }
+    given: dict[str, Any] = {"latents": channels_last(case["latents"])}
+    if "step_noise" in case:
+        given["noise"] = [channels_last(noise) for noise in case["step_noise"]]
+    yield from check_call(case, pipeline, **embeddings, **given)
+
+
+@functools.lru_cache(maxsize=2)
+def make_pipeline(models: tuple[ModelReference, ...]) -> HotshotXLPipeline:
+    """A float32 pipeline over formula weights, without tokenizers.
+
+    Its scheduler is set by the caller. One pipeline serves all cases of the same models, so that
+    cases of equal shapes share compiled programs.
+    """
+    unet_reference, vae, text_encoder, text_encoder_2 = models
+    components = Components(
+        text_encoder=load_text_encoder(text_encoder),
+        text_encoder_2=load_text_encoder(text_encoder_2),
+        tokenizer=None,
+        tokenizer_2=None,
+        unet=load_unet(unet_reference),
+        vae=load_vae(vae),
+        scheduler_config={"_class_name": "EulerDiscreteScheduler"},
+    )
+    return HotshotXLPipeline(components, precision=Precision.named("f32", current_platform()))
+
+
+def check_call(case: Case, pipeline: HotshotXLPipeline, **given: Any) -> Iterator[Result]:
+    """Calls the pipeline with the case's arguments, and compares latents and video.
+
+    Raises:
+        LookupError: the case has an argument that is not known here.
+    """
+    unknown = set(case.arguments) - {*_PASSED, *_DESCRIBED}
+    if unknown:
+        raise LookupError(f"arguments that are not known here: {sorted(unknown)}")
+    arguments = {name: value for name, value in case.arguments.items() if name in _PASSED}
+    steps: list[np.ndarray] = []
+
+    def keep(_: Any, step: int, timestep: float, values: dict[str, Any]) -> dict[str, Any]:
+        steps.append(channels_first(values["latents"]))
+        return values
+
+    output = pipeline(**arguments, **given, callback_on_step_end=keep)
+    expected = case["latents_per_step"]
+    if len(steps) != len(expected):
+        note = f"{len(steps)} steps, expected {len(expected)}"
+        yield Result("latents_per_step", Verdict.FAILED, None, PIPELINE_STEP, note)
+    else:
+        yield worst(
+            "latents_per_step",
+            [
+                compare("", got, reference, PIPELINE_STEP, note=f"step {index} of {len(steps)}")
+                for index, (got, reference) in enumerate(zip(steps, expected, strict=True))
+            ],
+        )
+    yield compare("video", channels_first(output.videos), case["video"], PIXEL, absolute=True)
+    if "frames_uint8" in case:
+        yield _check_frames(output.videos, case["frames_uint8"])
+
+
+def check_embeddings(case: Case) -> Iterator[Result]:
+    """Compares the embeddings of stored token ids."""
+    for prefix in ("", "negative_"):
+        names = [f"{prefix}prompt_embeds", f"{prefix}pooled_prompt_embeds"]
+        if f"{prefix}input_ids" not in case or names[0] not in case:
+            continue
+        encoders = (
+            load_text_encoder(case.model(MODEL_CLASSES[name]))
+            for name in ("text_encoder", "text_encoder_2")
+        )
+        ids = (case[f"{prefix}{name}"].astype(np.int32) for name in ("input_ids", "input_ids_2"))
+        for name, got in zip(names, _encode(*encoders, *ids), strict=True):
+            yield compare(name, got, case[name], WHOLE_MODEL)
+
+
+def check_schedule(case: Case, scheduler: Scheduler) -> Iterator[Result]:
+    """Compares timesteps and noise levels."""
+    schedule = scheduler.schedule(case.arguments["num_inference_steps"])
+    expected = case["timesteps"]
+    bound = EXACT if np.issubdtype(expected.dtype, np.integer) else SINGLE_MODULE
+    yield compare("timesteps", schedule.timesteps, expected, bound)
+    if "sigmas" in case:
+        yield compare("sigmas", schedule.sigmas, case["sigmas"], SINGLE_MODULE)
+    if "init_noise_sigma" in case.arguments:
+        sigma = np.asarray(case.arguments["init_noise_sigma"])
+        yield compare("init_noise_sigma", schedule.init_noise_sigma, sigma, SINGLE_MODULE)
+
+
+def _check_unet_calls(case: Case, scheduler: Scheduler) -> Iterator[Result]:
+    """Compares what goes into and comes out of the UNet in the steps for which that is stored."""
+    schedule = scheduler.schedule(case.arguments["num_inference_steps"])
+    time_ids = case["time_ids"]
+    yield compare("time_ids", _time_ids(case, len(time_ids)), time_ids, EXACT)
+    model = load_unet(case.model("UNet3DConditionModel"))
+    for prefix in case.prefixes("unet_input"):
+        step = int(prefix.removeprefix("step").removesuffix("."))
+        if step:
+            latents = case["latents_per_step"][step - 1]
+        else:
+            latents = case["latents"] * np.float32(schedule.init_noise_sigma)
+        scaled = np.asarray(scheduler.scale_model_input(schedule.row(step), latents))
+        stored = case[f"{prefix}unet_input"]
+        guided = len(stored) == 2 * len(latents)
+        expected = np.concatenate([scaled, scaled]) if guided else scaled
+        yield compare(f"{prefix}unet_input", expected, stored, SINGLE_MODULE)
+        output = unet.forward(
+            model,
+            channels_last(stored),
+            jnp.full(len(stored), schedule.timesteps[step], jnp.float32),
+            _conditioning(case, "prompt_embeds", guided),
+            _conditioning(case, "pooled_prompt_embeds", guided),
+            jnp.asarray(time_ids),
+            temporal=case.arguments["video_length"] > 1,
+        )
+        name = f"{prefix}unet_output"
+        yield compare(name, channels_first(output), case[name], WHOLE_MODEL)
+
+
+def _conditioning(case: Case, name: str, guided: bool) -> jax.Array:
+    """Embeddings of the negative prompts, then of the prompts."""
+    positive = case[name]
+    if not guided:
+        return jnp.asarray(positive)
+    negative = case.get(f"negative_{name}")
+    return jnp.concatenate([jnp.zeros_like(positive) if negative is None else negative, positive])
+
+
+def _time_ids(case: Case, rows: int) -> np.ndarray:
+    arguments = case.arguments
+    size = [arguments["height"], arguments["width"]]
+    numbers = [
+        *arguments.get("original_size", size),
+        *arguments.get("crops_coords_top_left", (0, 0)),
+        *arguments.get("target_size", size),
+    ]
+    return np.asarray([numbers] * rows, np.float32)
+
+
+def _check_frames(videos: np.ndarray, expected: np.ndarray) -> Result:
+    """Bytes, which may be one off where a value lies at the edge between two."""
+    from hotshot_jax.media.pixels import to_uint8
+
+    got = to_uint8(videos[0]) / 255
+    return compare("frames_uint8", got, expected / 255, PIXEL * (1 + 1e-6), absolute=True)
+
+
+_encode = jax.jit(encode)
