@@ -68,8 +68,12 @@ class Clip:
                 f"{self.path} has {len(self.durations_ms)} frames, not frames {wanted}"
             )
         decoded = dict(zip(wanted, self.decode(wanted) if wanted else [], strict=True))
-        shape = (len(indices), self.height, self.width, 3)
-        frames = np.empty(shape, np.uint8)
+        shape = (self.height, self.width, 3)
+        frames = np.empty((len(indices), *shape), np.uint8)
         for position, index in enumerate(indices):
+            if decoded[index].shape != shape:
+                raise HotshotError(
+                    f"{self.path} has frames of unequal size, such as frame {index}."
+                )
             frames[position] = decoded[index]
         return frames

@@ -39,12 +39,17 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
         ) from error
     # Pillow's readers raise all of these on files that are cut short or damaged.
     except (OSError, EOFError, SyntaxError, ValueError, IndexError, TypeError, KeyError) as error:
+        if isinstance(error, OSError) and error.strerror is not None:
+            raise HotshotError(f"{path} cannot be read: {error.strerror}.") from error
         raise HotshotError(f"{path} is cut short or damaged: {error}") from error
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Give (width, height) as a camera's orientation tag wants the picture shown."""
     width, height = image.size
+    # Pillow decodes a whole PNG in search of a tag at its end.
+    if image.format == "PNG" and "exif" not in image.info:
+        return width, height
     sideways = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
     return (height, width) if sideways else (width, height)
 

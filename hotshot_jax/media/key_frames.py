@@ -31,7 +31,7 @@ def key_frame_indices(
     """Choose frames at a constant stride from the middle of a clip.
 
     Strides are tried from the longest that fits downwards, until the time between the first and the
-    last chosen frame gets no nearer to the wanted duration, or the choice can no longer be centred.
+    last chosen frame gets further from the wanted duration.
 
     Args:
         durations_ms: one for each frame of the clip, 0 where it has none.
@@ -58,18 +58,17 @@ def key_frame_indices(
     def distance(chosen: list[int]) -> float:
         return abs((chosen[-1] - chosen[0]) * frame_ms - target_duration_ms)
 
-    # The reference takes its first stride whether or not the choice can be centred.
-    best, _ = _centred(count, video_length, count // video_length)
+    best = _centred(count, video_length, count // video_length)
     for stride in range(count // video_length - 1, 0, -1):
-        chosen, offset = _centred(count, video_length, stride)
-        if offset == 0 or distance(chosen) > distance(best):
+        chosen = _centred(count, video_length, stride)
+        if distance(chosen) > distance(best):
             break
         best = chosen
     return best
 
 
-def _centred(count: int, video_length: int, stride: int) -> tuple[list[int], int]:
-    """Indices at a stride, moved by the returned offset to the middle of `count` frames."""
+def _centred(count: int, video_length: int, stride: int) -> list[int]:
+    """The middle `video_length` of `count` indices at a stride."""
     indices = range(0, count, stride)[:video_length]
     offset = (count - 1 - indices[-1]) // 2
-    return [index + offset for index in indices], offset
+    return [index + offset for index in indices]

@@ -42,6 +42,7 @@ def write_mp4(
         settings = ["-f", "ffmetadata", "-i", file_url(metadata), "-map_metadata", "1"]
         # The colour matrix is named, for players guess it by the size of the picture otherwise.
         filters = "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int"
+        filters += ",setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
         colour = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
         codec = ["-c:v", "libx264", "-preset", "slow", "-crf", "16", "-pix_fmt", "yuv420p"]
         output = ["-movflags", "+faststart", "-f", "mp4", "-y", file_url(path)]

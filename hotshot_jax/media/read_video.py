@@ -83,7 +83,7 @@ def _ffmpeg(path: Path, container: str, filters: str, most: int, output: list[st
         return run_ffmpeg([*source, *frames, *output, "pipe:1"], subject=str(path))
     except FfmpegError as error:
         if "matches no streams" in error.log:
-            raise HotshotError(f"{path} has no video track.") from error
+            raise HotshotError(f"{path} has no video track, or its header is cut short.") from error
         lines = error.log.splitlines()
         reason = lines[0].rpartition("] ")[2] if lines else str(error)
         raise HotshotError(f"{path} is cut short or damaged; ffmpeg says: {reason}") from error

@@ -116,6 +116,12 @@ def test_blocks(frames):
     assert [image.hundredths for image in blocks.images] == TIMES
 
 
+def test_a_time_holds_for_one_image_only():
+    timed = encode_gif(few_colours(1, 4), [7])
+    start = timed.rindex(b",\0\0\0\0")
+    assert [image.hundredths for image in parse_gif(timed[:-1] + timed[start:]).images] == [7, 0]
+
+
 def test_counting_stops_above_the_limit(equal_frames):
     data = encode_gif(equal_frames, TIMES)
     assert len(parse_gif(data, most_images=3).images) == 4

@@ -40,3 +40,8 @@ def test_video_length_must_be_positive():
 )
 def test_estimated_frame_duration(durations, expected):
     assert estimated_frame_duration(durations) == expected
+
+
+def test_of_two_strides_equally_near_the_shorter_is_taken():
+    # Strides of 10 and 9 span 1000 and 900 ms.
+    assert key_frame_indices([100] * 20, 2, 950) == [5, 14]

@@ -1,4 +1,6 @@
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -12,6 +14,7 @@ from hotshot_jax.media.mp4 import read_mp4_comment, write_mp4
 
 def decode(path: Path, height: int, width: int) -> np.ndarray:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path)]
+    command += ["-vf", "scale=in_color_matrix=bt709"]
     command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     raw = subprocess.run(command, check=True, capture_output=True).stdout
     return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
@@ -53,6 +56,9 @@ def test_colours(tmp_path):
     write_mp4(path, frames, 1000, "", subject="clip")
     # Rounding in YUV costs up to 2; the other colour matrix would move pure green by 50.
     np.testing.assert_allclose(decode(path, 32, 32), frames, rtol=0, atol=4)
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-i", str(path)]
+    description = subprocess.run(command, check=False, capture_output=True, text=True).stderr
+    assert "yuv420p(tv, bt709" in description
 
 
 def test_comment(tmp_path, frames):
@@ -88,3 +94,11 @@ def test_ffmpeg_that_cannot_be_run(tmp_path, frames, monkeypatch):
     monkeypatch.setattr(ffmpeg, "ffmpeg_executable", lambda: str(broken))
     with pytest.raises(HotshotError, match="could not be started"):
         write_mp4(tmp_path / "clip.mp4", frames, 1000, "", subject="clip")
+
+
+def test_ffmpeg_is_out_of_reach_of_ctrl_c(tmp_path, monkeypatch):
+    script = tmp_path / "ffmpeg"
+    script.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'import os; print(os.getsid(0))'\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(ffmpeg, "ffmpeg_executable", lambda: str(script))
+    assert int(ffmpeg.run_ffmpeg([], subject="")) != os.getsid(0)

@@ -1,0 +1,104 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from hotshot_jax.errors import HotshotError
+from hotshot_jax.media import staging
+from hotshot_jax.media.staging import staged_file, staged_folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path):
+    path = tmp_path / "new" / "deep" / "a.gif"
+    with staged_file(path) as staged:
+        staged.write_bytes(b"after")
+        assert staged.parent == path.parent
+        assert not path.exists()
+    assert path.read_bytes() == b"after"
+    assert names(tmp_path) == ["a.gif", "deep", "new"]
+
+
+def test_a_new_file_has_the_usual_permissions(tmp_path):
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"")
+    with staged_file(tmp_path / "a.gif") as staged:
+        staged.write_bytes(b"")
+    assert (tmp_path / "a.gif").stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
+def test_an_interruption_leaves_the_old_file(tmp_path, error):
+    path = tmp_path / "a.gif"
+    path.write_bytes(b"before")
+    with pytest.raises(error), staged_file(path) as staged:
+        staged.write_bytes(b"half")
+        raise error
+    assert path.read_bytes() == b"before"
+    assert names(tmp_path) == ["a.gif"]
+
+
+def test_an_error_of_the_system_names_the_file(tmp_path):
+    path = tmp_path / "new" / "a.gif"
+    with pytest.raises(HotshotError, match=r"a\.gif could not be written: No space left"):  # noqa: SIM117
+        with staged_file(path) as staged:
+            staged.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert names(tmp_path) == []
+
+
+def test_parents_that_were_there_stay(tmp_path):
+    (tmp_path / "old").mkdir()
+    with pytest.raises(KeyboardInterrupt), staged_file(tmp_path / "old" / "new" / "a.gif"):
+        raise KeyboardInterrupt
+    assert names(tmp_path) == ["old"]
+
+
+@pytest.mark.parametrize("before", [None, [], ["frame_0000.png", "frame_0001.png"]])
+def test_a_folder_is_replaced_as_a_whole(tmp_path, before):
+    path = tmp_path / "clip"
+    if before is not None:
+        path.mkdir()
+        for name in before:
+            (path / name).write_bytes(b"before")
+    with staged_folder(path) as staged:
+        (staged / "frame_0000.png").write_bytes(b"after")
+        assert path.exists() == (before is not None)
+    assert names(tmp_path) == ["clip", "frame_0000.png"]
+    assert (path / "frame_0000.png").read_bytes() == b"after"
+
+
+def test_an_interruption_leaves_the_old_folder(tmp_path):
+    path = tmp_path / "clip"
+    path.mkdir()
+    (path / "frame_0000.png").write_bytes(b"before")
+    with pytest.raises(KeyboardInterrupt), staged_folder(path) as staged:
+        (staged / "frame_0000.png").write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert names(tmp_path) == ["clip", "frame_0000.png"]
+    assert (path / "frame_0000.png").read_bytes() == b"before"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, PermissionError])
+def test_an_interruption_between_two_renames_leaves_the_old_folder(tmp_path, monkeypatch, error):
+    path = tmp_path / "clip"
+    path.mkdir()
+    (path / "frame_0000.png").write_bytes(b"before")
+    rename, calls = os.rename, []
+
+    def second_fails(source: Path, target: Path) -> None:
+        calls.append(source)
+        if len(calls) == 2:
+            raise error(13, "Permission denied")
+        rename(source, target)
+
+    monkeypatch.setattr(staging.os, "rename", second_fails)
+    with pytest.raises((KeyboardInterrupt, HotshotError)), staged_folder(path) as staged:
+        (staged / "frame_0000.png").write_bytes(b"after")
+    assert len(calls) == 3
+    assert names(tmp_path) == ["clip", "frame_0000.png"]
+    assert (path / "frame_0000.png").read_bytes() == b"before"
