@@ -1,12 +1,14 @@
 """What every command does the same way: exit statuses, messages, interruption."""
 
+import argparse
 import logging
 import signal
 import sys
 import types
 from collections.abc import Callable
+from typing import Any, NoReturn
 
-from hotshot_jax.errors import HotshotError
+from hotshot_jax.errors import HotshotError, UsageError
 
 INTERRUPTED = 128
 
@@ -15,6 +17,17 @@ class _Terminated(BaseException):
     def __init__(self, number: int):
         super().__init__(number)
         self.number = number
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours: two lines instead of a page of usage."""
+
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises `UsageError`."""
+        raise UsageError(f"{message}. --help lists all flags.")
 
 
 def run(program: str, body: Callable[[], None]) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from hotshot_jax.cli.run import Parser
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.aspect_ratios import size_of_aspect_ratio
 from hotshot_jax.media.metadata import read_metadata
@@ -185,21 +186,15 @@ FLAGS: Mapping[str, Flag] = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        raise UsageError(f"{message}. --help lists all flags.")
-
-
 def parse_settings(arguments: Sequence[str] | None, program: str) -> InferSettings:
     """Reads flags, and the configuration file that they may name.
 
     Raises:
         UsageError: a flag or a key of the file is unknown, or a value has the wrong form.
     """
-    parser = _Parser(
+    parser = Parser(
         prog=program,
         description="Text to GIF with Hotshot-XL.",
-        allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument(

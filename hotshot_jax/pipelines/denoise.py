@@ -1,6 +1,7 @@
 """One denoising step: model, guidance, scheduler. Everything of it runs as one program."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,6 +10,8 @@ from jax.typing import ArrayLike
 
 from hotshot_jax.models import ProjectedText, UNet3DConditionModel
 from hotshot_jax.pipelines.guidance import classifier_free_guidance, rescale_guidance
+from hotshot_jax.pipelines.prompt import TextEmbeddings
+from hotshot_jax.pipelines.runtime import Runtime
 from hotshot_jax.schedulers.base import Scheduler
 
 
@@ -107,3 +110,38 @@ def denoising_step(
             prediction,
         )
     return scheduler.step(step.row, solver, prediction, latents, step.noise)
+
+
+def make_conditioning(
+    runtime: Runtime,
+    embeddings: Sequence[TextEmbeddings],
+    time_ids: tuple[float, ...],
+    *,
+    videos_per_prompt: int,
+) -> Conditioning:
+    """Puts together what the UNet is conditioned on.
+
+    Args:
+        runtime: holds the UNet.
+        embeddings: of the prompts; with guidance, those of the negative prompts before them.
+        time_ids: original size, crop offset and target size.
+        videos_per_prompt: how often each prompt is repeated.
+    """
+    arrays, build = runtime.model("unet")
+    precision = runtime.precision
+
+    def joined(parts: list[jax.Array]) -> jax.Array:
+        repeated = [jnp.repeat(part, videos_per_prompt, axis=0) for part in parts]
+        return jnp.concatenate(repeated).astype(precision.compute)
+
+    def project(arrays: list[jax.Array], hidden: jax.Array) -> ProjectedText:
+        unet: UNet3DConditionModel = build(arrays)
+        return unet.project_text(hidden)
+
+    hidden = joined([embedding.hidden for embedding in embeddings])
+    pooled = joined([embedding.pooled for embedding in embeddings])
+    # The reference rounds the sizes to the dtype of the embeddings.
+    sizes = jnp.asarray([time_ids] * len(pooled), precision.noise).astype(jnp.float32)
+    arguments = (arrays, hidden)
+    text = runtime.program("text projection", None, project, arguments)(*arguments)
+    return Conditioning(text, pooled, sizes)

@@ -9,17 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.models import AutoencoderKL
-from hotshot_jax.pipelines import prompt as prompt_encoding
-from hotshot_jax.pipelines.components import MODELS, Components
-from hotshot_jax.pipelines.denoise import Conditioning, Guidance, StepInput, denoising_step
+from hotshot_jax.pipelines.components import Components
+from hotshot_jax.pipelines.decode import decode_latents
+from hotshot_jax.pipelines.denoise import make_conditioning
 from hotshot_jax.pipelines.noise import GivenNoise, NoiseSource, make_noise
 from hotshot_jax.pipelines.precision import Precision, current_platform
-from hotshot_jax.pipelines.programs import Programs, flattened
 from hotshot_jax.pipelines.progress import NoProgress, Progress
 from hotshot_jax.pipelines.prompt import PromptEncoder, TextEmbeddings
 from hotshot_jax.pipelines.request import Request
-from hotshot_jax.schedulers import DDIMScheduler, make_scheduler
+from hotshot_jax.pipelines.runtime import Runtime
+from hotshot_jax.pipelines.sampling import AfterStep, sample_latents
+from hotshot_jax.schedulers import make_scheduler
 
 OUTPUT_TYPES = ("np", "pil", "latent")
 
@@ -73,11 +73,10 @@ class HotshotXLPipeline:
         self.components = components
         self.precision = precision or Precision.named("f16", current_platform())
         self.scheduler = make_scheduler(scheduler, components.scheduler_config)
-        self.low_vram_mode = low_vram_mode
         self.decode_frames = 1 if low_vram_mode else decode_frames
-        self.progress = progress or NoProgress()
-        self._programs = Programs()
-        self._resident = {name: flattened(getattr(components, name)) for name in MODELS}
+        self.runtime = Runtime(
+            components, self.precision, progress or NoProgress(), low_vram_mode=low_vram_mode
+        )
 
     @classmethod
     def from_pretrained(
@@ -204,46 +203,51 @@ class HotshotXLPipeline:
             denoising_end=denoising_end,
         )
         self._check(request, output_type)
-        positive = self._given(prompt_embeds, pooled_prompt_embeds, prompt, "prompt")
+        encoder = PromptEncoder(self.runtime, clip_skip)
+        positive = _given(prompt_embeds, pooled_prompt_embeds, prompt, "prompt")
         if positive is None:
             if prompt is None:
                 raise UsageError("Neither prompt nor prompt_embeds is given.")
-            prompts = _as_list(prompt)
-            positive = self._encode(prompts, _as_list(prompt_2 or prompt), clip_skip)
-        negative = None
+            positive = encoder.prompts(prompt, prompt_2)
+        embeddings = [positive]
         if request.guided:
-            negative = self._given(
+            negative = _given(
                 negative_prompt_embeds,
                 negative_pooled_prompt_embeds,
                 negative_prompt,
                 "negative_prompt",
             )
             if negative is None:
-                negative = self._encode_negative(
-                    negative_prompt, negative_prompt_2, positive, clip_skip
-                )
+                negative = encoder.negatives(negative_prompt, negative_prompt_2, positive)
             if negative.hidden.shape != positive.hidden.shape:
                 raise UsageError(
                     f"negative_prompt_embeds has the shape {negative.hidden.shape}, prompt_embeds "
                     f"{positive.hidden.shape}; they have to be equal."
                 )
-        self._rest("text_encoder", "text_encoder_2")
+            embeddings = [negative, positive]
+        self.runtime.rest("text_encoder", "text_encoder_2")
 
         videos = positive.pooled.shape[0] * num_videos_per_prompt
-        source = self._noise(noise, seed, videos)
-        denoised = self._denoise(
-            self._condition(positive, negative, request, num_videos_per_prompt),
+        denoised = sample_latents(
+            self.runtime,
+            self.scheduler,
+            make_conditioning(
+                self.runtime,
+                embeddings,
+                request.time_ids,
+                videos_per_prompt=num_videos_per_prompt,
+            ),
             request,
-            source,
+            self._noise(noise, seed, videos),
             (videos, *self._latent_shape(request)),
-            latents,
-            callback_on_step_end,
+            initial=latents,
+            after_step=self._after_step(callback_on_step_end),
         )
-        self._rest("unet")
+        self.runtime.rest("unet")
         if output_type == "latent":
             return HotshotXLOutput(denoised)
-        decoded = self._decode(denoised)
-        self._rest("vae")
+        decoded = decode_latents(self.runtime, denoised, most_frames=self.decode_frames)
+        self.runtime.rest("vae")
         if not np.isfinite(decoded).all():
             raise HotshotError(
                 "The result has values that are not finite; nothing was written. With precision "
@@ -262,87 +266,6 @@ class HotshotXLPipeline:
                 f"output_type {output_type!r} is unknown; expected {', '.join(OUTPUT_TYPES)}."
             )
 
-    # Text
-
-    def _given(self, hidden: Any, pooled: Any, text: Any, name: str) -> TextEmbeddings | None:
-        if hidden is None and pooled is None:
-            return None
-        if hidden is None or pooled is None:
-            raise UsageError(f"{name}_embeds and its pooled twin have to be given together.")
-        if text is not None:
-            raise UsageError(f"{name} and {name}_embeds are both given; one of them is enough.")
-        return TextEmbeddings(jnp.asarray(hidden), jnp.asarray(pooled))
-
-    def _encode(
-        self, prompts: Sequence[str], prompts_2: Sequence[str], clip_skip: int
-    ) -> TextEmbeddings:
-        if len(prompts) != len(prompts_2):
-            raise UsageError(
-                f"{len(prompts)} prompts for the first text encoder, {len(prompts_2)} for the "
-                "second; expected as many."
-            )
-        leaves, build = self._placed("text_encoder")
-        leaves_2, build_2 = self._placed("text_encoder_2")
-
-        def encode(arrays: Any, arrays_2: Any, ids: jax.Array, ids_2: jax.Array) -> Any:
-            return prompt_encoding.encode(
-                build(arrays), build_2(arrays_2), ids, ids_2, clip_skip=clip_skip
-            )
-
-        def run(ids: np.ndarray, ids_2: np.ndarray) -> tuple[jax.Array, jax.Array]:
-            arguments = (leaves, leaves_2, ids, ids_2)
-            return self._program("text encoders", clip_skip, encode, arguments)(*arguments)
-
-        encoder = PromptEncoder(self.components.tokenizer, self.components.tokenizer_2, run)
-        return encoder(prompts, prompts_2)
-
-    def _encode_negative(
-        self,
-        negative_prompt: str | Sequence[str] | None,
-        negative_prompt_2: str | Sequence[str] | None,
-        positive: TextEmbeddings,
-        clip_skip: int,
-    ) -> TextEmbeddings:
-        if negative_prompt is None and self.components.force_zeros_for_empty_prompt:
-            return TextEmbeddings.zeros_like(positive)
-        count = positive.pooled.shape[0]
-        negatives = _as_list(negative_prompt or "")
-        negatives_2 = _as_list(negative_prompt_2 or negatives)
-        for texts in (negatives, negatives_2):
-            if len(texts) not in (1, count):
-                raise UsageError(
-                    f"{len(texts)} negative prompts for {count} prompts; expected one, or as many."
-                )
-        return self._encode(_repeated(negatives, count), _repeated(negatives_2, count), clip_skip)
-
-    def _condition(
-        self,
-        positive: TextEmbeddings,
-        negative: TextEmbeddings | None,
-        request: Request,
-        videos_per_prompt: int,
-    ) -> Conditioning:
-        leaves, build = self._placed("unet")
-        dtype = self.precision.compute
-        embeddings = [positive] if negative is None else [negative, positive]
-
-        def project(arrays: Any, hidden: jax.Array) -> Any:
-            return build(arrays).project_text(hidden)
-
-        def joined(parts: list[jax.Array]) -> jax.Array:
-            repeated = [jnp.repeat(part, videos_per_prompt, axis=0) for part in parts]
-            return jnp.concatenate(repeated).astype(dtype)
-
-        hidden = joined([embedding.hidden for embedding in embeddings])
-        pooled = joined([embedding.pooled for embedding in embeddings])
-        # In half precision the reference rounds the sizes too; 1920 stays, odd numbers may not.
-        sizes = jnp.asarray([request.time_ids] * len(pooled), self.precision.noise)
-        arguments = (leaves, hidden)
-        text = self._program("text projection", None, project, arguments)(*arguments)
-        return Conditioning(text, pooled, sizes.astype(jnp.float32))
-
-    # Denoising
-
     def _noise(
         self, noise: str | Iterable[np.ndarray], seed: int | Sequence[int], videos: int
     ) -> NoiseSource:
@@ -355,161 +278,32 @@ class HotshotXLPipeline:
 
     def _latent_shape(self, request: Request) -> tuple[int, ...]:
         factor = self.components.vae.config.scale_factor
-        channels = self.components.unet.config.in_channels
         return (
             request.video_length,
             request.height // factor,
             request.width // factor,
-            channels,
+            self.components.unet.config.in_channels,
         )
 
-    def _denoise(
-        self,
-        conditioning: Conditioning,
-        request: Request,
-        noise: NoiseSource,
-        shape: tuple[int, ...],
-        latents: jax.Array | np.ndarray | None,
-        callback: StepEnd | None,
-    ) -> jax.Array:
-        scheduler = self.scheduler
-        if isinstance(scheduler, DDIMScheduler):
-            scheduler = dataclasses.replace(scheduler, eta=request.eta)
-        schedule = scheduler.schedule(request.num_inference_steps)
-        calls = _calls_until(schedule.timesteps, request.denoising_end, scheduler)
-        leaves, build = self._placed("unet")
-        guidance = None
-        if request.guided:
-            guidance = Guidance(
-                jnp.float32(request.guidance_scale), jnp.float32(request.guidance_rescale)
-            )
-        temporal = request.video_length > 1
+    def _after_step(self, callback: StepEnd | None) -> AfterStep | None:
+        if callback is None:
+            return None
 
-        def step(
-            arrays: Any, conditioning: Any, guidance: Any, latents: Any, solver: Any, inputs: Any
-        ) -> Any:
-            return denoising_step(
-                build(arrays),
-                conditioning,
-                guidance,
-                scheduler,
-                latents,
-                solver,
-                inputs,
-                enable_temporal_attentions=temporal,
-            )
+        def after_step(call: int, timestep: float, latents: jax.Array) -> jax.Array:
+            changed = callback(self, call, timestep, {"latents": latents})
+            return jnp.asarray(changed["latents"], jnp.float32)
 
-        def inputs(call: int) -> StepInput:
-            used = None
-            if scheduler.stochastic:
-                drawn = schedule.draws_noise[call]
-                used = noise.draw(shape) if drawn else np.zeros(shape, np.float32)
-            timestep = np.float32(schedule.timesteps[call])
-            return jax.device_put(StepInput(timestep, schedule.row(call), used))
-
-        initial = noise.draw(shape) if latents is None else np.asarray(latents, np.float32)
-        if initial.shape != shape:
-            raise UsageError(f"latents has the shape {initial.shape}; expected {shape}.")
-        current = jnp.asarray(initial) * jnp.float32(schedule.init_noise_sigma)
-        solver = scheduler.init_state(current)
-
-        pending = inputs(0)
-        program = self._program(
-            "denoising step",
-            (scheduler, temporal),
-            step,
-            (leaves, conditioning, guidance, current, solver, pending),
-            donate=(3, 4),
-        )
-        with self.progress.stage("denoising", calls, "step") as advance:
-            for call in range(calls):
-                current, solver = program(leaves, conditioning, guidance, current, solver, pending)
-                if call + 1 < calls:
-                    # Drawn while the device is at work.
-                    pending = inputs(call + 1)
-                jax.block_until_ready(current)
-                if callback is not None:
-                    timestep = float(schedule.timesteps[call])
-                    changed = callback(self, call, timestep, {"latents": current})
-                    current = jnp.asarray(changed["latents"], jnp.float32)
-                advance(1)
-        return current
-
-    # Decoding
-
-    def _decode(self, latents: jax.Array) -> np.ndarray:
-        leaves, build = self._placed("vae")
-        scaling = self.components.vae.config.scaling_factor
-
-        def decode(arrays: Any, latents: jax.Array) -> jax.Array:
-            vae: AutoencoderKL = build(arrays)
-            return jnp.clip(vae.decode(latents / scaling) / 2 + 0.5, 0.0, 1.0)
-
-        videos, frames = latents.shape[:2]
-        at_once = max(n for n in range(1, self.decode_frames + 1) if frames % n == 0)
-        decoded = []
-        with self.progress.stage("decoding", videos * frames, "frame") as advance:
-            for video in range(videos):
-                chunks = []
-                for first in range(0, frames, at_once):
-                    arguments = (leaves, latents[video : video + 1, first : first + at_once])
-                    program = self._program(
-                        "VAE decoder", None, decode, arguments, matmul="float32"
-                    )
-                    chunks.append(np.asarray(program(*arguments)))
-                    advance(at_once)
-                decoded.append(np.concatenate(chunks, axis=1))
-        return np.concatenate(decoded)
-
-    # Programs and memory
-
-    def _program(
-        self,
-        name: str,
-        key: Any,
-        function: Callable[..., Any],
-        arguments: tuple[Any, ...],
-        *,
-        donate: tuple[int, ...] = (),
-        matmul: str | None = None,
-    ) -> Callable[..., Any]:
-        return self._programs.get(
-            name,
-            key,
-            function,
-            arguments,
-            self.progress,
-            donate=donate,
-            matmul=matmul or self.precision.matmul,
-        )
-
-    def _placed(self, name: str) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:
-        leaves, build = self._resident[name]
-        if self.low_vram_mode:
-            leaves = jax.device_put(leaves, jax.devices()[0])
-            self._resident[name] = leaves, build
-        return leaves, build
-
-    def _rest(self, *names: str) -> None:
-        # The components themselves are in host memory in this mode; dropping the copies is enough.
-        if self.low_vram_mode:
-            for name in names:
-                self._resident[name] = flattened(getattr(self.components, name))
+        return after_step
 
 
-def _calls_until(timesteps: np.ndarray, end: float | None, scheduler: Any) -> int:
-    if end is None or not 0.0 < end < 1.0:
-        return len(timesteps)
-    cutoff = round(scheduler.num_train_timesteps * (1.0 - end))
-    return max(1, int((timesteps >= cutoff).sum()))
-
-
-def _as_list(text: str | Sequence[str]) -> list[str]:
-    return [text] if isinstance(text, str) else list(text)
-
-
-def _repeated(texts: list[str], count: int) -> list[str]:
-    return texts * count if len(texts) == 1 else texts
+def _given(hidden: Any, pooled: Any, text: Any, name: str) -> TextEmbeddings | None:
+    if hidden is None and pooled is None:
+        return None
+    if hidden is None or pooled is None:
+        raise UsageError(f"{name}_embeds and its pooled twin have to be given together.")
+    if text is not None:
+        raise UsageError(f"{name} and {name}_embeds are both given; one of them is enough.")
+    return TextEmbeddings(jnp.asarray(hidden), jnp.asarray(pooled))
 
 
 def _as_images(videos: np.ndarray) -> list[list[Any]]:

@@ -2,16 +2,20 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hotshot_jax.errors import UsageError
 from hotshot_jax.models import CLIPTextModel
+from hotshot_jax.pipelines.runtime import Runtime
 
 logger = logging.getLogger(__name__)
+
+Text = str | Sequence[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,29 +36,91 @@ class TextEmbeddings:
         return cls(jnp.zeros_like(other.hidden), jnp.zeros_like(other.pooled))
 
 
+@dataclasses.dataclass(frozen=True)
+class PromptEncoder:
+    """Turns prompts into embeddings with both text encoders.
+
+    Attributes:
+        runtime: holds the encoders.
+        clip_skip: encoder layers left out before the last but one.
+    """
+
+    runtime: Runtime
+    clip_skip: int = 0
+
+    def prompts(self, prompt: Text, prompt_2: Text | None) -> TextEmbeddings:
+        """Embeds prompts; `prompt_2` goes to the second encoder, None means the same.
+
+        Raises:
+            UsageError: there are not as many of both.
+        """
+        first = _as_list(prompt)
+        second = _as_list(prompt_2 or prompt)
+        if len(first) != len(second):
+            raise UsageError(
+                f"{len(first)} prompts for the first text encoder, {len(second)} for the second; "
+                "expected as many."
+            )
+        return self._encode(first, second)
+
+    def negatives(
+        self, prompt: Text | None, prompt_2: Text | None, positive: TextEmbeddings
+    ) -> TextEmbeddings:
+        """Embeds negative prompts, one for all or one for each of `positive`.
+
+        Raises:
+            UsageError: there are neither one nor as many as prompts.
+        """
+        if prompt is None and self.runtime.components.force_zeros_for_empty_prompt:
+            return TextEmbeddings.zeros_like(positive)
+        count = positive.pooled.shape[0]
+        texts = []
+        for given in (prompt or "", prompt_2 or prompt or ""):
+            listed = _as_list(given)
+            if len(listed) not in (1, count):
+                raise UsageError(
+                    f"{len(listed)} negative prompts for {count} prompts; expected one, or as many."
+                )
+            texts.append(listed * count if len(listed) == 1 else listed)
+        return self._encode(*texts)
+
+    def _encode(self, prompts: Sequence[str], prompts_2: Sequence[str]) -> TextEmbeddings:
+        arrays, build = self.runtime.model("text_encoder")
+        arrays_2, build_2 = self.runtime.model("text_encoder_2")
+
+        def encode(arrays: Any, arrays_2: Any, ids: jax.Array, ids_2: jax.Array) -> Any:
+            return encode_tokens(
+                build(arrays), build_2(arrays_2), ids, ids_2, clip_skip=self.clip_skip
+            )
+
+        components = self.runtime.components
+        ids = tokenize(components.tokenizer, prompts)
+        ids_2 = tokenize(components.tokenizer_2, prompts_2)
+        arguments = (arrays, arrays_2, ids, ids_2)
+        program = self.runtime.program("text encoders", self.clip_skip, encode, arguments)
+        return TextEmbeddings(*program(*arguments))
+
+
 def tokenize(tokenizer: Any, prompts: Sequence[str]) -> np.ndarray:
     """Token ids `[prompts, tokens]`, padded or cut to the tokenizer's length.
 
     What is cut off is logged as a warning.
     """
     length = tokenizer.model_max_length
-    ids = np.asarray(
-        tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True).input_ids
-    )
+    ids = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True)
     for prompt in prompts:
         whole = tokenizer(prompt, truncation=False, verbose=False).input_ids
         if len(whole) > length:
-            cut = tokenizer.decode(whole[length - 1 : -1])
             logger.warning(
                 "The prompt has %d tokens, %d fit; this part has no effect: %s",
                 len(whole) - 2,
                 length - 2,
-                cut,
+                tokenizer.decode(whole[length - 1 : -1]),
             )
-    return ids
+    return np.asarray(ids.input_ids)
 
 
-def encode(
+def encode_tokens(
     text_encoder: CLIPTextModel,
     text_encoder_2: CLIPTextModel,
     input_ids: jax.Array,
@@ -80,25 +146,5 @@ def encode(
     return jnp.concatenate([first, second.hidden_states[layer]], axis=-1), second.pooled
 
 
-Encode = Callable[[np.ndarray, np.ndarray], tuple[jax.Array, jax.Array]]
-
-
-@dataclasses.dataclass(frozen=True)
-class PromptEncoder:
-    """Tokenizers and the (compiled) encoders behind them.
-
-    Attributes:
-        tokenizer: of the first encoder.
-        tokenizer_2: of the second.
-        encode: runs both encoders on token ids `[prompts, tokens]` of each.
-    """
-
-    tokenizer: Any
-    tokenizer_2: Any
-    encode: Encode
-
-    def __call__(self, prompts: Sequence[str], prompts_2: Sequence[str]) -> TextEmbeddings:
-        """Embeds `prompts` for the first and `prompts_2` for the second encoder."""
-        ids = tokenize(self.tokenizer, prompts)
-        ids_2 = tokenize(self.tokenizer_2, prompts_2)
-        return TextEmbeddings(*self.encode(ids, ids_2))
+def _as_list(text: Text) -> list[str]:
+    return [text] if isinstance(text, str) else list(text)

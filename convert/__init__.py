@@ -1,0 +1,1 @@
+"""`python -m convert SOURCE DEST`; the code is in `hotshot_jax.convert`."""

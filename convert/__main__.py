@@ -1,0 +1,8 @@
+"""Entry point of `python -m convert`."""
+
+import sys
+
+from hotshot_jax.cli.convert import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""`python -m convert`: checkpoints from PyTorch's layout to Orbax, and back."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from hotshot_jax.cli.run import Parser, run
+from hotshot_jax.cli.terminal_progress import TerminalProgress
+from hotshot_jax.convert.converted import (
+    ConvertedFolder,
+    convert_folder,
+    open_checkpoint,
+    write_torch_folder,
+)
+from hotshot_jax.convert.hub import resolve
+from hotshot_jax.errors import UsageError
+
+PROGRAM = "convert"
+_DTYPES = {"f32": jnp.float32, "f16": jnp.float16, "bf16": jnp.bfloat16}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and gives its exit status: 0, 1 (run failed) or 2 (wrong usage)."""
+    return run(PROGRAM, lambda: convert(arguments))
+
+
+def convert(arguments: Sequence[str] | None = None) -> None:
+    """Converts a checkpoint as the arguments say.
+
+    Raises:
+        UsageError: the arguments are wrong.
+        HotshotError: the checkpoint is damaged, of another model, or does not fit memory or disk.
+    """
+    given = _parser().parse_args(arguments)
+    # Arrays are only passing through; an accelerator would be in the way, or held by another run.
+    jax.config.update("jax_platforms", "cpu")
+    source = open_checkpoint(resolve(given.source, variant=given.variant), variant=given.variant)
+    for note in source.notes:
+        print(f"{PROGRAM}: {note}", file=sys.stderr)
+    dest = Path(given.dest)
+    if given.to_torch:
+        if not isinstance(source, ConvertedFolder):
+            raise UsageError(f"{source.path} is in the diffusers layout already.")
+        if given.dtype is not None:
+            raise UsageError("--dtype has no effect with --to-torch: tensors keep their own.")
+        write_torch_folder(source, dest)
+    else:
+        if isinstance(source, ConvertedFolder):
+            raise UsageError(f"{source.path} is converted already; --to-torch goes the other way.")
+        with TerminalProgress().stage("converting", source.nbytes, "B") as advance:
+            dtype = _DTYPES.get(given.dtype)
+            convert_folder(source, dest, dtype=dtype, progress=advance)
+    print(dest)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m convert",
+        description="Converts a Hotshot-XL checkpoint from the diffusers layout to Orbax, or back.",
+    )
+    parser.add_argument("source", help="checkpoint folder, or organisation/name[@revision]")
+    parser.add_argument("dest", help="folder to make")
+    parser.add_argument(
+        "--to-torch",
+        action="store_true",
+        help="SOURCE is a converted checkpoint; write the diffusers layout again",
+    )
+    parser.add_argument(
+        "--dtype", choices=list(_DTYPES), help="dtype to store (default: as in the source)"
+    )
+    parser.add_argument(
+        "--variant", help="weight files to prefer where there are several, such as fp16"
+    )
+    return parser

@@ -1,0 +1,120 @@
+"""The sampling loop: noise in, latents out."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hotshot_jax.errors import UsageError
+from hotshot_jax.pipelines.denoise import Conditioning, Guidance, StepInput, denoising_step
+from hotshot_jax.pipelines.noise import NoiseSource
+from hotshot_jax.pipelines.request import Request
+from hotshot_jax.pipelines.runtime import Runtime
+from hotshot_jax.schedulers import DDIMScheduler, Schedule, Scheduler
+
+AfterStep = Callable[[int, float, jax.Array], jax.Array]
+"""Takes the call's number, the timestep and the latents; returns the latents to go on with."""
+
+
+def sample_latents(
+    runtime: Runtime,
+    scheduler: Scheduler,
+    conditioning: Conditioning,
+    request: Request,
+    noise: NoiseSource,
+    shape: tuple[int, ...],
+    *,
+    initial: np.ndarray | jax.Array | None = None,
+    after_step: AfterStep | None = None,
+) -> jax.Array:
+    """Denoises latents from standard normal noise.
+
+    Args:
+        runtime: holds the UNet.
+        scheduler: turns predictions into steps.
+        conditioning: what the UNet is conditioned on, negative prompts first.
+        request: numbers of the run.
+        noise: gives the initial noise and that of the steps.
+        shape: `[videos, frames, height / 8, width / 8, 4]`.
+        initial: standard normal noise to start from, instead of a draw.
+        after_step: called after each call of the model.
+
+    Returns:
+        Latents of that shape, float32.
+
+    Raises:
+        UsageError: the number of steps is out of range, or `initial` has another shape.
+    """
+    if isinstance(scheduler, DDIMScheduler):
+        scheduler = dataclasses.replace(scheduler, eta=request.eta)
+    schedule = scheduler.schedule(request.num_inference_steps)
+    calls = _calls_until(schedule, request.denoising_end, scheduler.num_train_timesteps)
+    arrays, build = runtime.model("unet")
+    guidance = None
+    if request.guided:
+        guidance = Guidance(
+            jnp.float32(request.guidance_scale), jnp.float32(request.guidance_rescale)
+        )
+    enable_temporal_attentions = request.video_length > 1
+
+    def step(
+        arrays: list[jax.Array],
+        conditioning: Conditioning,
+        guidance: Guidance | None,
+        latents: jax.Array,
+        solver: Any,
+        inputs: StepInput,
+    ) -> tuple[jax.Array, Any]:
+        return denoising_step(
+            build(arrays),
+            conditioning,
+            guidance,
+            scheduler,
+            latents,
+            solver,
+            inputs,
+            enable_temporal_attentions=enable_temporal_attentions,
+        )
+
+    def inputs(call: int) -> StepInput:
+        used = None
+        if scheduler.stochastic:
+            drawn = schedule.draws_noise[call]
+            used = noise.draw(shape) if drawn else np.zeros(shape, np.float32)
+        timestep = np.float32(schedule.timesteps[call])
+        return jax.device_put(StepInput(timestep, schedule.row(call), used))
+
+    first = noise.draw(shape) if initial is None else np.asarray(initial, np.float32)
+    if first.shape != shape:
+        raise UsageError(f"latents has the shape {first.shape}; expected {shape}.")
+    latents = jnp.asarray(first) * jnp.float32(schedule.init_noise_sigma)
+    solver = scheduler.init_state(latents)
+    pending = inputs(0)
+    program = runtime.program(
+        "denoising step",
+        (scheduler, enable_temporal_attentions),
+        step,
+        (arrays, conditioning, guidance, latents, solver, pending),
+        donate=(3, 4),
+    )
+    with runtime.progress.stage("denoising", calls, "step") as advance:
+        for call in range(calls):
+            latents, solver = program(arrays, conditioning, guidance, latents, solver, pending)
+            if call + 1 < calls:
+                # Drawn while the device is at work.
+                pending = inputs(call + 1)
+            jax.block_until_ready(latents)
+            if after_step is not None:
+                latents = after_step(call, float(schedule.timesteps[call]), latents)
+            advance(1)
+    return latents
+
+
+def _calls_until(schedule: Schedule, end: float | None, num_train_timesteps: int) -> int:
+    if end is None or not 0.0 < end < 1.0:
+        return schedule.calls
+    cutoff = round(num_train_timesteps * (1.0 - end))
+    return max(1, int((schedule.timesteps >= cutoff).sum()))
