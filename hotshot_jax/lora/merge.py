@@ -1,0 +1,107 @@
+"""Merging LoRAs into weights: one tensor at a time, in float32, before the cast."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hotshot_jax.convert.tensor_source import LazyTensor, TensorSource
+from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.lora.changes import Change
+from hotshot_jax.lora.read import Lora
+
+Scaled = Sequence[tuple[Lora, float]]
+"""LoRAs and their strengths; at strength 0 a LoRA is off."""
+
+
+def merged_source(base: TensorSource, component: str, loras: Scaled) -> TensorSource:
+    """A component's tensors with LoRAs merged in when they are read.
+
+    Tensors that no LoRA changes are the base's own, bit for bit. The others are computed from the
+    base each time, so changing a strength is reading the changed tensors again from a new merge;
+    what has been merged before leaves no trace.
+
+    Args:
+        base: the component's tensors under the model's names.
+        component: "unet", "text_encoder" or "text_encoder_2".
+        loras: LoRAs and strengths; several add up.
+
+    Returns:
+        The same names and shapes; changed tensors are float32.
+
+    Raises:
+        HotshotError: a LoRA changes a tensor that `base` lacks.
+        UsageError: a strength is not finite.
+    """
+    changes = _changes(component, loras)
+    lacking = [name for name in changes if name not in base]
+    if lacking:
+        raise HotshotError(
+            f"{base.path}: {lacking[0]} is not in it, but a LoRA changes it; load the LoRA for the "
+            "model that is used."
+        )
+    tensors = (
+        _merged(tensor, changes[name]) if name in changes else tensor
+        for name, tensor in base.items()
+    )
+    return TensorSource(tensors, base.path, base.metadata)
+
+
+def merge(
+    parameters: Mapping[str, np.ndarray], component: str, loras: Scaled
+) -> dict[str, np.ndarray]:
+    """The tensors that LoRAs change, merged.
+
+    Args:
+        parameters: a component's tensors in PyTorch's names and layout; left as they are.
+        component: "unet", "text_encoder" or "text_encoder_2".
+        loras: LoRAs and strengths; several add up.
+
+    Returns:
+        Float32 arrays, for the changed names only.
+
+    Raises:
+        KeyError: a LoRA changes a tensor that `parameters` lacks.
+        UsageError: a strength is not finite.
+    """
+    return {
+        name: merge_tensor(parameters[name], changes)
+        for name, changes in _changes(component, loras).items()
+    }
+
+
+def merge_tensor(weight: np.ndarray, changes: Sequence[tuple[Change, float]]) -> np.ndarray:
+    """One tensor with changes at their strengths added, float32.
+
+    Args:
+        weight: in PyTorch's layout, of any floating-point type.
+        changes: changes and strengths.
+    """
+    base = np.asarray(weight).astype(np.float32, copy=False)
+    merged = base.copy()
+    for change, scale in changes:
+        merged += change.apply(base, scale)
+    return merged
+
+
+def _changes(component: str, loras: Scaled) -> dict[str, list[tuple[Change, float]]]:
+    changes: dict[str, list[tuple[Change, float]]] = {}
+    for lora, scale in loras:
+        if not math.isfinite(scale):
+            raise UsageError(f"{lora.path}: a LoRA's scale must be a finite number, not {scale}.")
+        if scale == 0:
+            continue
+        for name, group in lora.changes.get(component, {}).items():
+            changes.setdefault(name, []).extend((change, scale) for change in group)
+    return changes
+
+
+def _merged(tensor: LazyTensor, changes: Sequence[tuple[Change, float]]) -> LazyTensor:
+    return dataclasses.replace(
+        tensor,
+        dtype=np.dtype(np.float32),
+        reader=lambda: merge_tensor(tensor.read(), changes),
+    )

@@ -1,0 +1,140 @@
+"""What LoRA files call the modules of a model.
+
+Names are looked up, never taken apart: underscores in kohya's names stand for dots and for
+themselves. The tables are built from the model's own tensors, so whatever the model has can be
+named and nothing else can.
+
+Spellings of a UNet module, for `down_blocks.1.attentions.0.proj_in`:
+
+- `lora_unet_down_blocks_1_attentions_0_proj_in` and `lora_unet_input_blocks_4_1_proj_in` (kohya),
+- `unet.down_blocks.1.attentions.0.proj_in`, also bare or after `base_model.model.` (PEFT),
+- `diffusion_model.input_blocks.4.1.proj_in` (ComfyUI's own extraction).
+
+Text encoders have `lora_te1_`, `lora_te2_`, `text_encoder.` and `text_encoder_2.`. Temporal layers
+have no published spelling. This project's is the same two rules, without the second kohya form:
+`unet.down_blocks.0.temporal_attentions.0.proj_in` and
+`lora_unet_down_blocks_0_temporal_attentions_0_proj_in`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+from hotshot_jax.convert.ldm_names import TEXT_ENCODER, TEXT_ENCODER_2, UNET, unet_modules
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""PyTorch's shape of each tensor of a model, by PyTorch's name."""
+
+_KOHYA = {UNET: "lora_unet_", TEXT_ENCODER: "lora_te1_", TEXT_ENCODER_2: "lora_te2_"}
+_PEFT = "base_model.model."
+_TEXT_MODEL = "text_model."
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """A module of the model that has weights.
+
+    Attributes:
+        component: "unet", "text_encoder" or "text_encoder_2".
+        name: its path in PyTorch's module tree.
+        weight: shape of its weight; None without.
+        bias: shape of its bias; None without.
+    """
+
+    component: str
+    name: str
+    weight: tuple[int, ...] | None
+    bias: tuple[int, ...] | None
+
+    def __str__(self) -> str:
+        return f"{self.component}.{self.name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Spelling:
+    """One name of a module.
+
+    Attributes:
+        module: the module.
+        original: whether the name is in the original (LDM) numbering of blocks.
+    """
+
+    module: Module
+    original: bool = False
+
+
+class ModuleNames(Mapping[str, Spelling]):
+    """Every spelling of every module of a model.
+
+    Args:
+        shapes: by component, the tensors that a LoRA may change. A text encoder that is absent
+            cannot be named.
+
+    Raises:
+        ValueError: two modules share a spelling.
+    """
+
+    def __init__(self, shapes: Mapping[str, Shapes]):
+        self.modules = [
+            module
+            for component, tensors in shapes.items()
+            for module in _modules(component, tensors)
+        ]
+        self.text_width = _text_width(shapes.get(UNET, {}))
+        self._spellings: dict[str, Spelling] = {}
+        original = unet_modules(m.name for m in self.modules if m.component == UNET)
+        for module in self.modules:
+            for name in _current_names(module):
+                self._add(name, Spelling(module))
+        for module in self.modules:
+            if module.component == UNET and module.name in original:
+                for name in _original_names(original[module.name]):
+                    self._add(name, Spelling(module, original=True))
+
+    def _add(self, name: str, spelling: Spelling) -> None:
+        earlier = self._spellings.setdefault(name, spelling)
+        if earlier.module != spelling.module:
+            raise ValueError(f"{name} means {earlier.module} and {spelling.module}")
+
+    def __getitem__(self, name: str) -> Spelling:
+        return self._spellings[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._spellings)
+
+    def __len__(self) -> int:
+        return len(self._spellings)
+
+
+def _modules(component: str, tensors: Shapes) -> Iterator[Module]:
+    for name in dict.fromkeys(tensor.rpartition(".")[0] for tensor in tensors):
+        yield Module(component, name, tensors.get(f"{name}.weight"), tensors.get(f"{name}.bias"))
+
+
+def _current_names(module: Module) -> Iterator[str]:
+    names = [module.name]
+    if module.name.startswith(_TEXT_MODEL):
+        # Current transformers have flattened this level away in one of the two encoders.
+        names.append(module.name.removeprefix(_TEXT_MODEL))
+    for name in names:
+        yield _KOHYA[module.component] + name.replace(".", "_")
+        yield f"{module.component}.{name}"
+        yield f"{_PEFT}{module.component}.{name}"
+        if module.component == UNET:
+            yield name
+            yield _PEFT + name
+            yield "lycoris_" + name.replace(".", "_")
+
+
+def _original_names(name: str) -> Iterator[str]:
+    yield _KOHYA[UNET] + name.replace(".", "_")
+    yield f"diffusion_model.{name}"
+    yield f"model.diffusion_model.{name}"
+
+
+def _text_width(unet: Shapes) -> int | None:
+    for name, shape in unet.items():
+        if name.endswith(".attn2.to_k.weight"):
+            return shape[1]
+    return None
