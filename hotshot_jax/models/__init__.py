@@ -1,6 +1,9 @@
-"""Flax NNX models: UNet, VAE and text encoders, with the parameter names of their PyTorch twins."""
+"""Flax NNX models: UNet, ControlNets, VAE and text encoders, with the parameter names of their PyTorch twins."""
 
 from hotshot_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPTextOutput
+from hotshot_jax.models.controlnet import ControlNetModel, EmbeddedCondition
+from hotshot_jax.models.controlnet_config import ControlNetConfig, ControlNetUnionConfig
+from hotshot_jax.models.controlnet_union import ControlNetUnionModel
 from hotshot_jax.models.encoder import ProjectedText
 from hotshot_jax.models.unet import Residuals, UNet3DConditionModel
 from hotshot_jax.models.unet_config import UNet3DConfig
@@ -12,7 +15,12 @@ __all__ = [
     "CLIPTextConfig",
     "CLIPTextModel",
     "CLIPTextOutput",
+    "ControlNetConfig",
+    "ControlNetModel",
+    "ControlNetUnionConfig",
+    "ControlNetUnionModel",
     "DiagonalGaussian",
+    "EmbeddedCondition",
     "ProjectedText",
     "Residuals",
     "UNet3DConditionModel",

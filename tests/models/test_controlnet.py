@@ -1,0 +1,364 @@
+"""The ControlNet against golden data and current diffusers."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from controlnet_cases import (
+    ARGUMENTS,
+    BASE,
+    GOLDEN,
+    SMALL,
+    TOLERANCE,
+    assert_equal,
+    build,
+    fold,
+    golden_json,
+    inputs,
+    quickly,
+    run,
+    torch_arguments,
+    torch_twin,
+)
+from diffusers import ControlNetModel as TorchControlNet
+from diffusers import MultiControlNetModel as TorchMultiControlNet
+from flax import nnx
+from safetensors.numpy import load_file
+
+from hotshot_jax.convert.rules import parameter_count, torch_slots
+from hotshot_jax.errors import HotshotError
+from hotshot_jax.models.controlnet import (
+    ControlNetModel,
+    add_residuals,
+    controlnet_from_unet,
+    copy_encoder,
+    prepend_zeros,
+)
+from hotshot_jax.models.controlnet_config import ControlNetConfig
+from hotshot_jax.models.unet import Residuals, UNet3DConditionModel
+from hotshot_jax.models.unet_config import UNet3DConfig
+
+
+def video(frames: np.ndarray, batch: int) -> np.ndarray:
+    """PyTorch's `[rows, channels, height, width]` as `[batch, frames, height, width, channels]`."""
+    return np.moveaxis(frames, 1, -1).reshape(batch, -1, *frames.shape[2:], frames.shape[1])
+
+
+@pytest.fixture(scope="module")
+def tiny() -> ControlNetModel:
+    config = ControlNetConfig.from_dict(golden_json("models/controlnet_tiny.config.json"))
+    return build(ControlNetModel, config, seed=1)
+
+
+def test_golden_residuals_with_scale_and_guess_mode(tiny: ControlNetModel) -> None:
+    tensors = load_file(GOLDEN / "cases/controlnet.safetensors")
+    rows = len(tensors["sample"])
+    arrays = {
+        "sample": video(tensors["sample"], rows),
+        "timestep": tensors["timestep"],
+        "encoder_hidden_states": tensors["encoder_hidden_states"],
+        "text_embeds": tensors["text_embeds"],
+        "time_ids": tensors["time_ids"],
+        "controlnet_cond": video(tensors["controlnet_cond"], rows)[None],
+    }
+    for prefix, options in golden_json("cases/controlnet.json")["arguments"].items():
+        residuals = run(
+            tiny, arrays, options["conditioning_scale"], guess_mode=options["guess_mode"]
+        )
+        stored = {
+            f"{prefix}mid": residuals.mid_block,
+            **{f"{prefix}down.{i}": x for i, x in enumerate(residuals.down_blocks)},
+        }
+        compared = [name for name in stored if name in tensors]
+        assert f"{prefix}mid" in compared
+        for name in compared:
+            expected = video(tensors[name], rows)
+            error = np.abs(stored[name] - expected).max()
+            assert error <= TOLERANCE * np.abs(expected).max(), name
+
+
+@pytest.mark.parametrize("case", ["controlnet_pipeline", "controlnet_pipeline_guess"])
+def test_golden_residuals_of_a_guided_video(tiny: ControlNetModel, case: str) -> None:
+    # What the pipeline passes in its first step: frames share text, guidance doubles the batch,
+    # and the control frames are stored once.
+    tensors = load_file(GOLDEN / f"cases/{case}.safetensors")
+    arguments = golden_json(f"cases/{case}.json")["arguments"]
+    frames = arguments["video_length"]
+    batch = len(tensors["step0.controlnet_sample"]) // frames
+    arrays = {
+        "sample": video(tensors["step0.controlnet_sample"], batch),
+        "timestep": tensors["timesteps"][0],
+        "encoder_hidden_states": tensors["step0.controlnet_encoder_hidden_states"],
+        "text_embeds": tensors["step0.controlnet_text_embeds"][::frames],
+        "time_ids": tensors["step0.controlnet_time_ids"][::frames],
+        "controlnet_cond": video(tensors["step0.controlnet_cond"], 1)[None],
+    }
+    guess_mode = arguments.get("guess_mode", False)
+    residuals = run(
+        tiny,
+        arrays,
+        tensors["cond_scale_per_step"][0],
+        guess_mode=guess_mode,
+    )
+    if guess_mode:
+        residuals = prepend_zeros(residuals)
+    stored = {
+        "step0.mid_block_additional_residual": residuals.mid_block,
+        **{
+            f"step0.down_block_additional_residuals.{i}": x
+            for i, x in enumerate(residuals.down_blocks)
+        },
+    }
+    compared = 0
+    for name, ours in stored.items():
+        if name in tensors:
+            expected = np.moveaxis(tensors[name], 1, -1)
+            assert ours.shape == expected.shape
+            assert np.abs(ours - expected).max() <= TOLERANCE * np.abs(expected).max(), name
+            compared += 1
+    assert compared >= 1
+
+
+def test_full_size_tensors_are_those_of_pytorch() -> None:
+    config = ControlNetConfig.from_dict(golden_json("models/sdxl_full.controlnet.config.json"))
+    model = nnx.eval_shape(lambda: ControlNetModel(config, rngs=nnx.Rngs(0)))
+    expected = {
+        name: tuple(entry["shape"])
+        for name, entry in golden_json("models/sdxl_full.controlnet.shapes.json").items()
+    }
+    assert {name: slot.shape for name, slot in torch_slots(model).items()} == expected
+    assert parameter_count(model) == 1_251_014_160
+
+
+# The three published sizes, and what else a config.json may hold.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "mid": {"transformer_layers_per_block": (0, 1)},
+    "small": {
+        "down_block_types": ("DownBlock2D", "DownBlock2D"),
+        "mid_block_type": "UNetMidBlock2D",
+        "transformer_layers_per_block": (0, 0),
+    },
+    "without blocks at the bottom": {"transformer_layers_per_block": (0, 0)},
+    "three levels": {
+        "attention_head_dim": 4,
+        "block_out_channels": (8, 16, 32),
+        "conditioning_channels": 4,
+        "conditioning_embedding_out_channels": (4, 8, 12),
+        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        "layers_per_block": 2,
+        "norm_eps": 1e-3,
+        "norm_num_groups": 4,
+        "transformer_layers_per_block": (2, 1, 1),
+    },
+    "blue first": {"controlnet_conditioning_channel_order": "bgr"},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_equals_diffusers(variant: str) -> None:
+    # Sizes, scale and guess mode vary with the variant, odd sizes among them.
+    index = list(VARIANTS).index(variant)
+    shape = (1 + index % 2, 1 + index % 3, 4 + index % 2, 6 + index % 3)
+    scale, guess_mode = 0.7 + 0.2 * index, index % 3 == 1
+    values = BASE | VARIANTS[variant]
+    config = ControlNetConfig.from_dict(values)
+    ours, theirs = build(ControlNetModel, config, 3), torch_twin(TorchControlNet, values, 3)
+    assert set(torch_slots(ours)) == set(theirs.state_dict())
+    arrays = inputs(config, **dict(zip(("batch", "frames", "height", "width"), shape, strict=True)))
+    expected = theirs(
+        **torch_arguments(arrays),
+        controlnet_cond=fold(arrays["controlnet_cond"]),
+        conditioning_scale=scale,
+        guess_mode=guess_mode,
+    )
+    assert_equal(run(ours, arrays, scale, guess_mode=guess_mode), expected)
+
+
+def test_several_at_once_equal_diffusers() -> None:
+    config = ControlNetConfig.from_dict(BASE)
+    scales = [0.6, 1.1]
+    arrays = inputs(config, batch=2, frames=2, height=4, width=4)
+    other = inputs(config, batch=2, frames=2, height=4, width=4, kinds=2)
+    conditions = [arrays["controlnet_cond"], other["controlnet_cond"][:1]]
+    ours = add_residuals(
+        [
+            run(
+                build(ControlNetModel, config, seed),
+                arrays | {"controlnet_cond": condition},
+                scale,
+            )
+            for seed, condition, scale in zip((5, 6), conditions, scales, strict=True)
+        ]
+    )
+    theirs = TorchMultiControlNet([torch_twin(TorchControlNet, BASE, seed) for seed in (5, 6)])
+    expected = theirs(
+        **torch_arguments(arrays),
+        controlnet_cond=[fold(condition) for condition in conditions],
+        conditioning_scale=scales,
+    )
+    assert_equal(ours, expected)
+
+
+def test_frames_are_independent() -> None:
+    config = ControlNetConfig.from_dict(SMALL)
+    model = build(ControlNetModel, config, 3)
+    arrays = inputs(config, batch=1, frames=3, height=4, width=4)
+    together = run(model, arrays)
+    alone = run(
+        model,
+        arrays
+        | {
+            "sample": arrays["sample"][:, 1:2],
+            "controlnet_cond": arrays["controlnet_cond"][:, :, 1:2],
+        },
+    )
+    # Same sums in another order: float32 round-off only.
+    np.testing.assert_allclose(together.mid_block[:, 1:2], alone.mid_block, atol=2e-5)
+
+
+def test_projecting_and_embedding_first_changes_nothing() -> None:
+    config = ControlNetConfig.from_dict(SMALL)
+    model = build(ControlNetModel, config, 3)
+    arrays = inputs(config, batch=2, frames=2, height=4, width=4)
+    sample, timestep, text, pooled, time_ids, cond = (arrays[name] for name in ARGUMENTS)
+    graph, state = nnx.split(model)
+
+    @quickly
+    def prepare(state: Any) -> Any:
+        model = nnx.merge(graph, state)
+        return model.project_text(jnp.asarray(text)), model.embed_condition(jnp.asarray(cond[0]))
+
+    @quickly
+    def call(state: Any, text: Any, condition: Any) -> Residuals:
+        return nnx.merge(graph, state)(sample, timestep, text, pooled, time_ids, condition)
+
+    prepared = call(state, *prepare(state))
+    for first, second in zip(
+        jax.tree.leaves(run(model, arrays)), jax.tree.leaves(prepared), strict=True
+    ):
+        # Two programs may round differently: float32 round-off of values around 1.
+        np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def test_fresh_controlnet_is_silent() -> None:
+    model = fresh(lambda: ControlNetModel(ControlNetConfig.from_dict(SMALL), rngs=nnx.Rngs(0)))
+    arrays = inputs(model.config, batch=1, frames=2, height=4, width=4)
+    for residual in jax.tree.leaves(run(model, arrays)):
+        assert residual.shape[0] == 1
+        assert not np.any(residual)
+
+
+def fresh(create: Callable[[], ControlNetModel]) -> ControlNetModel:
+    """Makes a model in one compiled call: made layer by layer, it would compile every shape."""
+    graph = nnx.graphdef(nnx.eval_shape(create))
+    return nnx.merge(graph, quickly(lambda: nnx.state(create()))())
+
+
+def test_control_frames_of_another_size_are_refused() -> None:
+    config = ControlNetConfig.from_dict(SMALL)
+    model = build(ControlNetModel, config, 3)
+    arrays = inputs(config, batch=1, frames=2, height=4, width=4)
+    arrays["controlnet_cond"] = arrays["controlnet_cond"][:, :, :1]
+    with pytest.raises(ValueError, match="do not fit latents"):
+        run(model, arrays)
+
+
+def test_residuals_reach_the_unet_in_bfloat16() -> None:
+    config = ControlNetConfig.from_dict(SMALL)
+    model = nnx.eval_shape(lambda: ControlNetModel(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16))
+    arrays = inputs(config, batch=1, frames=2, height=4, width=4)
+    sample, timestep, text, pooled, time_ids, cond = (arrays[name] for name in ARGUMENTS)
+    residuals = nnx.eval_shape(
+        lambda model: model(sample, timestep, text, pooled, time_ids, cond[0]), model
+    )
+    assert {x.dtype for x in jax.tree.leaves(residuals)} == {jnp.dtype(jnp.bfloat16)}
+
+
+# --- starting from a UNet
+
+
+@pytest.fixture(scope="module")
+def unet() -> UNet3DConditionModel:
+    config = UNet3DConfig.from_dict(golden_json("models/unet_tiny.config.json"))
+    return build(UNet3DConditionModel, config, seed=0)
+
+
+def test_from_unet_copies_the_way_down(unet: UNet3DConditionModel) -> None:
+    controlnet = fresh(
+        lambda: controlnet_from_unet(
+            unet, rngs=nnx.Rngs(0), conditioning_embedding_out_channels=(8, 16, 24, 32)
+        )
+    )
+    expected = golden_json("models/controlnet_tiny.shapes.json")
+    slots, unet_slots = torch_slots(controlnet), torch_slots(unet)
+    assert {name: list(slot.shape) for name, slot in slots.items()} == {
+        name: entry["shape"] for name, entry in expected.items()
+    }
+    ours, theirs = flat(controlnet), flat(unet)
+    for name, slot in slots.items():
+        if not name.startswith("controlnet_"):
+            value = slot.to_torch(ours[slot.path])
+            np.testing.assert_array_equal(value, unet_slots[name].to_torch(theirs[slot.path]))
+    for path, value in ours.items():
+        if path[0] in ("controlnet_down_blocks", "controlnet_mid_block"):
+            assert not value.any()
+    assert ours["controlnet_cond_embedding", "conv_in", "kernel"].any()
+
+
+def flat(module: Any) -> dict[tuple[Any, ...], np.ndarray]:
+    return {
+        path: np.asarray(variable[...])
+        for path, variable in nnx.to_flat_state(nnx.state(module, nnx.Param))
+    }
+
+
+def test_copying_the_encoder_does_not_share_buffers(unet: UNet3DConditionModel) -> None:
+    state = nnx.state(unet, nnx.Param)
+    shared = nnx.filter_state(state, nnx.PathContains("conv_in"))
+    copied = copy_encoder(state, shared)
+    (mine, *_), (theirs, *_) = jax.tree.leaves(copied), jax.tree.leaves(shared)
+    np.testing.assert_array_equal(mine, theirs)
+    assert mine.unsafe_buffer_pointer() != theirs.unsafe_buffer_pointer()
+
+
+def test_from_unet_of_another_shape_is_refused(unet: UNet3DConditionModel) -> None:
+    config = dataclasses.replace(
+        ControlNetConfig.from_unet(unet.config), layers_per_block=unet.config.layers_per_block + 1
+    )
+    other = nnx.eval_shape(lambda: ControlNetModel(config, rngs=nnx.Rngs(0)))
+    with pytest.raises(HotshotError, match="of its own shape"):
+        copy_encoder(nnx.state(unet, nnx.Param), nnx.state(other, nnx.Param))
+
+
+def test_golden_unet_with_residuals(unet: UNet3DConditionModel) -> None:
+    tensors = load_file(GOLDEN / "cases/unet_controlnet.safetensors")
+    channels_last = {
+        name: np.moveaxis(x, 1, -1) if x.ndim == 5 else x for name, x in tensors.items()
+    }
+    count = sum(name.startswith("down_block_additional_residuals.") for name in tensors)
+    residuals = Residuals(
+        [channels_last[f"down_block_additional_residuals.{i}"] for i in range(count)],
+        channels_last["mid_block_additional_residual"],
+    )
+    graph, state = nnx.split(unet)
+    out = quickly(lambda state, *args: nnx.merge(graph, state)(*args[:-1], residuals=args[-1]))(
+        state,
+        *(
+            channels_last[name]
+            for name in (
+                "sample",
+                "timestep",
+                "encoder_hidden_states",
+                "text_embeds",
+                "time_ids",
+            )
+        ),
+        residuals,
+    )
+    expected = channels_last["out"]
+    assert np.abs(out - expected).max() <= TOLERANCE * np.abs(expected).max()
