@@ -1,4 +1,4 @@
-"""Flax NNX models: UNet, ControlNets, VAE and text encoders, with the parameter names of their PyTorch twins."""
+"""Flax NNX models, with the parameter names of their PyTorch twins."""
 
 from hotshot_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPTextOutput
 from hotshot_jax.models.controlnet import ControlNetModel, EmbeddedCondition
