@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from hotshot_jax.errors import HotshotError
 
-# Not every format that Pillow knows: some of them start other programs.
+# Not every format that Pillow knows: some of them start other programs. It may lack some of these.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 
 
@@ -26,7 +26,9 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as image:
+            Image.init()
+            formats = [name for name in _FORMATS if name in Image.OPEN]
+            with Image.open(path, formats=formats) as image:
                 yield image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise HotshotError(

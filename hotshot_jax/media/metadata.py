@@ -1,7 +1,7 @@
 """The settings of a run, stored in the file that it made.
 
 They are one line of ASCII JSON, `{"hotshot_jax": {...}}`, whatever the form: the comment of a GIF,
-JPEG or MP4, the EXIF user comment of a WebP, the text "hotshot_jax" of a PNG.
+JPEG or MP4, the EXIF image description of a WebP, the text "hotshot_jax" of a PNG.
 """
 
 import json
@@ -18,9 +18,6 @@ from hotshot_jax.media.mp4 import read_mp4_comment
 from hotshot_jax.media.output import OutputForm, frame_files, output_form
 
 METADATA_KEY = "hotshot_jax"
-
-# EXIF prefixes a user comment by its character code, of eight bytes.
-_EXIF_ASCII = b"ASCII\0\0\0"
 
 
 def pack_metadata(metadata: Mapping[str, str]) -> str:
@@ -41,10 +38,9 @@ def unpack_metadata(text: str) -> dict[str, str] | None:
 
 
 def exif_of_metadata(metadata: Mapping[str, str]) -> bytes:
-    """Put settings into the user comment of an EXIF block."""
+    """Put settings into the image description of an EXIF block."""
     exif = Image.Exif()
-    comment = _EXIF_ASCII + pack_metadata(metadata).encode("ascii")
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
+    exif[ExifTags.Base.ImageDescription] = pack_metadata(metadata)
     return exif.tobytes().removeprefix(b"Exif\0\0")
 
 
@@ -88,10 +84,7 @@ def _read_text(file: Path, form: OutputForm) -> str:
             raise HotshotError(f"{file} {error}") from error
     with opened_image(file) as image:
         if form is OutputForm.WEBP:
-            user_comment = image.getexif().get_ifd(ExifTags.IFD.Exif)
-            content = user_comment.get(ExifTags.Base.UserComment, b"")
-            content = content if isinstance(content, bytes) else str(content).encode()
-            return content.removeprefix(_EXIF_ASCII).decode("ascii", errors="replace")
+            return str(image.getexif().get(ExifTags.Base.ImageDescription, ""))
         if form is OutputForm.JPEG:
             segments = [part for name, part in getattr(image, "applist", []) if name == "COM"]
             return b"".join(segments).decode("ascii", errors="replace")

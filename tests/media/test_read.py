@@ -108,12 +108,16 @@ def test_zero_delays_are_no_times(tmp_path):
 
 
 def test_transparency_is_shown_on_white(tmp_path):
-    first = Image.new("RGBA", (6, 4), (255, 0, 0, 255))
-    first.paste((0, 0, 0, 0), (0, 0, 3, 4))
-    second = Image.new("RGBA", (6, 4), (0, 0, 255, 255))
-    second.paste((0, 0, 0, 0), (0, 0, 3, 4))
-    first.save(tmp_path / "a.gif", save_all=True, append_images=[second], disposal=2, duration=50)
-    first.save(tmp_path / "a.png")
+    pictures = []
+    for colour in (1, 2):
+        picture = Image.new("P", (6, 4), colour)
+        picture.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255])
+        picture.paste(0, (0, 0, 3, 4))
+        pictures.append(picture)
+    first, second = pictures
+    animation = {"save_all": True, "append_images": [second], "disposal": 2, "duration": 50}
+    first.save(tmp_path / "a.gif", transparency=0, **animation)
+    first.save(tmp_path / "a.png", transparency=0)
     white, red, blue = [255] * 3, [255, 0, 0], [0, 0, 255]
     frames = open_clip(tmp_path / "a.gif").frames([0, 1])
     assert frames[:, 0, [0, 5]].tolist() == [[white, red], [white, blue]]
