@@ -1,14 +1,15 @@
 """What every source of training clips offers, wherever its clips lie."""
 
+import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from hotshot_jax.data.pictures import EncodedPicture, read_picture
+from hotshot_jax.data.pictures import EncodedPicture, picture_bytes, read_picture
 from hotshot_jax.errors import HotshotError
 
 OnBadSample = Literal["error", "skip"]
@@ -43,6 +44,20 @@ class EncodedClip:
             HotshotError: it is empty, damaged or no picture.
         """
         return read_picture(self.pictures[index], self.picture_names[index])
+
+    def digest(self, indices: Iterable[int]) -> str:
+        """A hash of the prompt and of what is stored of some frames, in hexadecimal.
+
+        It changes when a file does, so that what was computed from the clip can be kept under it.
+
+        Raises:
+            HotshotError: a frame cannot be read.
+        """
+        digest = hashlib.sha256(self.prompt.encode())
+        for index in indices:
+            data = picture_bytes(self.pictures[index], self.picture_names[index])
+            digest.update(len(data).to_bytes(8, "little") + data)
+        return digest.hexdigest()
 
 
 class ClipSource(Protocol):

@@ -228,7 +228,8 @@ def _sample_folders(root: Path, remarks: list[str]) -> Iterator[Path]:
         # Depth first and in order of name, so that of two links to one folder the first is kept.
         waiting += sorted(inner, reverse=True)
         holds_sample = any(
-            entry.name.lower().endswith((PROMPT_FILE, *PICTURE_ENDINGS)) and not _is_folder(entry)
+            (entry.name == PROMPT_FILE or entry.name.lower().endswith(PICTURE_ENDINGS))
+            and not _is_folder(entry)
             for entry in entries
         )
         if holds_sample or (not inner and folder != root):

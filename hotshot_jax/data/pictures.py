@@ -28,6 +28,22 @@ _DAMAGE: Final = (
 )  # fmt: skip
 
 
+def picture_bytes(picture: EncodedPicture, name: str) -> bytes:
+    """What is stored of a picture, undecoded.
+
+    Raises:
+        HotshotError: the file cannot be read.
+    """
+    if isinstance(picture, np.ndarray):
+        return repr(picture.shape).encode() + picture.tobytes()
+    if isinstance(picture, bytes):
+        return picture
+    try:
+        return picture.read_bytes()
+    except OSError as error:
+        raise HotshotError(f"{name}: cannot be read: {error.strerror or error}") from error
+
+
 def picture_size(picture: EncodedPicture, name: str) -> tuple[int, int]:
     """Read (width, height) in pixels from the header of a picture, without decoding it.
 

@@ -1,0 +1,395 @@
+"""Batches for training, read ahead by `grain` and restorable to the exact batch.
+
+`BatchPlan` says which clip stands where; grain's threads (or worker processes) read and decode them
+in that order. The position is one number, the batches consumed, so that a run resumed on another
+number of hosts goes on with the same global batches.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from hotshot_jax.data.batch_plan import BatchPlan
+from hotshot_jax.data.buckets import (
+    Size,
+    assign_buckets,
+    bucket_sizes,
+    choose_frames,
+    fit_to_bucket,
+    time_ids,
+)
+from hotshot_jax.data.clip_source import (
+    ClipSource,
+    EncodedClip,
+    OnBadSample,
+    table_fingerprint,
+)
+from hotshot_jax.errors import HotshotError, UsageError
+
+# No run is that long; grain wants a length.
+_ENDLESS: Final = 1 << 40
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """How clips become batches.
+
+    Attributes:
+        batch_size: clips a batch, over all hosts; must be a multiple of `host_count`.
+        frames: frames a clip.
+        resolution: of the buckets; see `bucket_sizes`.
+        aspect_ratio: the name of the one bucket to use, or None for all.
+        seed: of the order and of the choice of frames.
+        epochs: how often each clip is seen before the batches end; None for ever.
+        host_index: which share of each batch this host reads.
+        host_count: number of hosts.
+        threads: that read and decode; None for one a core, 16 at most.
+        workers: processes that do so instead, for when decoding outruns Python's threads. They are
+            started by spawning, so that the main module needs its `__name__` guard.
+        on_bad_sample: when a clip breaks while training: `error`, or `skip` to take the next one.
+    """
+
+    batch_size: int
+    frames: int = 8
+    resolution: int = 512
+    aspect_ratio: str | None = None
+    seed: int = 111
+    epochs: int | None = None
+    host_index: int = 0
+    host_count: int = 1
+    threads: int | None = None
+    workers: int = 0
+    on_bad_sample: OnBadSample = "error"
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """A clip and what is wanted of it.
+
+    Attributes:
+        clip: its frames, not yet decoded.
+        frames: which of them.
+        size: (width, height) of its bucket.
+    """
+
+    clip: EncodedClip
+    frames: range
+    size: Size
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips of one bucket.
+
+    Attributes:
+        arrays: what `prepare` made of the clips, stacked: by default `frames`, uint8
+            [batch, frames, height, width, 3].
+        time_ids: float32 [batch, 6], see `buckets.time_ids`.
+        prompts: one a clip.
+        samples: names of the clips, for messages.
+        indices: int64 [batch], the clips' places in the source.
+        first_frames: int64 [batch], the first of the chosen frames of each clip.
+        size: (width, height) of the bucket.
+        number: of the batch, counted from 0 over all epochs.
+        epoch: the pass over the data that it belongs to, counted from 0.
+        skipped: messages about clips that could not be read and were replaced.
+    """
+
+    arrays: Mapping[str, npt.NDArray[Any]]
+    time_ids: npt.NDArray[np.float32]
+    prompts: tuple[str, ...]
+    samples: tuple[str, ...]
+    indices: npt.NDArray[np.int64]
+    first_frames: npt.NDArray[np.int64]
+    size: Size
+    number: int
+    epoch: int
+    skipped: tuple[str, ...]
+
+    @property
+    def frames(self) -> npt.NDArray[np.uint8]:
+        """uint8 [batch, frames, height, width, 3]."""
+        return self.arrays["frames"]
+
+
+Prepare = Callable[[ClipRequest], Mapping[str, npt.NDArray[Any]]]
+
+
+def decode_frames(request: ClipRequest) -> dict[str, npt.NDArray[np.uint8]]:
+    """Decode the wanted frames of a clip and fit them to its bucket.
+
+    Returns:
+        `frames`: uint8 [frames, height, width, 3].
+
+    Raises:
+        HotshotError: a frame cannot be read, or their sizes differ.
+    """
+    width, height = request.size
+    frames = np.empty((len(request.frames), height, width, 3), np.uint8)
+    first: tuple[int, ...] | None = None
+    for place, index in enumerate(request.frames):
+        picture = request.clip.frame(index)
+        first = first or picture.shape
+        if picture.shape != first:
+            raise HotshotError(
+                f"{request.clip.picture_names[index]}: is {picture.shape[1]}x{picture.shape[0]} "
+                f"pixels, but the frames before it are {first[1]}x{first[0]}"
+            )
+        frames[place] = fit_to_bucket(picture, request.size)
+    return {"frames": frames}
+
+
+@dataclass(frozen=True)
+class _Element:
+    arrays: Mapping[str, npt.NDArray[Any]]
+    time_ids: npt.NDArray[np.float32]
+    prompt: str
+    sample: str
+    index: int
+    first_frame: int
+    size: Size
+    number: int
+    epoch: int
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Elements:
+    """This host's clips, batch after batch, from a batch on: what grain reads."""
+
+    source: ClipSource
+    plan: BatchPlan
+    sizes: tuple[Size, ...]
+    config: LoaderConfig
+    prepare: Prepare
+    first_batch: int
+    last_batch: int
+
+    def __len__(self) -> int:
+        return (self.last_batch - self.first_batch) * self._share
+
+    @property
+    def _share(self) -> int:
+        return self.config.batch_size // self.config.host_count
+
+    def __getitem__(self, index: int) -> _Element:
+        batch, place = divmod(index, self._share)
+        batch += self.first_batch
+        slot = self.config.host_index * self._share + place
+        epoch, bucket, _ = self.plan.locate(batch)
+        skipped: list[str] = []
+        tries = self.plan.count(bucket) if self.config.on_bad_sample == "skip" else 1
+        for substitute in range(tries):
+            clip = self.plan.clip(batch, slot, substitute)
+            try:
+                return self._read(clip, self.sizes[bucket], batch, epoch, skipped)
+            except HotshotError as error:
+                skipped.append(str(error))
+        raise HotshotError(
+            f"A training sample broke after it was checked: {skipped[0]}\n"
+            "Repair it and resume, or train without it by --on_bad_sample skip."
+        )
+
+    def _read(self, index: int, size: Size, batch: int, epoch: int, skipped: list[str]) -> _Element:
+        clip = self.source[index]
+        available, wanted = len(clip.pictures), self.config.frames
+        if available < wanted:
+            raise HotshotError(f"{clip.name}: has {available} frames, but {wanted} are needed")
+        frames = choose_frames(available, wanted, (self.config.seed, epoch, index))
+        row = self.source.table[index]
+        return _Element(
+            arrays=self.prepare(ClipRequest(clip, frames, size)),
+            time_ids=time_ids((int(row["width"]), int(row["height"])), size),
+            prompt=clip.prompt,
+            sample=clip.name,
+            index=index,
+            first_frame=frames.start,
+            size=size,
+            number=batch,
+            epoch=epoch,
+            skipped=tuple(skipped),
+        )
+
+
+def _stack(elements: Sequence[_Element]) -> Batch:
+    first = elements[0]
+    return Batch(
+        arrays={
+            name: np.stack([element.arrays[name] for element in elements]) for name in first.arrays
+        },
+        time_ids=np.stack([element.time_ids for element in elements]),
+        prompts=tuple(element.prompt for element in elements),
+        samples=tuple(element.sample for element in elements),
+        indices=np.array([element.index for element in elements], np.int64),
+        first_frames=np.array([element.first_frame for element in elements], np.int64),
+        size=first.size,
+        number=first.number,
+        epoch=first.epoch,
+        skipped=tuple(message for element in elements for message in element.skipped),
+    )
+
+
+@dataclass
+class Loader:
+    """An iterator over batches whose position can be saved and restored.
+
+    Args:
+        source: where the clips come from.
+        config: how they become batches.
+        prepare: makes arrays of a clip, the same shapes for every clip of a bucket. It runs in
+            grain's threads. By default the frames are decoded.
+
+    Raises:
+        UsageError: a batch size, frame count, resolution or host that makes no sense.
+    """
+
+    source: ClipSource
+    config: LoaderConfig
+    prepare: Prepare = decode_frames
+    skipped: dict[str, int] = field(default_factory=dict, init=False)
+    """How often each clip that cannot be read was replaced, by its message."""
+
+    def __post_init__(self) -> None:
+        config = self.config
+        _check(config)
+        self.sizes = bucket_sizes(config.resolution, config.aspect_ratio)
+        buckets = assign_buckets(self.source.table, self.sizes)
+        self.plan = BatchPlan(buckets, config.batch_size, config.seed)
+        self._next_batch = 0
+        self._last_batch = (
+            _ENDLESS if config.epochs is None else config.epochs * self.plan.batches_per_epoch
+        )
+        self._iterator: Any = None
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches in a pass over all clips."""
+        return self.plan.batches_per_epoch
+
+    @property
+    def used_sizes(self) -> list[Size]:
+        """(width, height) of each bucket that holds a clip."""
+        return [self.sizes[bucket] for bucket in self.plan.used_buckets()]
+
+    def __iter__(self) -> "Loader":
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch.
+
+        Raises:
+            HotshotError: a clip cannot be read and bad samples are not to be skipped.
+            StopIteration: after the last epoch.
+        """
+        if self._next_batch >= self._last_batch:
+            raise StopIteration
+        if self._iterator is None:
+            self._iterator = self._start()
+        batch: Batch = next(self._iterator)
+        self._next_batch = batch.number + 1
+        for message in batch.skipped:
+            self.skipped[message] = self.skipped.get(message, 0) + 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """The position: the next batch, and what must be the same for it to mean anything."""
+        return {
+            "next_batch": self._next_batch,
+            "batch_size": self.config.batch_size,
+            "seed": self.config.seed,
+            "frames": self.config.frames,
+            "resolution": self.config.resolution,
+            "buckets": len(self.sizes),
+            "samples": len(self.source),
+            "table": table_fingerprint(self.source.table),
+        }
+
+    def set_state(self, state: Mapping[str, int]) -> None:
+        """Go on where `get_state` was called.
+
+        Raises:
+            HotshotError: the data or the settings are not those of the saved position.
+        """
+        here = self.get_state()
+        changed = [
+            f"{name} was {state.get(name)} and is {value}"
+            for name, value in here.items()
+            if name != "next_batch" and state.get(name) != value
+        ]
+        if changed or "next_batch" not in state:
+            raise HotshotError(
+                "The saved position in the data does not fit: "
+                f"{'; '.join(changed) or 'next_batch is missing'}.\n"
+                "Resume with the data and the settings of that run, or start a new one."
+            )
+        self.close()
+        self._next_batch = int(state["next_batch"])
+
+    def close(self) -> None:
+        """Stop reading ahead. The next batch starts it again."""
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self) -> Any:
+        import grain
+
+        config = self.config
+        share = config.batch_size // config.host_count
+        elements = _Elements(
+            source=self.source,
+            plan=self.plan,
+            sizes=self.sizes,
+            config=config,
+            prepare=self.prepare,
+            first_batch=self._next_batch,
+            last_batch=self._last_batch,
+        )
+        threads = config.threads or min(16, os.cpu_count() or 1)
+        if not config.workers:
+            # One batch ahead, and never fewer clips than there are threads to read them.
+            options = grain.ReadOptions(threads, max(share, threads))
+            dataset = grain.MapDataset.source(elements).to_iter_dataset(options)
+            return iter(dataset.batch(share, batch_fn=_stack))
+        _parse_absl_flags()
+        options = grain.ReadOptions(max(1, threads // config.workers), 1)
+        batches = grain.MapDataset.source(elements).batch(share, batch_fn=_stack)
+        return iter(
+            batches.to_iter_dataset(options).mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=config.workers)
+            )
+        )
+
+
+def _parse_absl_flags() -> None:
+    # grain asks for one of its absl flags when it starts processes, which fails in a program that
+    # was not started by absl.
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+
+
+def _check(config: LoaderConfig) -> None:
+    if config.batch_size < 1:
+        raise UsageError(f"--train_batch_size {config.batch_size} must be at least 1.")
+    if config.host_count < 1 or config.batch_size % config.host_count:
+        raise UsageError(
+            f"A batch of {config.batch_size} clips cannot be split over {config.host_count} hosts."
+        )
+    if not 0 <= config.host_index < config.host_count:
+        raise UsageError(f"Host {config.host_index} is none of {config.host_count} hosts.")
+    if config.frames < 1:
+        raise UsageError(f"Clips of {config.frames} frames cannot be trained on.")
+    if config.epochs is not None and config.epochs < 1:
+        raise UsageError(f"--num_train_epochs {config.epochs} must be at least 1.")
