@@ -1,0 +1,112 @@
+"""How strongly each ControlNet acts in each call of the model."""
+
+import dataclasses
+import logging
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from hotshot_jax.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlWindow:
+    """Strength of one ControlNet, and the part of the run in which it acts.
+
+    Attributes:
+        scale: what its residuals are multiplied by; 0 is the same as no ControlNet.
+        start: fraction of the run before which it does nothing.
+        end: fraction of the run after which it does nothing.
+    """
+
+    scale: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.scale) or self.scale < 0:
+            raise UsageError(
+                f"--controlnet_conditioning_scale is {self.scale:g}; "
+                "expected a number from 0 on, such as 0.7."
+            )
+        for flag, value in (
+            ("--control_guidance_start", self.start),
+            ("--control_guidance_end", self.end),
+        ):
+            if not 0.0 <= value <= 1.0:
+                raise UsageError(
+                    f"{flag} is {value:g}; expected a fraction of the run, from 0 to 1."
+                )
+        if self.start >= self.end:
+            raise UsageError(
+                f"--control_guidance_start is {self.start:g} and --control_guidance_end "
+                f"{self.end:g}; the start must be smaller."
+            )
+
+
+def control_windows(
+    controlnets: int,
+    *,
+    scales: Sequence[float] = (),
+    starts: Sequence[float] = (),
+    ends: Sequence[float] = (),
+    default_scale: float = 0.7,
+) -> tuple[ControlWindow, ...]:
+    """Pairs the values of repeated flags with the ControlNets, in their order.
+
+    Args:
+        controlnets: number of ControlNets.
+        scales: `--controlnet_conditioning_scale`: one for each ControlNet, or none given.
+        starts: `--control_guidance_start`, likewise.
+        ends: `--control_guidance_end`, likewise.
+        default_scale: of every ControlNet, where no scale is given.
+
+    Raises:
+        UsageError: a flag is given another number of times, or a value is out of range.
+    """
+    columns = []
+    for flag, values, default in (
+        ("--controlnet_conditioning_scale", scales, default_scale),
+        ("--control_guidance_start", starts, 0.0),
+        ("--control_guidance_end", ends, 1.0),
+    ):
+        if len(values) not in (0, controlnets):
+            raise UsageError(
+                f"{flag} has {len(values)} value{'s' * (len(values) != 1)} for {controlnets} "
+                f"ControlNet{'s' * (controlnets != 1)}; give one for each, or none."
+            )
+        columns.append(values or [default] * controlnets)
+    return tuple(ControlWindow(*values) for values in zip(*columns, strict=True))
+
+
+def scale_table(windows: Sequence[ControlWindow], calls: int) -> npt.NDArray[np.float32]:
+    """The scale of each ControlNet in each call of the model.
+
+    Call i of n is inside a window if start <= i / n and (i + 1) / n <= end. Rows differ in values
+    only, so a compiled step serves all of them; a row of zeros needs no ControlNet at all.
+
+    Args:
+        windows: one for each ControlNet.
+        calls: number of calls of the model in the run.
+
+    Returns:
+        float32 `[calls, controlnets]`.
+    """
+    table = np.zeros((calls, len(windows)), np.float32)
+    for column, window in enumerate(windows):
+        for call in range(calls):
+            if window.start <= call / calls and (call + 1) / calls <= window.end:
+                table[call, column] = window.scale
+        if window.scale and not table[:, column].any():
+            logger.warning(
+                "ControlNet %d has no effect: none of the %d steps lies between %g and %g.",
+                column + 1,
+                calls,
+                window.start,
+                window.end,
+            )
+    return table
