@@ -25,6 +25,9 @@ from hotshot_jax.media.pixels import to_uint8
 from hotshot_jax.media.write import write_video
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.memory import describe_memory
+from hotshot_jax.pipelines.noise import check_seed
+from hotshot_jax.pipelines.request import Request
+from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -32,6 +35,10 @@ logger = logging.getLogger(__name__)
 PROGRAM = "infer.py"
 _DEFAULT_SIZE = (672, 384)
 _NONE = "none"
+# What every SDXL model has; the pipeline checks again with what the loaded one has.
+_LATENT_PIXELS = 8
+_ENCODER_DEPTH = 12
+_MOST_STEPS = 1000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +54,7 @@ def generate(settings: InferSettings) -> None:
         HotshotError: the run failed.
     """
     settings = settings.sized()
+    _check(settings)
     jobs = plan_jobs(settings)
     device = use_device(settings.device)
     use_compilation_cache(_cache_folder(settings))
@@ -81,6 +89,29 @@ def generate(settings: InferSettings) -> None:
         print(output)
     if settings.json:
         print(json.dumps(_report(settings, jobs, written, device, progress)))
+
+
+def _check(settings: InferSettings) -> None:
+    """Refuses what no model could do, before anything is loaded."""
+    check_seed(settings.seed)
+    if not 1 <= settings.steps <= _MOST_STEPS:
+        raise UsageError(f"--steps is {settings.steps}; expected 1 to {_MOST_STEPS}.")
+    make_scheduler(settings.scheduler, {"_class_name": "EulerDiscreteScheduler"})
+    width, height = _DEFAULT_SIZE
+    Request(
+        height=height if settings.height is None else settings.height,
+        width=width if settings.width is None else settings.width,
+        video_length=settings.video_length,
+        num_inference_steps=settings.steps,
+        guidance_scale=settings.guidance_scale,
+        guidance_rescale=settings.guidance_rescale,
+        original_size=(settings.og_width, settings.og_height),
+        crops_coords_top_left=(0, 0),
+        target_size=(settings.target_width, settings.target_height),
+        eta=settings.eta,
+        clip_skip=settings.clip_skip,
+        denoising_end=None,
+    ).check(multiple=_LATENT_PIXELS, encoder_depth=_ENCODER_DEPTH)
 
 
 def _sample(pipeline: HotshotXLPipeline, settings: InferSettings, prompt: str) -> np.ndarray:

@@ -1,11 +1,12 @@
 """What every command does the same way: exit statuses, messages, interruption."""
 
 import argparse
+import contextlib
 import logging
 import signal
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from hotshot_jax.errors import HotshotError, UsageError
@@ -41,10 +42,10 @@ def run(program: str, body: Callable[[], None]) -> int:
         program: name of the command, for messages.
         body: the command.
     """
-    _configure_logging(program)
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        body()
+        with _logging_to_stderr(program):
+            body()
     except HotshotError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return error.exit_status
@@ -67,10 +68,13 @@ def _terminate(number: int, frame: types.FrameType | None) -> None:
     raise _Terminated(number)
 
 
-def _configure_logging(program: str) -> None:
+@contextlib.contextmanager
+def _logging_to_stderr(program: str) -> Iterator[None]:
     logger = logging.getLogger("hotshot_jax")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter(f"{program}: %(levelname)s: %(message)s"))
-        logger.addHandler(handler)
-        logger.propagate = False
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"{program}: %(levelname)s: %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -76,6 +76,16 @@ class GivenNoise:
         return np.asarray(jnp.asarray(array, jnp.float32))
 
 
+def check_seed(seed: int) -> None:
+    """Checks a seed.
+
+    Raises:
+        UsageError: it is not a whole number from 0 to 2**64 - 1.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise UsageError(f"seed {seed!r}: expected a whole number from 0 to 2**64 - 1.")
+
+
 def make_noise(kind: str, seeds: Sequence[int], dtype: np.dtype) -> NoiseSource:
     """The noise source called `kind`.
 
@@ -83,8 +93,7 @@ def make_noise(kind: str, seeds: Sequence[int], dtype: np.dtype) -> NoiseSource:
         UsageError: the kind is unknown, or a seed is negative or past 2**64.
     """
     for seed in seeds:
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
-            raise UsageError(f"seed {seed!r}: expected a whole number from 0 to 2**64 - 1.")
+        check_seed(seed)
     if kind == "torch":
         return TorchNoise(seeds, dtype)
     if kind == "jax":

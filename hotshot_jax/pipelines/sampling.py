@@ -91,7 +91,8 @@ def sample_latents(
     if first.shape != shape:
         raise UsageError(f"latents has the shape {first.shape}; expected {shape}.")
     latents = jnp.asarray(first) * jnp.float32(schedule.init_noise_sigma)
-    solver = scheduler.init_state(latents)
+    # Copies, since a history of equal zeros may be one array, and each is donated.
+    solver = jax.tree.map(jnp.copy, scheduler.init_state(latents))
     pending = inputs(0)
     program = runtime.program(
         "denoising step",

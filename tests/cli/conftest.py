@@ -1,0 +1,76 @@
+"""Running `infer.py` inside the test process."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hotshot_jax.cli.infer import main
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run of the command left behind.
+
+    Attributes:
+        status: exit status.
+        stdout: text of standard output.
+        stderr: text of standard error.
+    """
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The JSON line of `--json`."""
+        return json.loads(self.stdout.splitlines()[-1])
+
+
+Infer = Callable[..., Run]
+
+
+@pytest.fixture(scope="session")
+def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled programs that all runs of a session share."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture
+def infer(
+    tiny_checkpoint: Path,
+    compilation_cache: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> Infer:
+    """Runs the command on the tiny checkpoint, two steps at 16 x 16, unless flags say otherwise."""
+
+    def run(*flags: str | Path) -> Run:
+        defaults = {
+            "--pretrained_path": str(tiny_checkpoint),
+            "--output": str(tmp_path / "out.gif"),
+            "--compilation_cache": str(compilation_cache),
+            "--steps": "2",
+            "--width": "16",
+            "--height": "16",
+        }
+        given = [str(flag) for flag in flags]
+        if "--aspect_ratio" in given or "--config" in given:
+            for name in ("--width", "--height", "--steps"):
+                defaults.pop(name)
+        for name, value in defaults.items():
+            if name not in given:
+                given += [name, value]
+        capfd.readouterr()
+        try:
+            status = main(given)
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        captured = capfd.readouterr()
+        return Run(status, captured.out, captured.err)
+
+    return run
