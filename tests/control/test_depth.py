@@ -30,6 +30,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
             fusion_hidden_size=8,
             reassemble_factors=[4, 2, 1, 0.5],
             is_hybrid=False,
+            initializer_range=0.3,
         )
     )
     # The last layer ends in ReLU: a bias keeps a random model's depth above it.
