@@ -3,6 +3,8 @@
 import jax
 from flax import nnx
 
+from hotshot_jax.models.sharding_points import image_by_image
+
 
 class Conv2d(nnx.Conv):
     """2-D convolution of every frame on its own.
@@ -12,6 +14,5 @@ class Conv2d(nnx.Conv):
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
         """Convolves the last three axes."""
-        leading = x.shape[:-3]
-        output = super().__call__(x.reshape(-1, *x.shape[-3:]))
-        return output.reshape(*leading, *output.shape[1:])
+        # nnx.Conv merges the leading axes into one, each device those of its own frames.
+        return image_by_image(lambda images, conv: nnx.Conv.__call__(conv, images), x, self)

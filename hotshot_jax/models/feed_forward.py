@@ -1,9 +1,11 @@
 """The gated feed-forward layer of the transformers."""
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from hotshot_jax.models.layers import Layers
+from hotshot_jax.models.sharding_points import TENSOR_AXES, columns_in_parts, split_over
 
 
 class GEGLU(nnx.Module):
@@ -14,8 +16,18 @@ class GEGLU(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[..., channels]` to `[..., inner_channels]`."""
-        value, gate = jax.numpy.split(self.proj(x), 2, axis=-1)
+        if split_over(self.proj.out_features // 2, TENSOR_AXES):
+            value, gate = self._project_in_halves(x)
+        else:
+            value, gate = jnp.split(self.proj(x), 2, axis=-1)
         return value * jax.nn.gelu(gate, approximate=False)
+
+    def _project_in_halves(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        assert self.proj.bias is not None
+        kernel = columns_in_parts(self.proj.kernel[...], 2).astype(x.dtype)
+        bias = columns_in_parts(self.proj.bias[...], 2).astype(x.dtype)
+        halves = jnp.einsum("...c,chk->...hk", x, kernel) + bias
+        return halves[..., 0, :], halves[..., 1, :]
 
 
 class FeedForward(nnx.Module):

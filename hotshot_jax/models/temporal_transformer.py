@@ -9,6 +9,7 @@ from hotshot_jax.models.attention import Attention, dot_product_attention
 from hotshot_jax.models.embeddings import positional_encoding
 from hotshot_jax.models.feed_forward import FeedForward
 from hotshot_jax.models.layers import Layers
+from hotshot_jax.models.sharding_points import frames_to_pixels, pixels_to_frames
 
 TEMPORAL_HEADS = 8
 TEMPORAL_GROUPS = 32
@@ -79,8 +80,9 @@ class TransformerTemporal(nnx.Module):
             raise ValueError(
                 f"{frames} frames, but the temporal layers know {MAX_FRAMES} positions"
             )
-        hidden = self.proj_in(rearrange(self.norm(x), "b f h w c -> b f (h w) c"))
+        hidden = frames_to_pixels(rearrange(self.norm(x), "b f h w c -> b f (h w) c"))
+        hidden = self.proj_in(hidden)
         for block in self.transformer_blocks:
             hidden = block(hidden)
-        hidden = self.proj_out(hidden)
+        hidden = pixels_to_frames(self.proj_out(hidden), height * width)
         return x + rearrange(hidden, "b f (h w) c -> b f h w c", h=height, w=width)
