@@ -3,7 +3,7 @@
 from hotshot_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPTextOutput
 from hotshot_jax.models.controlnet import ControlNetModel, EmbeddedCondition
 from hotshot_jax.models.controlnet_config import ControlNetConfig, ControlNetUnionConfig
-from hotshot_jax.models.controlnet_union import ControlNetUnionModel
+from hotshot_jax.models.controlnet_union import ControlNetUnionModel, controlnet_class
 from hotshot_jax.models.encoder import ProjectedText
 from hotshot_jax.models.unet import Residuals, UNet3DConditionModel
 from hotshot_jax.models.unet_config import UNet3DConfig
@@ -25,4 +25,5 @@ __all__ = [
     "Residuals",
     "UNet3DConditionModel",
     "UNet3DConfig",
+    "controlnet_class",
 ]

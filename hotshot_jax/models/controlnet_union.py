@@ -13,11 +13,16 @@ from flax import nnx
 
 from hotshot_jax.models.attention import dot_product_attention
 from hotshot_jax.models.controlnet import ControlNetModel, EmbeddedCondition, Scale
-from hotshot_jax.models.controlnet_config import ControlNetUnionConfig
+from hotshot_jax.models.controlnet_config import ControlNetConfig, ControlNetUnionConfig
 from hotshot_jax.models.embeddings import TimestepEmbedding, sinusoidal_embedding
 from hotshot_jax.models.encoder import ProjectedText
 from hotshot_jax.models.layers import Layers
 from hotshot_jax.models.unet import Residuals
+
+
+def controlnet_class(config: ControlNetConfig) -> type[ControlNetModel]:
+    """The class of the model that a configuration describes."""
+    return ControlNetUnionModel if isinstance(config, ControlNetUnionConfig) else ControlNetModel
 
 
 class MultiheadAttention(nnx.Module):
