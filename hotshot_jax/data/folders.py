@@ -126,25 +126,12 @@ def scan_folders(root: str | os.PathLike[str], frames: int, check: Check = "auto
         UsageError: the folder is missing, a file, or holds no samples.
     """
     folder = Path(root)
-    if not folder.exists():
-        raise UsageError(f"--data_dir {folder} does not exist.")
-    if not folder.is_dir():
-        raise UsageError(f"--data_dir {folder} is not a folder; {_EXPECTED}.")
-    remarks: list[str] = []
-    try:
-        found = [os.path.relpath(path, folder) for path in _sample_folders(folder, remarks)]
-    except OSError as error:
-        raise UsageError(
-            f"--data_dir {error.filename or folder} cannot be read: {error.strerror or error}."
-        ) from error
-    if not found:
-        raise UsageError(f"--data_dir {folder} holds no samples; {_EXPECTED}.")
-    names = sorted(found, key=lambda name: natural_order(Path(name)))
+    names, remarks = sample_names(folder)
     decode = check == "decode" or (check == "auto" and len(names) * frames <= _DECODE_UP_TO)
     sizes = np.zeros((len(names), 3), np.int32)
     problems: list[Problem] = []
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        results = pool.map(lambda name: _check_sample(folder, name, frames, decode), names)
+        results = pool.map(lambda name: check_sample(folder, name, frames, decode), names)
         for index, (size, messages) in enumerate(results):
             sizes[index] = size
             problems += [Problem(names[index], message) for message in messages]
@@ -158,6 +145,28 @@ def scan_folders(root: str | os.PathLike[str], frames: int, check: Check = "auto
         remarks=tuple(remarks),
         decoded=decode,
     )
+
+
+def sample_names(root: Path) -> tuple[list[str], list[str]]:
+    """All samples under a folder, good or bad, relative to it and in natural order, and remarks.
+
+    Raises:
+        UsageError: the folder is missing, a file, unreadable, or holds no samples.
+    """
+    if not root.exists():
+        raise UsageError(f"{root} does not exist; {_EXPECTED}.")
+    if not root.is_dir():
+        raise UsageError(f"{root} is not a folder; {_EXPECTED}.")
+    remarks: list[str] = []
+    try:
+        found = [os.path.relpath(path, root) for path in _sample_folders(root, remarks)]
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or root} cannot be read: {error.strerror or error}."
+        ) from error
+    if not found:
+        raise UsageError(f"{root} holds no samples; {_EXPECTED}.")
+    return sorted(found, key=lambda name: (natural_order(Path(name)), name)), remarks
 
 
 def picture_files(folder: Path) -> list[Path]:
@@ -244,10 +253,17 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _check_sample(
+def check_sample(
     root: Path, name: str, frames: int, decode: bool
 ) -> tuple[tuple[int, int, int], list[str]]:
-    """(width, height, frames) of a sample and everything that is wrong with it."""
+    """(width, height, frames) of a sample, and everything that is wrong with it.
+
+    Args:
+        root: the data folder.
+        name: the sample, relative to it.
+        frames: that it must have at least.
+        decode: decode all pictures rather than read their headers.
+    """
     folder = root / name
     messages = []
     try:

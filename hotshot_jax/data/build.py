@@ -1,0 +1,126 @@
+"""`python -m hotshot_jax.data.build`: a TFDS data set from folders, video files or drawn shapes."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hotshot_jax.cli.run import Parser, run
+from hotshot_jax.data.origins import FolderOrigin, Origin, ShapesOrigin, VideoOrigin, find_origin
+from hotshot_jax.data.shapes import ShapesSource
+from hotshot_jax.errors import HotshotError, UsageError
+
+PROGRAM = "data.build"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and give its exit status: 0, 1 (run failed) or 2 (wrong usage)."""
+    return run(PROGRAM, lambda: build(arguments))
+
+
+def build(arguments: Sequence[str] | None = None) -> None:
+    """Build a data set as the arguments say and print its folder.
+
+    Raises:
+        UsageError: the arguments are wrong.
+        HotshotError: the source is broken, or the training extra is not installed.
+    """
+    given, rest = _parser().parse_known_args(arguments)
+    if rest and not given.beam:
+        raise UsageError(f"unknown flag {rest[0]}. --help lists all flags.")
+    _check(given)
+    origin = _origin(given)
+    try:
+        from hotshot_jax.data.tfds_builder import build_clips
+    except ImportError as error:
+        raise HotshotError(
+            "Building a data set needs the training extra: pip install 'hotshot-jax[train]' "
+            f"({error})"
+        ) from error
+    report = build_clips(
+        origin, given.output, given.on_bad_sample, rest if given.beam else None, given.overwrite
+    )
+    for problem in report.problems:
+        print(f"{PROGRAM}: left out: {problem.message}", file=sys.stderr)
+    if given.json:
+        left_out = [problem.message for problem in report.problems]
+        print(json.dumps({"folder": report.folder, "clips": report.clips, "left_out": left_out}))
+        return
+    if report.clips is not None:
+        print(f"{PROGRAM}: {report.clips} clips", file=sys.stderr)
+    print(report.folder)
+
+
+def _origin(given: argparse.Namespace) -> Origin:
+    if given.kind == "shapes":
+        return ShapesOrigin(
+            ShapesSource(given.length, given.seed, given.size, given.frames, given.split)
+        )
+    if given.source is None:
+        raise UsageError("--source is missing: name the folder of samples or videos.")
+    root = Path(given.source)
+    origin = find_origin if given.kind == "auto" else VideoOrigin
+    if given.kind == "folders":
+        return FolderOrigin(root, given.frames)
+    if not root.is_dir():
+        raise UsageError(f"--source {root} is not a folder.")
+    return origin(root, given.frames, given.duration, given.clips_per_video, given.picture_format)
+
+
+def _check(given: argparse.Namespace) -> None:
+    for name, least in (("frames", 1), ("clips_per_video", 1), ("length", 1), ("size", 8)):
+        if getattr(given, name) < least:
+            raise UsageError(f"--{name} {getattr(given, name)} must be at least {least}.")
+    if given.seed < 0:
+        raise UsageError(f"--seed {given.seed} must not be negative.")
+    if not 0 < given.duration < float("inf"):
+        raise UsageError(f"--duration {given.duration} must be a positive number of milliseconds.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m hotshot_jax.data.build",
+        description="Build a TFDS data set in array_record form. With --beam, other flags go to "
+        "Apache Beam, such as --runner=DataflowRunner.",
+    )
+    parser.add_argument("--source", metavar="DIR", help="folder of samples or of videos")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the data set")
+    parser.add_argument(
+        "--kind",
+        choices=("auto", "folders", "videos", "shapes"),
+        default="auto",
+        help="what the source holds; shapes are drawn and need none",
+    )
+    parser.add_argument("--frames", type=int, default=8, help="frames a clip")
+    parser.add_argument(
+        "--on_bad_sample", choices=("error", "skip"), default="error", help="what to do with them"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what is at --output")
+    parser.add_argument("--beam", action="store_true", help="build through Apache Beam")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    videos = parser.add_argument_group("videos")
+    videos.add_argument(
+        "--duration", type=float, default=1000.0, help="milliseconds that a clip's frames span"
+    )
+    videos.add_argument(
+        "--clips_per_video", type=int, default=1, help="at most so many clips of each video"
+    )
+    videos.add_argument(
+        "--picture_format",
+        choices=("png", "jpeg"),
+        default="png",
+        help="png keeps pixels exactly, jpeg is smaller",
+    )
+    shapes = parser.add_argument_group("shapes")
+    shapes.add_argument("--length", type=int, default=10_000, help="number of clips")
+    shapes.add_argument("--seed", type=int, default=0, help="another seed gives other clips")
+    shapes.add_argument("--size", type=int, default=128, help="side of a frame in pixels")
+    shapes.add_argument(
+        "--split", choices=("train", "held_out", "all"), default="train", help="of the prompts"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
