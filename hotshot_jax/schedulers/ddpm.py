@@ -1,0 +1,116 @@
+"""DDPM's ancestral sampler (Ho et al. 2020, arXiv:2006.11239), equations 6, 7 and 15.
+
+With α = ā/ā' and β = 1 - α between a timestep and the next one of the run,
+
+    x' = sqrt(ā') β/(1 - ā) x_0 + sqrt(α) (1 - ā')/(1 - ā) x + s z
+    s² = (1 - ā')/(1 - ā) β   ("fixed_small")   or   β   ("fixed_large")
+
+The PyTorch scheduler draws z in every call whose timestep is above 0, so also at timestep 1.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from hotshot_jax.schedulers.base import (
+    DYNAMIC_THRESHOLDING,
+    Column,
+    Schedule,
+    Scheduler,
+    float32,
+    require_noise,
+)
+from hotshot_jax.schedulers.configuration import option
+from hotshot_jax.schedulers.prediction import denoised_weights
+from hotshot_jax.schedulers.timestep_spacing import SPACINGS, evenly_spaced
+
+
+class DDPMRow(NamedTuple):
+    """x_0 from (x, m), then x' = denoised · x_0 + sample · x + noise · z."""
+
+    denoised_sample: Column
+    denoised_output: Column
+    denoised: Column
+    sample: Column
+    noise: Column
+
+
+@dataclasses.dataclass(frozen=True)
+class DDPMScheduler(Scheduler):
+    """DDPM; see the module docstring.
+
+    Attributes:
+        variance_type: which s² is taken; "fixed_small_log" is another way to compute fixed_small.
+        clip_sample: clip x_0 to ± clip_sample_range.
+        fixed_stride: step to ā' of the timestep one whole stride lower, as diffusers once did, even
+            where the run's next timestep is another; not part of a configuration.
+    """
+
+    timestep_spacing: str = option("leading", choices=SPACINGS)
+    variance_type: str = option(
+        "fixed_small", choices=("fixed_small", "fixed_small_log", "fixed_large")
+    )
+    clip_sample: bool = option(True)
+    clip_sample_range: float = option(1.0, low=0)
+    fixed_stride: bool = option(False, in_config=False)
+
+    refused: ClassVar[Mapping[str, str]] = {"thresholding": DYNAMIC_THRESHOLDING}
+
+    @property
+    def stochastic(self) -> bool:
+        """Noise in every call above timestep 0."""
+        return True
+
+    def schedule(self, num_inference_steps: int) -> Schedule:
+        """Tables for a run; see `Scheduler.schedule`. Timesteps are int64."""
+        self._check_steps(num_inference_steps)
+        timesteps = evenly_spaced(
+            self.timestep_spacing,
+            num_inference_steps,
+            self.num_train_timesteps,
+            self.steps_offset,
+        )
+        timesteps = timesteps.round().astype(np.int64)
+        alphas = self._alphas_at(timesteps)
+        if self.prediction_type == "epsilon":
+            self._require_signal(alphas)
+        following = np.append(timesteps[1:], -1)
+        if self.fixed_stride:
+            following = timesteps - self.num_train_timesteps // num_inference_steps
+        alphas_after = np.where(following >= 0, self._alphas_at(following.clip(0)), 1.0)
+        kept = alphas / alphas_after
+        small = (1 - alphas_after) / (1 - alphas) * (1 - kept)
+        variance = 1 - kept if self.variance_type == "fixed_large" else small.clip(1e-20)
+        draws_noise = timesteps > 0
+        of_sample, of_output = denoised_weights(
+            self.prediction_type, np.sqrt(alphas), np.sqrt(1 - alphas)
+        )
+        rows = DDPMRow(
+            denoised_sample=of_sample,
+            denoised_output=of_output,
+            denoised=np.sqrt(alphas_after) * (1 - kept) / (1 - alphas),
+            sample=np.sqrt(kept) * (1 - alphas_after) / (1 - alphas),
+            noise=np.sqrt(variance) * draws_noise,
+        )
+        return self._make_schedule(timesteps, rows, draws_noise)
+
+    def step(
+        self,
+        row: DDPMRow,
+        state: Any,
+        model_output: ArrayLike,
+        sample: ArrayLike,
+        noise: ArrayLike | None = None,
+    ) -> tuple[jax.Array, Any]:
+        """One ancestral step; see `Scheduler.step`."""
+        x = float32(sample)
+        denoised = row.denoised_sample * x + row.denoised_output * float32(model_output)
+        if self.clip_sample:
+            denoised = jnp.clip(denoised, -self.clip_sample_range, self.clip_sample_range)
+        following = row.denoised * denoised + row.sample * x
+        return following + row.noise * require_noise(noise), state

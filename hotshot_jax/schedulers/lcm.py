@@ -1,0 +1,127 @@
+"""Latent consistency sampling (Luo et al. 2023, arXiv:2310.04378).
+
+The model jumps to x_0 in every call, blended with the sample by the boundary condition, and is
+noised again to the next timestep of the run:
+
+    D  = c_out x_0 + c_skip x,   c_skip = a²/(τ² + a²),   c_out = τ/sqrt(τ² + a²),   a = 1/2
+    x' = sqrt(ā') D + sqrt(1 - ā') z
+
+with τ = timestep · timestep_scaling. The last call returns D and draws no noise. Timesteps are
+picked from the `original_inference_steps` on which the model was distilled.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from hotshot_jax.schedulers.base import (
+    DYNAMIC_THRESHOLDING,
+    Column,
+    Schedule,
+    Scheduler,
+    float32,
+    require_noise,
+)
+from hotshot_jax.schedulers.configuration import option, unsupported
+from hotshot_jax.schedulers.noise_schedule import BETA_SCHEDULES
+from hotshot_jax.schedulers.prediction import denoised_weights
+from hotshot_jax.schedulers.timestep_spacing import SPACINGS
+
+SIGMA_DATA = 0.5
+
+
+class LCMRow(NamedTuple):
+    """x_0 from (x, m), then x' = denoised · x_0 + sample · x + noise · z."""
+
+    denoised_sample: Column
+    denoised_output: Column
+    denoised: Column
+    sample: Column
+    noise: Column
+
+
+@dataclasses.dataclass(frozen=True)
+class LCMScheduler(Scheduler):
+    """Latent consistency sampling; see the module docstring.
+
+    Attributes:
+        timestep_spacing: has no effect, the distillation's own spacing is used.
+        original_inference_steps: steps of the distillation, and the most that can be taken.
+        timestep_scaling: factor of the timestep in the boundary condition.
+        clip_sample: clip x_0 to ± clip_sample_range.
+    """
+
+    beta_start: float = option(0.00085, low=0, high=1)
+    beta_end: float = option(0.012, low=0, high=1)
+    beta_schedule: str = option("scaled_linear", choices=BETA_SCHEDULES)
+    timestep_spacing: str = option("leading", choices=SPACINGS)
+    original_inference_steps: int = option(50, low=1)
+    timestep_scaling: float = option(10.0, low=0)
+    clip_sample: bool = option(False)
+    clip_sample_range: float = option(1.0, low=0)
+
+    refused: ClassVar[Mapping[str, str]] = {"thresholding": DYNAMIC_THRESHOLDING}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.original_inference_steps > self.num_train_timesteps:
+            raise unsupported(
+                type(self).__name__,
+                "original_inference_steps",
+                self.original_inference_steps,
+                f"at most num_train_timesteps={self.num_train_timesteps}",
+            )
+
+    @property
+    def stochastic(self) -> bool:
+        """Noise in every call but the last."""
+        return True
+
+    def schedule(self, num_inference_steps: int) -> Schedule:
+        """Tables for a run of at most `original_inference_steps`; timesteps are int64."""
+        original = self.original_inference_steps
+        self._check_steps(num_inference_steps, most=original)
+        stride = self.num_train_timesteps // original
+        distilled = (np.arange(original, 0, -1) * stride - 1).astype(np.int64)
+        picked = np.linspace(0, original, num_inference_steps, endpoint=False)
+        timesteps = distilled[np.floor(picked).astype(np.int64)]
+
+        alphas = self._alphas_at(timesteps)
+        if self.prediction_type == "epsilon":
+            self._require_signal(alphas)
+        draws_noise = np.arange(len(timesteps)) < len(timesteps) - 1
+        alphas_after = np.append(alphas[1:], 1.0)
+        scaled = timesteps * self.timestep_scaling
+        radius = scaled**2 + SIGMA_DATA**2
+        of_sample, of_output = denoised_weights(
+            self.prediction_type, np.sqrt(alphas), np.sqrt(1 - alphas)
+        )
+        rows = LCMRow(
+            denoised_sample=of_sample,
+            denoised_output=of_output,
+            denoised=np.sqrt(alphas_after) * scaled / np.sqrt(radius),
+            sample=np.sqrt(alphas_after) * SIGMA_DATA**2 / radius,
+            noise=np.sqrt(1 - alphas_after),
+        )
+        return self._make_schedule(timesteps, rows, draws_noise)
+
+    def step(
+        self,
+        row: LCMRow,
+        state: Any,
+        model_output: ArrayLike,
+        sample: ArrayLike,
+        noise: ArrayLike | None = None,
+    ) -> tuple[jax.Array, Any]:
+        """One consistency step; see `Scheduler.step`."""
+        x = float32(sample)
+        denoised = row.denoised_sample * x + row.denoised_output * float32(model_output)
+        if self.clip_sample:
+            denoised = jnp.clip(denoised, -self.clip_sample_range, self.clip_sample_range)
+        following = row.denoised * denoised + row.sample * x
+        return following + row.noise * require_noise(noise), state

@@ -1,0 +1,76 @@
+"""Timesteps and noise levels of the multistep solvers, DPM-Solver++ and UniPC."""
+
+import abc
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from hotshot_jax.errors import UsageError
+from hotshot_jax.schedulers.base import DYNAMIC_THRESHOLDING, Schedule
+from hotshot_jax.schedulers.configuration import option
+from hotshot_jax.schedulers.sigma_scheduler import SigmaScheduler
+from hotshot_jax.schedulers.timestep_spacing import solver_spaced
+
+
+@dataclasses.dataclass(frozen=True)
+class MultistepScheduler(SigmaScheduler):
+    """Options shared by the multistep solvers.
+
+    Attributes:
+        solver_order: the highest order taken.
+        lower_order_final: lower the order towards the end of a run.
+        final_sigmas_type: the level after the last step: 0, or the smallest one.
+    """
+
+    solver_order: int = option(2, low=1)
+    lower_order_final: bool = option(True)
+    final_sigmas_type: str = option("zero", choices=("zero", "sigma_min"))
+
+    refused: ClassVar[Mapping[str, str]] = {
+        "thresholding": DYNAMIC_THRESHOLDING,
+        "use_dynamic_shifting": "it belongs to flow matching",
+    }
+
+    def schedule_from_timesteps(self, timesteps: Sequence[int] | np.ndarray) -> Schedule:
+        """Tables for a run through given timesteps.
+
+        Args:
+            timesteps: int [steps], descending.
+
+        Raises:
+            UsageError: the timesteps do not descend within the schedule, or the configuration
+                designs its own noise levels.
+        """
+        if self._designed_key is not None:
+            raise UsageError(f"Timesteps cannot be chosen together with {self._designed_key}=True.")
+        chosen = np.asarray(timesteps, np.int64)
+        inside = chosen.size and chosen.max() < self.num_train_timesteps and chosen.min() >= 0
+        if not inside or np.any(np.diff(chosen) >= 0):
+            raise UsageError(
+                f"Timesteps must descend within 0..{self.num_train_timesteps - 1}: {timesteps}."
+            )
+        return self._tables(chosen, None)
+
+    @abc.abstractmethod
+    def _tables(self, timesteps: np.ndarray, levels: np.ndarray | None) -> Schedule:
+        """Tables for int64 timesteps, and noise levels if they are not those of the timesteps."""
+
+    def _solver_timesteps(self, steps: int, last: int) -> np.ndarray:
+        if self.timestep_spacing == "leading" and steps >= last:
+            raise UsageError(
+                f"num_inference_steps is {steps}; {type(self).__name__} with timestep_spacing="
+                f"'leading' takes 1 to {last - 1} steps."
+            )
+        return solver_spaced(
+            self.timestep_spacing, steps, self.num_train_timesteps, self.steps_offset, last
+        )
+
+    def _require_distinct(self, sigmas: np.ndarray) -> None:
+        """Refuse a run that stays on one noise level, where the solvers divide by zero."""
+        if np.any(np.diff(sigmas) == 0):
+            raise UsageError(
+                f"{type(self).__name__} cannot take {len(sigmas)} steps: two of them fall on the "
+                "same noise level. Take fewer steps."
+            )

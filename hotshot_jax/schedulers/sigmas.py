@@ -1,0 +1,78 @@
+"""Noise levels for sampling in the variance-exploding picture, x = x_0 + σ ε.
+
+Karras: equal steps in σ^(1/7), equation 5 of Karras et al. 2022 (arXiv:2206.00364). Exponential:
+equal steps in log σ. Beta: quantiles of a Beta(0.6, 0.6) distribution, Lee et al. 2024
+(arXiv:2407.12173). All return float64 from the largest level to the smallest.
+"""
+
+import numpy as np
+import scipy.special  # type: ignore[import-untyped]
+
+from hotshot_jax.schedulers.noise_schedule import SMALLEST_ALPHA_CUMPROD, NoiseSchedule
+
+KARRAS_RHO = 7.0
+BETA_SHAPE = 0.6
+
+
+def training_sigmas(schedule: NoiseSchedule) -> np.ndarray:
+    """Noise levels of the training timesteps; float32 [train_timesteps].
+
+    The infinite level of a zero terminal SNR becomes 4096, as in diffusers.
+    """
+    alphas = schedule.alphas_cumprod
+    if alphas[-1] == 0:
+        alphas = np.append(alphas[:-1], np.float32(SMALLEST_ALPHA_CUMPROD))
+    return np.sqrt((np.float32(1) - alphas) / alphas)
+
+
+def init_noise_sigma(sigmas: np.ndarray, spacing: str) -> float:
+    """Standard deviation of the first sample, from a run's float32 levels.
+
+    Leading spacing starts below the last training timestep, where the signal's own variance is
+    still part of the sample.
+    """
+    largest = sigmas.max()
+    return float(np.sqrt(largest**2 + np.float32(1)) if spacing == "leading" else largest)
+
+
+def karras_sigmas(largest: float, smallest: float, steps: int) -> np.ndarray:
+    """Equal steps in the seventh root of σ; float64 [steps]."""
+    ramp = np.linspace(0, 1, steps)
+    high, low = largest ** (1 / KARRAS_RHO), smallest ** (1 / KARRAS_RHO)
+    return (high + ramp * (low - high)) ** KARRAS_RHO
+
+
+def exponential_sigmas(largest: float, smallest: float, steps: int) -> np.ndarray:
+    """Equal steps in log σ; float64 [steps]."""
+    return np.exp(np.linspace(np.log(largest), np.log(smallest), steps))
+
+
+def beta_sigmas(largest: float, smallest: float, steps: int) -> np.ndarray:
+    """Quantiles of the Beta(0.6, 0.6) distribution between both ends; float64 [steps]."""
+    quantiles = scipy.special.betaincinv(BETA_SHAPE, BETA_SHAPE, 1 - np.linspace(0, 1, steps))
+    return smallest + quantiles * (largest - smallest)
+
+
+def sigma_to_timestep(sigmas: np.ndarray, log_training_sigmas: np.ndarray) -> np.ndarray:
+    """The timestep at which the training schedule has a noise level, linear in log σ.
+
+    Args:
+        sigmas: float64 [steps].
+        log_training_sigmas: float32 [train_timesteps], increasing.
+
+    Returns:
+        float64 [steps], in 0 .. train_timesteps - 1.
+    """
+    log_sigmas = np.log(np.maximum(sigmas, 1e-10))
+    below = np.searchsorted(log_training_sigmas, log_sigmas, side="right") - 1
+    below = below.clip(0, len(log_training_sigmas) - 2)
+    low, high = log_training_sigmas[below], log_training_sigmas[below + 1]
+    weight = ((low - log_sigmas) / (low - high)).clip(0, 1)
+    return (1 - weight) * below + weight * (below + 1)
+
+
+def alpha_and_sigma(sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(α, σ) with α² + σ² = 1 and σ/α the given noise level, both float64."""
+    levels = np.asarray(sigmas, np.float64)
+    alpha = 1 / np.sqrt(levels**2 + 1)
+    return alpha, levels * alpha
