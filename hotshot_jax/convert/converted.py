@@ -196,7 +196,9 @@ def convert_folder(
             shutil.copytree(source.path / name, folder / name)
         shutil.copy(source.path / _INDEX, folder / _INDEX)
         dtypes = {
-            component.name: _convert_component(component, folder / component.name, dtype, progress)
+            component.name: convert_component(
+                component, folder / component.name, dtype=dtype, progress=progress
+            )
             for component in source.components
         }
         marker = {
@@ -235,9 +237,27 @@ def write_torch_folder(source: ConvertedFolder, dest: Path) -> None:
             )
 
 
-def _convert_component(
-    component: Component, folder: Path, dtype: Any, progress: Progress
+def convert_component(
+    component: Component,
+    folder: Path,
+    *,
+    dtype: Any = None,
+    progress: Progress = lambda size: None,
 ) -> dict[str, str]:
+    """Converts one model of a checkpoint.
+
+    Args:
+        component: the model.
+        folder: the folder to make.
+        dtype: dtype to store; None keeps the source's, or the widest of them.
+        progress: called with the bytes of each parameter.
+
+    Returns:
+        Dtypes of the source's tensors that differ from what is stored, by name.
+
+    Raises:
+        HotshotError: the tensors do not fit the configuration, or memory is too small.
+    """
     folder.mkdir()
     (folder / _CONFIG).write_text(json.dumps(component.config, indent=2) + "\n")
     where = str(component.config_path)

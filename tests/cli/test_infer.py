@@ -165,7 +165,7 @@ def test_low_vram_mode_changes_no_pixel(infer: Infer, tmp_path: Path) -> None:
 def test_half_precisions_run(infer: Infer, tmp_path: Path, precision: str) -> None:
     assert infer("--output", tmp_path / "a", "--precision", "f32").status == 0
     assert infer("--output", tmp_path / "b", "--precision", precision).status == 0
-    a, b = (pngs_of(tmp_path / name).astype(int) for name in "ab")
-    # Other random numbers are drawn in another dtype, though close ones; 2 steps of bfloat16 arith-
-    # metic (8 bits) over a few dozen layers stay within some percent of the range.
-    assert np.abs(a - b).mean() < 12
+    a, b = (pngs_of(tmp_path / name).astype(float).ravel() for name in "ab")
+    # The same picture but for rounding, which random weights amplify: with the 8 bits of bfloat16
+    # the correlation is about 0.75, with another seed about 0.01.
+    assert np.corrcoef(a, b)[0, 1] > 0.5
