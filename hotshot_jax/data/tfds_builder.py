@@ -167,12 +167,12 @@ def _build(
         on_bad_sample=on_bad_sample,
         through_beam=beam_arguments is not None,
     )
-    builder = HotshotClips(data_dir=output, config=config, file_format="array_record")
     options: dict[str, Any] = {}
     if beam_arguments is not None:
         options["beam_options"] = _beam_options(beam_arguments)
     # TFDS wants a place for downloads, of which there are none.
     with _quiet(), tempfile.TemporaryDirectory() as downloads:
+        builder = HotshotClips(data_dir=output, config=config, file_format="array_record")
         try:
             builder.download_and_prepare(
                 download_dir=downloads, download_config=tfds.download.DownloadConfig(**options)
