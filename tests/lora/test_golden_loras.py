@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 from lora_cases import GOLDEN, MODELS, case, config, names, state_dict
 
-from hotshot_jax.convert.load import load_module
+from hotshot_jax.convert.load import abstract, with_parameters
+from hotshot_jax.convert.rules import flat_parameters, torch_slots
 from hotshot_jax.convert.tensor_source import TensorSource, open_file
 from hotshot_jax.lora import merged_source, open_lora
 from hotshot_jax.models import CLIPTextConfig, CLIPTextModel, UNet3DConditionModel, UNet3DConfig
@@ -37,15 +38,33 @@ def build(component: str):
 
 
 @cache
+def skeleton(component: str):
+    module = abstract(build(component))
+    return module, torch_slots(module)
+
+
+@cache
 def program(component: str):
-    """One compiled program for all cases: only weights and inputs differ."""
-    graph, _ = nnx.split(nnx.eval_shape(lambda: build(component)(nnx.Rngs(0))))
-    return jax.jit(lambda state, *inputs: nnx.merge(graph, state)(*inputs))
+    """One compiled program for all cases, since only weights and inputs differ.
+
+    Compiled in a hurry: most of the time of these tests is the compiler's.
+    """
+    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    graph, _ = nnx.split(skeleton(component)[0])
+    return jax.jit(
+        lambda state, *inputs: nnx.merge(graph, state)(*inputs), compiler_options=options
+    )
 
 
 def run(component: str, source: TensorSource, *inputs):
-    module = load_module(build(component), source, where=component, dtype=np.float32)
-    return program(component)(nnx.state(module), *inputs)
+    module, slots = skeleton(component)
+    values = {path: np.empty(p.shape, np.float32) for path, p in flat_parameters(module).items()}
+    for slot in slots.values():
+        value = values[slot.path]
+        (value if slot.layer is None else value[slot.layer])[...] = slot.to_flax(
+            source.read(slot.name)
+        )
+    return program(component)(nnx.state(with_parameters(module, values)), *inputs)
 
 
 def unet_output(source: TensorSource, data):

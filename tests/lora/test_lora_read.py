@@ -1,0 +1,493 @@
+"""Spellings, strengths and refusals of LoRA files."""
+
+import json
+
+import numpy as np
+import pytest
+from lora_cases import names, normal, state_dict, write
+
+from hotshot_jax.errors import HotshotError
+from hotshot_jax.lora import ModuleNames, merge, read_lora
+from hotshot_jax.lora.keys import split_key
+from hotshot_jax.lora.scaling import AdapterConfig
+
+QUERY = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+OUT = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0"
+CONV = "down_blocks.1.resnets.0.conv1"
+NORM = "down_blocks.1.resnets.0.norm1"
+TEXT = "text_model.encoder.layers.1.self_attn.q_proj"
+TEMPORAL = "down_blocks.0.temporal_attentions.0.transformer_blocks.0.attention_blocks.0.to_q"
+KOHYA = "lora_unet_" + QUERY.replace(".", "_")
+ORIGINAL = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
+UP, DOWN = normal(64, 3), normal(3, 64)
+PRODUCT = UP.astype(np.float64) @ DOWN
+
+
+def factors(name: str, down=DOWN, up=UP, style="kohya") -> dict[str, np.ndarray]:
+    endings = {
+        "kohya": ("lora_down.weight", "lora_up.weight"),
+        "peft": ("lora_A.weight", "lora_B.weight"),
+        "peft_named": ("lora_A.default.weight", "lora_B.default.weight"),
+        "dotted": ("lora.down.weight", "lora.up.weight"),
+        "text": ("lora_linear_layer.down.weight", "lora_linear_layer.up.weight"),
+    }[style]
+    return {f"{name}.{ending}": each for ending, each in zip(endings, (down, up), strict=True)}
+
+
+def difference(source, component="unet", tensor=f"{QUERY}.weight", scale=1.0, **options):
+    """What the file adds to one tensor; it must change nothing else."""
+    lora = read_lora(source, names(), **options)
+    base = state_dict(component)
+    merged = merge(base, component, [(lora, scale)])
+    assert list(merged) == [tensor]
+    return merged[tensor] - base[tensor]
+
+
+def close(ours, expected):
+    # The sum with a weight of order 1 rounds to float32.
+    np.testing.assert_allclose(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "style"),
+    [
+        (KOHYA, "kohya"),
+        (ORIGINAL, "kohya"),
+        ("lycoris_" + QUERY.replace(".", "_"), "kohya"),
+        ("diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q", "kohya"),
+        (f"unet.{QUERY}", "peft"),
+        (f"unet.{QUERY}", "dotted"),
+        (f"base_model.model.unet.{QUERY}", "peft_named"),
+        (f"base_model.model.{QUERY}", "peft"),
+        (QUERY, "peft"),
+        (f"unet.{QUERY.replace('.to_q', '.processor.to_q')}", "peft"),
+    ],
+)
+def test_spellings_of_a_unet_module(tmp_path, name, style):
+    source = write(tmp_path / "lora.safetensors", factors(name, style=style))
+    close(difference(source), PRODUCT)
+
+
+@pytest.mark.parametrize("role", ["to_q", "to_k", "to_v", "to_out"])
+@pytest.mark.parametrize("prefix", ["unet.", ""])
+def test_attention_processors(tmp_path, role, prefix):
+    attention = QUERY.removesuffix(".to_q")
+    tensors = {
+        f"{prefix}{attention}.processor.{role}_lora.down.weight": DOWN,
+        f"{prefix}{attention}.processor.{role}_lora.up.weight": UP,
+        f"{prefix}{attention}.processor.{role}_lora.alpha": np.float32(6),
+    }
+    target = f"{attention}.{'to_out.0' if role == 'to_out' else role}.weight"
+    close(difference(write(tmp_path / "a.safetensors", tensors), tensor=target), 2 * PRODUCT)
+
+
+@pytest.mark.parametrize("component", ["text_encoder", "text_encoder_2"])
+@pytest.mark.parametrize(
+    ("name", "style"),
+    [
+        ("lora_te{}_text_model_encoder_layers_1_self_attn_q_proj", "kohya"),
+        ("{}.text_model.encoder.layers.1.self_attn.q_proj", "peft"),
+        ("{}.encoder.layers.1.self_attn.q_proj", "peft"),
+        ("{}.text_model.encoder.layers.1.self_attn.q_proj", "text"),
+    ],
+)
+def test_spellings_of_a_text_encoders_module(tmp_path, component, name, style):
+    width = state_dict(component)[f"{TEXT}.weight"].shape[0]
+    up, down = normal(width, 2), normal(2, width)
+    number = "1" if component == "text_encoder" else "2"
+    name = name.format(number if name.startswith("lora_te") else component)
+    source = write(tmp_path / "lora.safetensors", factors(name, down, up, style))
+    close(difference(source, component, f"{TEXT}.weight"), up.astype(np.float64) @ down)
+
+
+def test_projection_of_the_second_encoder(tmp_path):
+    up, down = normal(48, 2), normal(2, 40)
+    source = write(tmp_path / "a.safetensors", factors("lora_te2_text_projection", down, up))
+    close(difference(source, "text_encoder_2", "text_projection.weight"), up @ down)
+
+
+@pytest.mark.parametrize(
+    ("name", "style"),
+    [(f"unet.{TEMPORAL}", "peft"), ("lora_unet_" + TEMPORAL.replace(".", "_"), "kohya")],
+)
+def test_temporal_layers(tmp_path, name, style):
+    up, down = normal(32, 2), normal(2, 32)
+    source = write(tmp_path / "motion.safetensors", factors(name, down, up, style))
+    close(difference(source, tensor=f"{TEMPORAL}.weight"), up.astype(np.float64) @ down)
+
+
+def test_every_module_has_kohyas_two_names_and_no_two_share_one():
+    table = names()
+    for module in table.modules:
+        if module.component == "unet" and "temporal" not in module.name:
+            spellings = [name for name in table if table[name].module == module]
+            assert sum(name.startswith("lora_unet_") for name in spellings) == 2, module
+
+
+def test_a_shared_name_is_an_error():
+    shapes = {"a_b.c.weight": (1, 1), "a.b_c.weight": (1, 1)}
+    with pytest.raises(ValueError, match="means"):
+        ModuleNames({"text_encoder": shapes})
+
+
+@pytest.mark.parametrize(
+    ("alpha", "factor"), [(None, 1), (3, 1), (1.5, 0.5), (0, 1), (np.float16(6), 2)]
+)
+def test_alpha_over_rank(tmp_path, alpha, factor):
+    tensors = factors(KOHYA)
+    if alpha is not None:
+        tensors[f"{KOHYA}.alpha"] = np.asarray(alpha)
+    source = write(tmp_path / "lora.safetensors", tensors)
+    close(difference(source), factor * PRODUCT)
+    notes = read_lora(source, names()).report.notes
+    assert any("alpha is 0" in note for note in notes) == (alpha == 0)
+
+
+def test_strength_multiplies(tmp_path):
+    close(difference(write(tmp_path / "a.safetensors", factors(KOHYA)), scale=-0.6), -0.6 * PRODUCT)
+
+
+@pytest.mark.parametrize(
+    ("config", "factor"),
+    [
+        ({"r": 3, "lora_alpha": 6}, 2),
+        ({"r": 3, "lora_alpha": 6, "use_rslora": True}, 6 / np.sqrt(3)),
+        ({"r": 8, "lora_alpha": 6, "rank_pattern": {"attn1.to_q": 3}}, 2),
+        ({"r": 3, "lora_alpha": 1, "alpha_pattern": {r"attn1\.to_[qk]": 9}}, 3),
+        ({"r": 3, "lora_alpha": 6, "alpha_pattern": {"ttn1.to_q": 9}}, 2),
+        ({"r": 3, "lora_alpha": 6, "peft_type": "LORA"}, 2),
+    ],
+)
+@pytest.mark.parametrize("place", ["header", "json"])
+def test_pefts_configuration(tmp_path, config, factor, place):
+    tensors = factors(f"unet.{QUERY}", style="peft")
+    path = tmp_path / "lora.safetensors"
+    if place == "header":
+        flat = {f"unet.{key}": value for key, value in config.items()}
+        flat |= {"text_encoder.r": 64, "text_encoder.lora_alpha": 1}
+        source = write(path, tensors, lora_adapter_metadata=json.dumps(flat))
+        close(difference(source), factor * PRODUCT)
+    else:
+        source = write(path, tensors)
+        given = AdapterConfig.from_json(config, tmp_path / "adapter_config.json")
+        close(difference(source, config=given), factor * PRODUCT)
+
+
+def test_convolution_with_and_without_mid(tmp_path):
+    up, mid, down = normal(64, 2, 1, 1), normal(2, 2, 3, 3), normal(2, 32, 3, 3)
+    name = "lora_unet_" + CONV.replace(".", "_")
+    source = write(tmp_path / "a.safetensors", factors(name, down, up))
+    expected = np.einsum("oa,aihw->oihw", up[:, :, 0, 0], down.astype(np.float64))
+    close(difference(source, tensor=f"{CONV}.weight"), expected)
+
+    tensors = factors(name, down[:, :, :1, :1], up) | {f"{name}.lora_mid.weight": mid}
+    source = write(tmp_path / "b.safetensors", tensors)
+    expected = np.einsum(
+        "oa,abhw,bi->oihw", up[:, :, 0, 0], mid.astype(np.float64), down[:, :, 0, 0]
+    )
+    close(difference(source, tensor=f"{CONV}.weight"), expected)
+
+
+def test_a_matrix_may_be_stored_as_a_pointwise_convolution(tmp_path):
+    tensors = factors(KOHYA, DOWN[..., None, None], UP[..., None, None])
+    close(difference(write(tmp_path / "a.safetensors", tensors)), PRODUCT)
+
+
+def test_loha(tmp_path):
+    tensors = {
+        f"{KOHYA}.hada_w1_a": UP,
+        f"{KOHYA}.hada_w1_b": DOWN,
+        f"{KOHYA}.hada_w2_a": normal(64, 3, seed=1),
+        f"{KOHYA}.hada_w2_b": normal(3, 64, seed=1),
+        f"{KOHYA}.alpha": np.float32(6),
+    }
+    second = tensors[f"{KOHYA}.hada_w2_a"] @ tensors[f"{KOHYA}.hada_w2_b"]
+    close(difference(write(tmp_path / "a.safetensors", tensors)), 2 * PRODUCT * second)
+
+
+@pytest.mark.parametrize(
+    ("parts", "factor"),
+    [
+        # Neither is factored: alpha, whatever it says, has no rank to be divided by.
+        ({"lokr_w1": (4, 8), "lokr_w2": (16, 8)}, 1),
+        ({"lokr_w1": (4, 8), "lokr_w2_a": (16, 2), "lokr_w2_b": (2, 8)}, 3),
+        ({"lokr_w1_a": (4, 3), "lokr_w1_b": (3, 8), "lokr_w2": (16, 8)}, 2),
+        (
+            {
+                "lokr_w1_a": (4, 3),
+                "lokr_w1_b": (3, 8),
+                "lokr_w2_a": (16, 2),
+                "lokr_w2_b": (2, 8),
+            },
+            2,
+        ),
+    ],
+)
+def test_lokr(tmp_path, parts, factor):
+    arrays = {name: normal(*shape) for name, shape in parts.items()}
+    tensors = {f"{KOHYA}.{name}": each for name, each in arrays.items()}
+    tensors[f"{KOHYA}.alpha"] = np.float32(6)
+    first, second = (
+        arrays[w] if w in arrays else arrays[f"{w}_a"].astype(np.float64) @ arrays[f"{w}_b"]
+        for w in ("lokr_w1", "lokr_w2")
+    )
+    close(difference(write(tmp_path / "a.safetensors", tensors)), factor * np.kron(first, second))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "axis"),
+    [
+        (f"{KOHYA}.dora_scale", (64, 1), 1),
+        (f"{KOHYA}.dora_scale", (1, 64), 0),
+        (f"{KOHYA}.dora_scale", (64,), 1),
+        (f"{KOHYA}.lora_magnitude_vector", (64,), 1),
+    ],
+)
+@pytest.mark.parametrize("scale", [1.0, 0.6])
+def test_dora_of_a_square_matrix(tmp_path, name, shape, axis, scale):
+    magnitude = np.abs(normal(64)) + 0.5
+    source = write(tmp_path / "a.safetensors", factors(KOHYA) | {name: magnitude.reshape(shape)})
+    weight = state_dict("unet")[f"{QUERY}.weight"].astype(np.float64)
+    changed = weight + scale * PRODUCT
+    length = np.expand_dims(magnitude, axis) / np.linalg.norm(changed, axis=axis, keepdims=True)
+    close(difference(source, scale=scale), length * changed - weight)
+
+
+@pytest.mark.parametrize(
+    ("part", "shape", "kept"),
+    [
+        ("dora_scale", (64, 1, 1, 1), 0),
+        ("dora_scale", (1, 32, 1, 1), 1),
+        ("lora_magnitude_vector", (1, 64, 1, 1), 0),
+    ],
+)
+def test_dora_of_a_convolution(tmp_path, part, shape, kept):
+    up, down = normal(64, 2, 1, 1), normal(2, 32, 3, 3)
+    name = "lora_unet_" + CONV.replace(".", "_")
+    magnitude = np.abs(normal(*shape)) + 0.5
+    source = write(
+        tmp_path / "a.safetensors", factors(name, down, up) | {f"{name}.{part}": magnitude}
+    )
+    weight = state_dict("unet")[f"{CONV}.weight"].astype(np.float64)
+    changed = weight + np.einsum("oa,aihw->oihw", up[:, :, 0, 0], down)
+    others = tuple(axis for axis in range(4) if axis != kept)
+    norm = np.sqrt((changed**2).sum(axis=others, keepdims=True))
+    expected = magnitude.reshape(norm.shape) * changed / norm - weight
+    close(difference(source, tensor=f"{CONV}.weight"), expected)
+
+
+def test_dora_at_strength_zero_is_off(tmp_path):
+    source = write(
+        tmp_path / "a.safetensors", factors(KOHYA) | {f"{KOHYA}.dora_scale": np.ones((64, 1), "f4")}
+    )
+    assert merge(state_dict("unet"), "unet", [(read_lora(source, names()), 0.0)]) == {}
+
+
+def test_differences_norms_and_biases(tmp_path):
+    stem = "lora_unet_" + NORM.replace(".", "_")
+    conv = "lora_unet_" + CONV.replace(".", "_")
+    tensors = {
+        f"{stem}.w_norm": normal(32),
+        f"{stem}.b_norm": normal(32, seed=1),
+        f"{conv}.diff": normal(64, 32, 3, 3),
+        f"{conv}.diff_b": normal(64),
+        f"{KOHYA}.set_weight": normal(64, 64),
+        **factors(f"unet.{OUT}", style="peft"),
+        f"unet.{OUT}.lora_B.bias": normal(64, seed=2),
+        f"unet.{OUT}.alpha": np.float32(6),
+    }
+    lora = read_lora(write(tmp_path / "a.safetensors", tensors), names())
+    base = state_dict("unet")
+    merged = merge(base, "unet", [(lora, 0.6)])
+    for tensor, key in (
+        (f"{NORM}.weight", f"{stem}.w_norm"),
+        (f"{NORM}.bias", f"{stem}.b_norm"),
+        (f"{CONV}.weight", f"{conv}.diff"),
+        (f"{CONV}.bias", f"{conv}.diff_b"),
+    ):
+        close(merged.pop(tensor), base[tensor] + 0.6 * tensors[key])
+    weight = base[f"{QUERY}.weight"]
+    close(merged.pop(f"{QUERY}.weight"), 0.4 * weight + 0.6 * tensors[f"{KOHYA}.set_weight"])
+    close(merged.pop(f"{OUT}.weight"), base[f"{OUT}.weight"] + 1.2 * PRODUCT)
+    close(merged.pop(f"{OUT}.bias"), base[f"{OUT}.bias"] + 1.2 * normal(64, seed=2))
+    assert not merged
+
+
+def test_both_names_of_a_module_prefer_the_current(tmp_path):
+    other = factors(ORIGINAL, down=normal(3, 64, seed=9))
+    source = write(tmp_path / "a.safetensors", factors(KOHYA) | other)
+    close(difference(source), PRODUCT)
+    assert "1 modules are in it under original and diffusers names" in str(
+        read_lora(source, names()).report
+    )
+
+
+def test_the_same_module_twice_is_refused(tmp_path):
+    tensors = factors(KOHYA) | factors(f"unet.{QUERY}", style="peft")
+    with pytest.raises(HotshotError, match="twice"):
+        read_lora(write(tmp_path / "a.safetensors", tensors), names())
+
+
+def test_unmatched_keys_are_refused_unless_allowed(tmp_path):
+    other = {f"lora_unet_nothing_{i}.lora_up.weight": UP for i in range(7)}
+    source = write(tmp_path / "a.safetensors", factors(KOHYA) | other)
+    with pytest.raises(
+        HotshotError, match=r"7 of its 9 keys fit nowhere.*\n.*--lora_allow_partial"
+    ):
+        read_lora(source, names())
+    close(difference(source, allow_partial=True), PRODUCT)
+    report = read_lora(source, names(), allow_partial=True).report
+    assert len(report.unmatched) == 7
+    assert "7 keys unmatched: lora_unet_nothing_0.lora_up.weight" in str(report)
+
+
+def test_no_match_is_refused_even_if_parts_are_allowed(tmp_path):
+    source = write(tmp_path / "a.safetensors", factors("lora_unet_nothing"))
+    with pytest.raises(HotshotError, match="none of its 2 keys"):
+        read_lora(source, names(), allow_partial=True)
+
+
+def test_bundled_embeddings_are_named(tmp_path):
+    other = {"bundle_emb.style.clip_l": normal(1, 24)}
+    source = write(tmp_path / "a.safetensors", factors(KOHYA) | other)
+    assert "--embedding" in str(read_lora(source, names()).report)
+
+
+NAN = np.full((3, 64), np.nan, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({f"{KOHYA}.lora_down.weight": DOWN}, "no up"),
+        ({f"{KOHYA}.lora_up.weight": UP}, "no down"),
+        ({f"{KOHYA}.alpha": np.float32(1)}, "nothing but alpha"),
+        ({f"{KOHYA}.dora_scale": np.ones((64, 1), "f4")}, "magnitude without its factors"),
+        (factors(KOHYA, down=NAN), "192 of 192 values are NaN"),
+        (factors(KOHYA, up=UP * np.float32(np.inf)), "NaN or infinite"),
+        (factors(KOHYA) | {f"{KOHYA}.alpha": np.float32(np.nan)}, "NaN"),
+        (factors(KOHYA) | {f"{KOHYA}.alpha": np.ones(2, "f4")}, "alpha has 2 values"),
+        (factors(KOHYA, down=normal(4, 64)), "ranks 3 and 4"),
+        (factors(KOHYA, down=normal(0, 64), up=normal(64, 0)), "rank is 0"),
+        (factors(KOHYA, down=normal(3, 63)), r"down \[3, 63\] do not fit its weight \[64, 64\]"),
+        (factors(KOHYA, up=normal(65, 3)), r"up \[65, 3\]"),
+        (factors(KOHYA, down=DOWN.astype(np.int8)), "int8"),
+        (factors(KOHYA) | {f"{KOHYA}.lora_mid.weight": normal(3, 3, 3, 3)}, "mid"),
+        (factors(KOHYA) | {f"{KOHYA}.dora_scale": np.ones((63, 1), "f4")}, "magnitude"),
+        ({f"{KOHYA}.hada_w1_a": UP, f"{KOHYA}.hada_w1_b": DOWN}, "no hada_w2_a"),
+        (
+            {f"{KOHYA}.hada_w{i}_{j}": normal(3, 64) for i in (1, 2) for j in "ab"},
+            "do not fit its weight",
+        ),
+        ({f"{KOHYA}.lokr_w1": normal(4, 8)}, "no lokr_w2_a"),
+        ({f"{KOHYA}.lokr_w1": normal(4, 8), f"{KOHYA}.lokr_w2": normal(4, 8)}, "do not fit"),
+        ({f"{KOHYA}.diff": normal(64, 63)}, r"diff has shape \[64, 63\]"),
+        ({f"{KOHYA}.diff_b": normal(64)}, "has no bias"),
+    ],
+)
+def test_damaged_modules(tmp_path, tensors, message):
+    source = write(tmp_path / "a.safetensors", tensors)
+    with pytest.raises(HotshotError, match=message):
+        read_lora(source, names())
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "message"),
+    [
+        (factors("lora_te_text_model_encoder_layers_0_mlp_fc1"), {}, "Stable Diffusion 1.x"),
+        (
+            factors(KOHYA.replace("attn1_to_q", "attn2_to_k"), down=normal(3, 768)),
+            {},
+            "Stable Diffusion 1.x",
+        ),
+        (
+            factors(
+                f"unet.{QUERY.replace('attn1.to_q', 'attn2.to_v')}", normal(3, 1024), style="peft"
+            ),
+            {},
+            "Stable Diffusion 2.x",
+        ),
+        (factors("lora_unet_double_blocks_0_img_attn_proj"), {}, "Flux"),
+        (factors("transformer.single_transformer_blocks.0.attn.to_q", style="peft"), {}, "Flux"),
+        (factors("lora_unet_joint_blocks_0_x_block_attn_proj"), {}, "Stable Diffusion 3"),
+        (factors("transformer.transformer_blocks.0.attn.to_q", style="peft"), {}, "Diffusion 3"),
+        (
+            factors("down_blocks.0.motion_modules.0.temporal_transformer.proj_in", style="peft"),
+            {},
+            "AnimateDiff",
+        ),
+        (factors(KOHYA), {"ss_base_model_version": "sd_v1"}, "Stable Diffusion 1.x"),
+        (factors(KOHYA), {"modelspec.architecture": "flux-1-dev/lora"}, "Flux"),
+        (
+            factors(KOHYA),
+            {"modelspec.architecture": "stable-diffusion-xl-v1-refiner/lora"},
+            "refiner",
+        ),
+    ],
+)
+def test_other_families_are_named(tmp_path, tensors, metadata, message):
+    source = write(tmp_path / "a.safetensors", tensors, **metadata)
+    with pytest.raises(HotshotError, match=f"was trained for .*{message}"):
+        read_lora(source, names(), allow_partial=True)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"ss_base_model_version": "sdxl_base_v1-0"},
+        {"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"},
+    ],
+)
+def test_sdxls_own_headers_are_accepted(tmp_path, metadata):
+    assert read_lora(write(tmp_path / "a.safetensors", factors(KOHYA), **metadata), names())
+
+
+@pytest.mark.parametrize(
+    ("key", "method"),
+    [
+        ("oft_blocks", "OFT"),
+        ("oft_R.default.weight", "OFT"),
+        ("boft_R", "BOFT"),
+        ("rescale", "OFT or BOFT"),
+        ("a1.weight", "GLoRA"),
+        ("on_input", "IA3"),
+        ("ia3_l", "IA3"),
+        ("vera_lambda_b", "VeRA"),
+    ],
+)
+def test_other_methods_are_named(tmp_path, key, method):
+    source = write(tmp_path / "a.safetensors", {f"{KOHYA}.{key}": normal(2, 2)})
+    with pytest.raises(HotshotError, match=f"uses {method}"):
+        read_lora(source, names(), allow_partial=True)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not a JSON object"),
+        ('{"unet.r": 4, "unet.lora_alpha": 1}', "has rank 3.*says 4"),
+        ('{"unet.r": 3, "unet.lora_alpha": "x"}', "alpha = 'x' is not a number"),
+        ('{"unet.peft_type": "OFT"}', "uses OFT"),
+    ],
+)
+def test_bad_headers(tmp_path, metadata, message):
+    tensors = factors(f"unet.{QUERY}", style="peft")
+    source = write(tmp_path / "a.safetensors", tensors, lora_adapter_metadata=metadata)
+    with pytest.raises(HotshotError, match=message):
+        read_lora(source, names())
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("a.b.lora_A.my-style.weight", ("a.b", "down")),
+        ("a.b.lora_magnitude_vector.default.weight", ("a.b", "magnitude")),
+        ("a.b.hada_w1_a.default", ("a.b", "hada_w1_a")),
+        ("a.self_attn.to_out_lora.up.weight", ("a.self_attn.out_proj", "up")),
+        ("a.b.lora_linear_layer.alpha", ("a.b", "alpha")),
+        ("a.b.weight", None),
+    ],
+)
+def test_keys(key, expected):
+    assert split_key(key) == expected
