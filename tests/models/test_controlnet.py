@@ -36,7 +36,6 @@ from hotshot_jax.models.controlnet import (
     add_residuals,
     controlnet_from_unet,
     copy_encoder,
-    prepend_zeros,
 )
 from hotshot_jax.models.controlnet_config import ControlNetConfig
 from hotshot_jax.models.unet import Residuals, UNet3DConditionModel
@@ -81,48 +80,6 @@ def test_golden_residuals_with_scale_and_guess_mode(tiny: ControlNetModel) -> No
             assert error <= TOLERANCE * np.abs(expected).max(), name
 
 
-@pytest.mark.parametrize("case", ["controlnet_pipeline", "controlnet_pipeline_guess"])
-def test_golden_residuals_of_a_guided_video(tiny: ControlNetModel, case: str) -> None:
-    # What the pipeline passes in its first step: frames share text, guidance doubles the batch,
-    # and the control frames are stored once.
-    tensors = load_file(GOLDEN / f"cases/{case}.safetensors")
-    arguments = golden_json(f"cases/{case}.json")["arguments"]
-    frames = arguments["video_length"]
-    batch = len(tensors["step0.controlnet_sample"]) // frames
-    arrays = {
-        "sample": video(tensors["step0.controlnet_sample"], batch),
-        "timestep": tensors["timesteps"][0],
-        "encoder_hidden_states": tensors["step0.controlnet_encoder_hidden_states"],
-        "text_embeds": tensors["step0.controlnet_text_embeds"][::frames],
-        "time_ids": tensors["step0.controlnet_time_ids"][::frames],
-        "controlnet_cond": video(tensors["step0.controlnet_cond"], 1)[None],
-    }
-    guess_mode = arguments.get("guess_mode", False)
-    residuals = run(
-        tiny,
-        arrays,
-        tensors["cond_scale_per_step"][0],
-        guess_mode=guess_mode,
-    )
-    if guess_mode:
-        residuals = prepend_zeros(residuals)
-    stored = {
-        "step0.mid_block_additional_residual": residuals.mid_block,
-        **{
-            f"step0.down_block_additional_residuals.{i}": x
-            for i, x in enumerate(residuals.down_blocks)
-        },
-    }
-    compared = 0
-    for name, ours in stored.items():
-        if name in tensors:
-            expected = np.moveaxis(tensors[name], 1, -1)
-            assert ours.shape == expected.shape
-            assert np.abs(ours - expected).max() <= TOLERANCE * np.abs(expected).max(), name
-            compared += 1
-    assert compared >= 1
-
-
 def test_full_size_tensors_are_those_of_pytorch() -> None:
     config = ControlNetConfig.from_dict(golden_json("models/sdxl_full.controlnet.config.json"))
     model = nnx.eval_shape(lambda: ControlNetModel(config, rngs=nnx.Rngs(0)))
@@ -141,6 +98,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "small": {
         "down_block_types": ("DownBlock2D", "DownBlock2D"),
         "mid_block_type": "UNetMidBlock2D",
+        "layers_per_block": 2,
         "transformer_layers_per_block": (0, 0),
     },
     "without blocks at the bottom": {"transformer_layers_per_block": (0, 0)},
@@ -150,7 +108,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "conditioning_channels": 4,
         "conditioning_embedding_out_channels": (4, 8, 12),
         "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        "layers_per_block": 2,
         "norm_eps": 1e-3,
         "norm_num_groups": 4,
         "transformer_layers_per_block": (2, 1, 1),
@@ -245,14 +202,6 @@ def test_projecting_and_embedding_first_changes_nothing() -> None:
         np.testing.assert_allclose(first, second, atol=1e-5)
 
 
-def test_fresh_controlnet_is_silent() -> None:
-    model = fresh(lambda: ControlNetModel(ControlNetConfig.from_dict(SMALL), rngs=nnx.Rngs(0)))
-    arrays = inputs(model.config, batch=1, frames=2, height=4, width=4)
-    for residual in jax.tree.leaves(run(model, arrays)):
-        assert residual.shape[0] == 1
-        assert not np.any(residual)
-
-
 def fresh(create: Callable[[], ControlNetModel]) -> ControlNetModel:
     """Makes a model in one compiled call: made layer by layer, it would compile every shape."""
     graph = nnx.graphdef(nnx.eval_shape(create))
@@ -333,32 +282,3 @@ def test_from_unet_of_another_shape_is_refused(unet: UNet3DConditionModel) -> No
     other = nnx.eval_shape(lambda: ControlNetModel(config, rngs=nnx.Rngs(0)))
     with pytest.raises(HotshotError, match="of its own shape"):
         copy_encoder(nnx.state(unet, nnx.Param), nnx.state(other, nnx.Param))
-
-
-def test_golden_unet_with_residuals(unet: UNet3DConditionModel) -> None:
-    tensors = load_file(GOLDEN / "cases/unet_controlnet.safetensors")
-    channels_last = {
-        name: np.moveaxis(x, 1, -1) if x.ndim == 5 else x for name, x in tensors.items()
-    }
-    count = sum(name.startswith("down_block_additional_residuals.") for name in tensors)
-    residuals = Residuals(
-        [channels_last[f"down_block_additional_residuals.{i}"] for i in range(count)],
-        channels_last["mid_block_additional_residual"],
-    )
-    graph, state = nnx.split(unet)
-    out = quickly(lambda state, *args: nnx.merge(graph, state)(*args[:-1], residuals=args[-1]))(
-        state,
-        *(
-            channels_last[name]
-            for name in (
-                "sample",
-                "timestep",
-                "encoder_hidden_states",
-                "text_embeds",
-                "time_ids",
-            )
-        ),
-        residuals,
-    )
-    expected = channels_last["out"]
-    assert np.abs(out - expected).max() <= TOLERANCE * np.abs(expected).max()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from controlnet_cases import (
     BASE,
+    SMALL,
     assert_equal,
     build,
     fold,
@@ -31,6 +32,8 @@ UNION: dict[str, Any] = BASE | {
     "num_trans_head": 4,
     "num_trans_layer": 2,
 }
+
+ONE_LEVEL = {key: value for key, value in SMALL.items() if BASE.get(key) != value}
 
 
 def config_of(values: dict[str, Any]) -> ControlNetUnionConfig:
@@ -69,7 +72,7 @@ def test_equals_diffusers(
 
 def test_videos_of_a_batch_are_independent() -> None:
     # The batch of two guided prompts: [negative 0, negative 1, positive 0, positive 1].
-    model = build(ControlNetUnionModel, config_of(UNION), 4)
+    model = build(ControlNetUnionModel, config_of(UNION | ONE_LEVEL), 4)
     arrays = inputs(model.config, batch=4, frames=2, height=4, width=4)
     together = run(model, arrays, control_types=(2,), prompts=2)
     rows = {name: x[:, 1::2] if x.ndim == 6 else x[1::2] for name, x in arrays.items()}
