@@ -357,8 +357,8 @@ class Loader:
         )
         threads = config.threads or min(16, os.cpu_count() or 1)
         if not config.workers:
-            # One batch ahead, and never fewer clips than there are threads to read them.
-            options = grain.ReadOptions(threads, max(share, threads))
+            # Two batches ahead, and never fewer clips than there are threads to read them.
+            options = grain.ReadOptions(threads, max(2 * share, threads))
             dataset = grain.MapDataset.source(elements).to_iter_dataset(options)
             return iter(dataset.batch(share, batch_fn=_stack))
         _parse_absl_flags()

@@ -21,7 +21,7 @@ from hotshot_jax.data.clip_source import (
 from hotshot_jax.data.folders import Check, open_folders
 from hotshot_jax.data.origins import holds_prompt_files, holds_videos
 from hotshot_jax.data.records import RecordSource, find_data_set
-from hotshot_jax.data.shapes import ShapesSource
+from hotshot_jax.data.shapes import DEFAULT_FRAMES, ShapesSource
 from hotshot_jax.errors import UsageError
 
 _SHAPES: Final = "shapes:"
@@ -166,7 +166,8 @@ def _parse_shapes(text: str, frames: int) -> ShapesSource:
         length=options.get("length", 100_000),
         seed=options.get("seed", 0),
         size=options.get("size", 128),
-        frames=frames,
+        # A clip lasts a second in any case; a loader that wants fewer frames chooses some.
+        frames=max(frames, DEFAULT_FRAMES),
         split=split or "train",
     )
     if source.length < 1 or source.seed < 0:

@@ -157,7 +157,7 @@ class Trajectory:
 def _trajectory(
     motion: str, rng: np.random.Generator, frames: int, width: int, height: int
 ) -> Trajectory:
-    time = np.linspace(0.0, 1.0, frames) if frames > 1 else np.zeros(1)
+    time = np.linspace(0.0, 1.0, frames) if frames > 1 else rng.uniform(0.0, 1.0, 1)
     shorter = min(width, height)
     radius = np.full(frames, rng.uniform(*_STEADY_RADIUS))
     if motion in ("growing", "shrinking"):
@@ -252,7 +252,7 @@ def render(
         prompt: one of `all_prompts()`.
         seed: a non-negative integer or several (such as a seed and an index).
         size: the side of a square clip, or (width, height), in pixels.
-        frames: how many, spread evenly over the clip's one second.
+        frames: how many, spread evenly over the clip's one second; 1 gives a random moment of it.
 
     Returns:
         uint8 RGB [frames, height, width, 3].
@@ -288,7 +288,7 @@ class ShapesSource:
         length: number of clips.
         seed: another seed gives other clips in another order.
         size: side, or (width, height), in pixels.
-        frames: frames a clip; 1 gives still images.
+        frames: frames a clip; 1 gives a random moment of each.
         split: `train`, `held_out` or `all` prompts.
     """
 

@@ -16,6 +16,8 @@ from hotshot_jax.data.loader import Loader, LoaderConfig
 from hotshot_jax.data.open_data import open_data
 from hotshot_jax.data.records import RecordSource, find_data_set
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.media.ffmpeg import run_ffmpeg
+from hotshot_jax.media.write import write_video
 
 # Beam's protobuf is newer than what TFDS was written for.
 pytestmark = pytest.mark.filterwarnings("ignore:label\\(\\) is deprecated:DeprecationWarning")
@@ -217,12 +219,18 @@ def test_videos_become_clips_of_key_frames(
     assert names == ["more/clip_1.GIF", "clip_2.gif#0", "clip_2.gif#1"]
 
 
-def test_mp4_videos_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from hotshot_jax.media.write import write_video
-
+@pytest.mark.parametrize("ending", ["mp4", "webm"])
+def test_compressed_videos_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str
+) -> None:
     frames = np.stack([np.full((32, 48, 3), 20 * index, np.uint8) for index in range(10)])
     (tmp_path / "in").mkdir()
-    write_video(tmp_path / "in/clip.mp4", frames, 1250, {})
+    video = write_video(tmp_path / "clip.mp4", frames, 1250, {})
+    if ending == "webm":
+        codec = ["-c:v", "libvpx", "-b:v", "1M"]
+        run_ffmpeg(["-i", str(video), *codec, str(tmp_path / "in/clip.webm")], subject="webm")
+    else:
+        video.rename(tmp_path / "in/clip.mp4")
     (tmp_path / "in/clip.txt").write_text("getting brighter")
     options = (
         "--source",

@@ -115,6 +115,13 @@ def test_drawing_agrees_between_resolutions() -> None:
         assert difference.max() < 100
 
 
+def test_one_frame_is_any_moment_of_the_clip() -> None:
+    prompt = "a white circle growing on a black background"
+    shares = [(shapes.render(prompt, seed, 64, frames=1) > 128).mean() for seed in range(40)]
+    # The area covered at the end of a growing clip is far larger than any at its beginning.
+    assert min(shares) < 0.1 < 0.25 < max(shares)
+
+
 def test_edges_are_anti_aliased() -> None:
     clip = shapes.render("a white circle standing still on a black background", 1, size=64)
     middling = (clip[0, ..., 0] > 40) & (clip[0, ..., 0] < 200)
