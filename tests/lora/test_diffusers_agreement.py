@@ -17,7 +17,7 @@ from hotshot_jax.lora import merge, read_lora
 
 # float32 products of rank 8 at most, weights of order 1.
 TOLERANCE = 1e-5
-TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "conv1"]
+TARGETS = ["attn1.to_q", "attn2.to_out.0", "ff.net.0.proj", "conv1"]
 
 
 def spatial(component: str) -> dict[str, torch.Tensor]:

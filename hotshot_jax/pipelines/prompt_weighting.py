@@ -1,0 +1,261 @@
+"""Prompts with weights and of any length.
+
+The syntax is the one that SDXL users know: `(word)` is 1.1 times as strong, `(word:1.3)` 1.3 times,
+`[word]` 1.1 times weaker, brackets nest and multiply, and a backslash takes a bracket literally.
+
+Text encoders read 77 tokens at a time. Longer prompts are encoded piece by piece and the embeddings
+joined along the tokens, to which the UNet's cross-attention is indifferent. A prompt that is short
+and has no brackets gives the tokens that it always gave.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hotshot_jax.errors import UsageError
+
+ROUND = 1.1
+SQUARE = 1 / 1.1
+
+_CLOSING = {"(": ")", "[": "]"}
+_SPECIAL = re.compile(r"[()\[\]\\]")
+_NUMBER = re.compile(r":\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*$")
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightedText:
+    """A part of a prompt.
+
+    Attributes:
+        text: the text, without brackets and backslashes.
+        weight: 1 is neutral.
+    """
+
+    text: str
+    weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """What has to be known of a tokenizer.
+
+    Attributes:
+        encode: text to token ids, without begin and end.
+        begin: id of the token that starts every sequence.
+        end: id of the token that ends it.
+        padding: id of the token that fills it up.
+        length: tokens of a sequence, begin and end included.
+    """
+
+    encode: Callable[[str], Sequence[int]]
+    begin: int
+    end: int
+    padding: int
+    length: int = 77
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> Vocabulary:
+        """That of a transformers tokenizer for CLIP."""
+
+        def encode(text: str) -> list[int]:
+            return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+        return cls(
+            encode,
+            tokenizer.bos_token_id,
+            tokenizer.eos_token_id,
+            tokenizer.pad_token_id,
+            tokenizer.model_max_length,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptChunks:
+    """A prompt as the text encoders read it.
+
+    Attributes:
+        ids: `[chunks, tokens]`, int64.
+        weights: `[chunks, tokens]`, float32; 1 for begin, end and padding.
+    """
+
+    ids: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether any weight differs from 1."""
+        return bool((self.weights != 1).any())
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def parse_weights(prompt: str) -> list[WeightedText]:
+    """Splits a prompt into parts of one weight.
+
+    `(text:number)` sets a weight; a colon that no number follows is text.
+
+    Args:
+        prompt: as the user wrote it.
+
+    Raises:
+        UsageError: a bracket has no partner; names the bracket and its place.
+    """
+    parts: list[list[Any]] = [["", 1.0]]
+    # Of each open bracket: the bracket, where it stands, and the first part inside.
+    opened: list[tuple[str, int, int]] = []
+    position = 0
+    while position < len(prompt):
+        character = prompt[position]
+        if character == "\\" and prompt[position + 1 : position + 2] in [*"()[]\\"]:
+            parts[-1][0] += prompt[position + 1]
+            position += 2
+            continue
+        position += 1
+        if character in _CLOSING:
+            opened.append((character, position, len(parts)))
+            parts.append(["", 1.0])
+        elif character in _CLOSING.values():
+            if not opened or _CLOSING[opened[-1][0]] != character:
+                _unbalanced(prompt, character, position)
+            bracket, _, first = opened.pop()
+            factor = ROUND if bracket == "(" else SQUARE
+            number = _NUMBER.search(parts[-1][0]) if bracket == "(" else None
+            if number:
+                factor = float(number[1])
+                parts[-1][0] = parts[-1][0][: number.start()]
+            for part in parts[first:]:
+                part[1] *= factor
+            parts.append(["", 1.0])
+        else:
+            parts[-1][0] += character
+    if opened:
+        _unbalanced(prompt, opened[-1][0], opened[-1][1])
+    return _joined(parts)
+
+
+def has_syntax(prompt: str) -> bool:
+    """Whether a prompt has brackets or backslashes, which `parse_weights` would read."""
+    return _SPECIAL.search(prompt) is not None
+
+
+def chunk_prompt(
+    parts: Sequence[WeightedText] | str, vocabulary: Vocabulary, *, chunks: int | None = None
+) -> PromptChunks:
+    """Token ids and weights of a prompt, in as many chunks as it needs.
+
+    Args:
+        parts: the result of `parse_weights`, or a text without weights.
+        vocabulary: the tokenizer.
+        chunks: the most that may be used; None for no limit. What does not fit is left out.
+
+    Returns:
+        One chunk at least, also for an empty prompt.
+    """
+    if isinstance(parts, str):
+        parts = [WeightedText(parts)]
+    ids: list[int] = []
+    weights: list[float] = []
+    for part in parts:
+        encoded = list(vocabulary.encode(part.text)) if part.text.strip() else []
+        ids += encoded
+        weights += [part.weight] * len(encoded)
+    room = vocabulary.length - 2
+    count = max(1, -(-len(ids) // room))
+    count = count if chunks is None else min(count, chunks)
+    rows = [
+        _chunk(ids[start : start + room], weights[start : start + room], vocabulary)
+        for start in range(0, count * room, room)
+    ]
+    return PromptChunks(
+        np.asarray([row[0] for row in rows], np.int64),
+        np.asarray([row[1] for row in rows], np.float32),
+    )
+
+
+def token_count(parts: Sequence[WeightedText] | str, vocabulary: Vocabulary) -> int:
+    """Number of tokens of a prompt, without begin, end and padding."""
+    if isinstance(parts, str):
+        parts = [WeightedText(parts)]
+    return sum(len(vocabulary.encode(part.text)) for part in parts if part.text.strip())
+
+
+def pad_chunks(prompt: PromptChunks, count: int, vocabulary: Vocabulary) -> PromptChunks:
+    """Appends empty chunks, so that positive and negative prompts are equally long.
+
+    Args:
+        prompt: at most `count` chunks.
+        count: number of chunks of the result.
+        vocabulary: the tokenizer.
+
+    Raises:
+        ValueError: the prompt has more chunks.
+    """
+    missing = count - len(prompt)
+    if missing < 0:
+        raise ValueError(f"a prompt of {len(prompt)} chunks cannot be padded to {count}")
+    ids, weights = _chunk([], [], vocabulary)
+    return PromptChunks(
+        np.concatenate([prompt.ids, np.asarray([ids] * missing, np.int64).reshape(missing, -1)])
+        if missing
+        else prompt.ids,
+        np.concatenate([prompt.weights, np.ones((missing, len(weights)), np.float32)]),
+    )
+
+
+def weigh_embeddings(hidden: jax.Array, empty: jax.Array, weights: jax.Array) -> jax.Array:
+    """Moves token embeddings away from those of an empty prompt, or towards them.
+
+    A weight w gives empty + w (hidden - empty), which keeps the scale of the embeddings whatever
+    their mean is (the rule of ComfyUI). A weight of 1 leaves the embedding bit for bit.
+
+    Args:
+        hidden: embeddings `[chunks, tokens, channels]`.
+        empty: those of an empty prompt, `[tokens, channels]`.
+        weights: `[chunks, tokens]`.
+
+    Returns:
+        Embeddings in the dtype of `hidden`.
+    """
+    factor = weights.astype(jnp.float32)[..., None]
+    wide, origin = hidden.astype(jnp.float32), empty.astype(jnp.float32)
+    moved = (origin + factor * (wide - origin)).astype(hidden.dtype)
+    return jnp.where(factor == 1, hidden, moved)
+
+
+def _chunk(
+    ids: list[int], weights: list[float], vocabulary: Vocabulary
+) -> tuple[list[int], list[float]]:
+    padding = vocabulary.length - 2 - len(ids)
+    return (
+        [vocabulary.begin, *ids, vocabulary.end] + [vocabulary.padding] * padding,
+        [1.0, *weights, 1.0] + [1.0] * padding,
+    )
+
+
+def _joined(parts: list[list[Any]]) -> list[WeightedText]:
+    """Neighbours of equal weight become one part: neutral brackets change nothing."""
+    joined: list[WeightedText] = []
+    for text, weight in parts:
+        if not text:
+            continue
+        if joined and joined[-1].weight == weight:
+            joined[-1] = WeightedText(joined[-1].text + text, weight)
+        else:
+            joined.append(WeightedText(text, weight))
+    return joined
+
+
+def _unbalanced(prompt: str, bracket: str, position: int) -> None:
+    shown = prompt if len(prompt) <= 60 else prompt[max(0, position - 30) : position + 30]
+    raise UsageError(
+        f"prompt: the {bracket!r} at character {position} has no partner (… {shown} …).\n"
+        f"Close it, or write \\{bracket} for a bracket that is meant literally."
+    )
