@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.parity_cases import schedulers, unet
+from benchmarks.parity_cases import unet
 from benchmarks.parity_cases.case import (
     EXACT,
     PIPELINE_STEP,
@@ -27,8 +27,8 @@ from benchmarks.parity_cases.models import load_text_encoder, load_unet, load_va
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.precision import Precision, current_platform
-from hotshot_jax.pipelines.prompt import encode
-from hotshot_jax.schedulers import make_scheduler
+from hotshot_jax.pipelines.prompt import encode_tokens
+from hotshot_jax.schedulers import known_difference, make_scheduler
 from hotshot_jax.schedulers.base import Scheduler
 
 MODEL_CLASSES = {
@@ -60,17 +60,11 @@ def run(case: Case) -> Iterator[Result]:
     """Compares embeddings, one call of the UNet, the latents after each step, and the video."""
     yield from check_embeddings(case)
     entry = case.description["scheduler"]
-    difference = schedulers.known_difference(entry)
-    config = entry["config"]
+    scheduler = make_scheduler(entry["class"], entry["config"])
+    difference = known_difference(entry["class"], entry["config"])
     if difference is not None:
         yield Result("scheduler", Verdict.DIFFERS, note=difference.sentence)
-        if difference.given_timesteps:
-            for name in case.unread:
-                yield Result(name, Verdict.DIFFERS, note="the pipeline chooses timesteps itself")
-                _ = case[name]
-            return
-        config = {**config, **difference.config}
-    scheduler = make_scheduler(entry["class"], config)
+        scheduler = difference.scheduler(type(scheduler), entry["config"])
     yield from check_schedule(case, scheduler)
     yield from _check_unet_calls(case, scheduler)
 
@@ -232,4 +226,4 @@ def _check_frames(videos: np.ndarray, expected: np.ndarray) -> Result:
     return compare("frames_uint8", got, expected / 255, PIXEL * (1 + 1e-6), absolute=True)
 
 
-_encode = jax.jit(encode)
+_encode = jax.jit(encode_tokens)
