@@ -21,6 +21,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from hotshot_jax.convert.file_content import read_json_object
+from hotshot_jax.convert.name_lists import first_names
 from hotshot_jax.convert.staging import check_disk_space
 from hotshot_jax.errors import HotshotError
 
@@ -32,8 +33,6 @@ _IN_FLIGHT_BYTES = 256 * 2**20
 
 # Sizes of all files of a checkpoint, beside Orbax's own files, which it leaves alone.
 _FILE_LIST = "hotshot_files.json"
-
-_LISTED = 5
 
 
 def save(path: str | os.PathLike[str], tree: Mapping[Any, Any]) -> None:
@@ -101,6 +100,20 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, jax.ShapeDtypeStruct]:
         name: jax.ShapeDtypeStruct(leaf.shape, np.dtype(leaf.dtype))
         for name, leaf in _flatten(tree).items()
     }
+
+
+def check(path: str | os.PathLike[str], abstract: Mapping[Any, Any]) -> None:
+    """Check that a checkpoint holds certain arrays, without reading them.
+
+    Args:
+        path: the folder that ``save`` wrote.
+        abstract: nested dictionaries of leaves with a shape.
+
+    Raises:
+        HotshotError: as ``load`` does.
+    """
+    path = Path(os.path.abspath(path))
+    _check_match(path, metadata(path), _flatten(abstract))
 
 
 def load(path: str | os.PathLike[str], abstract: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -192,7 +205,7 @@ def _check_match(
         if name in stored and stored[name].shape != tuple(leaf.shape)
     ]
     problems = [
-        f"{len(group)} {kind}: {_some(group)}"
+        f"{len(group)} {kind}: {first_names(group)}"
         for kind, group in (
             ("missing", [name for name in expected if name not in stored]),
             ("not part of the model", [name for name in stored if name not in expected]),
@@ -232,11 +245,6 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
         for key, value in tree.items()
         for name, leaf in _flatten(value, f"{prefix}/{key}" if prefix else str(key)).items()
     }
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
 
 
 def _broken(path: Path, error: Exception | None) -> HotshotError:

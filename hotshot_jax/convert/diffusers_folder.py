@@ -145,7 +145,7 @@ def open_diffusers_folder(
     """
     path = _existing_folder(path)
     index_path = path / MODEL_INDEX
-    if not index_path.exists():
+    if not os.path.lexists(index_path):
         raise HotshotError(_describe_folder_without_index(path))
     index = read_json_object(index_path)
     refuse_other_models(path)

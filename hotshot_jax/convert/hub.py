@@ -92,8 +92,13 @@ def resolve(
         HotshotError: the repository or revision does not exist or needs a login or an agreement;
             it is not in the cache and the Hub cannot be reached; the disk is full; another model.
     """
-    path = Path(source).expanduser()
-    if path.exists():
+    if not os.fspath(source).strip():
+        raise UsageError(
+            "the model's name is empty; expected a path on this machine or a Hub id, org/name"
+        )
+    path = Path(os.path.expanduser(source))
+    # Unlike the method of `Path`, it says no to names that are too long for the file system.
+    if os.path.exists(path):
         return path
     hub_id = parse_hub_id(source)
     try:
@@ -129,7 +134,7 @@ def parse_hub_id(source: str | os.PathLike[str]) -> HubId:
         match is None
         or text.lower().endswith(_FILE_ENDINGS)
         # "models/hotshot" beside a folder "models" is a path with a slip in it.
-        or (match["revision"] is None and Path(text).parent.is_dir())
+        or (match["revision"] is None and os.path.isdir(Path(text).parent))
     )
     if match is None or is_local:
         raise UsageError(

@@ -8,7 +8,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hotshot_jax.errors import HotshotError, UsageError
@@ -29,9 +29,9 @@ def staged_folder(
     """Give a new folder to write into, which becomes ``dest`` when the block succeeds.
 
     The folder lies beside ``dest``, so that the last step is one rename. When the block fails or
-    is interrupted the folder is removed and ``dest`` is as it was. A folder that a killed process
-    left behind is removed by the next run for the same ``dest``: it is told from the folder of a
-    process at work by a lock that ends with its process.
+    is interrupted the folder is removed, the parents made for it too, and ``dest`` is as it was.
+    A folder that a killed process left behind is removed by the next run for the same ``dest``: it
+    is told from the folder of a process at work by a lock that ends with its process.
 
     Args:
         dest: the final folder; must not exist, or be empty. Missing parents are made.
@@ -44,12 +44,14 @@ def staged_folder(
     Raises:
         UsageError: ``dest`` is ``source``, is a file, or holds something.
         HotshotError: ``dest`` cannot be written, the disk has too little room or fills up in the
-            block, or another process is writing ``dest``.
+            block, the operating system refuses something else, or another process is writing
+            ``dest``.
     """
     # Through links, so that the staging folder is on the disk that the result will be on.
     dest = Path(os.path.realpath(dest))
     check_destination(dest, source=source)
     prefix = f".{dest.name}.incomplete-"
+    made = [folder for folder in dest.parents if not folder.exists()]
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(dest, prefix)
@@ -57,8 +59,11 @@ def staged_folder(
         staging = dest.with_name(prefix + secrets.token_hex(4))
         staging.mkdir()
         lock = _lock(staging)
-    except OSError as error:
-        raise _unwritable(dest, error) from None
+    except BaseException as error:
+        _remove_empty(made)
+        if isinstance(error, OSError):
+            raise _unwritable(dest, error) from None
+        raise
     try:
         yield staging
         _rename(staging, dest)
@@ -67,10 +72,12 @@ def staged_folder(
             raise HotshotError(
                 f"the disk is full: {dest} was not written; free some space and run again"
             ) from error
-        raise
+        where = error.filename or dest
+        raise HotshotError(f"{dest} was not written: {where}: {error.strerror or error}") from error
     finally:
         # After the rename nothing is there under this name, and nothing is removed.
         shutil.rmtree(staging, ignore_errors=True)
+        _remove_empty(made)
         if lock is not None:
             os.close(lock)
 
@@ -127,6 +134,12 @@ def _rename(staging: Path, dest: Path) -> None:
         staging.rename(dest)
     except OSError as error:
         raise _unwritable(dest, error) from None
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _remove_leftovers(dest: Path, prefix: str) -> None:

@@ -19,10 +19,10 @@ import ml_dtypes
 import numpy as np
 
 from hotshot_jax.convert.file_content import read_json_object
+from hotshot_jax.convert.name_lists import first_names
 from hotshot_jax.convert.safetensors_file import SafetensorsFile
 from hotshot_jax.errors import HotshotError
 
-_NAMES_SHOWN = 5
 _BLOCK = 1 << 18
 
 
@@ -208,7 +208,7 @@ def open_index(index: str | os.PathLike[str]) -> TensorSource:
     absent = [shard for shard in shards if not (index.parent / shard).exists()]
     if absent:
         raise HotshotError(
-            f"{index} lists {_first(absent)}, which {'is' if len(absent) == 1 else 'are'} not "
+            f"{index} lists {first_names(absent)}, which {'is' if len(absent) == 1 else 'are'} not "
             "beside it; download the missing shards"
         )
     source = open_files((index.parent / shard for shard in shards), index)
@@ -219,13 +219,13 @@ def open_index(index: str | os.PathLike[str]) -> TensorSource:
     ]
     if lost:
         raise HotshotError(
-            f"{index} names tensors that their files do not hold: {_first(lost)}; "
+            f"{index} names tensors that their files do not hold: {first_names(lost)}; "
             "index and shards are not of the same download, download both again"
         )
     unlisted = [f"{name} (in {source[name].file.name})" for name in source.keys() - weight_map]
     if unlisted:
         raise HotshotError(
-            f"{index} does not name tensors that its shards hold: {_first(sorted(unlisted))}; "
+            f"{index} does not name tensors that its shards hold: {first_names(sorted(unlisted))}; "
             "index and shards are not of the same download, download both again"
         )
     return source
@@ -299,9 +299,3 @@ def _tensors_of(file: SafetensorsFile) -> Iterator[LazyTensor]:
             reader=functools.partial(file.read, name),
             releaser=functools.partial(file.release, name),
         )
-
-
-def _first(names: list[str]) -> str:
-    shown = ", ".join(names[:_NAMES_SHOWN])
-    more = len(names) - _NAMES_SHOWN
-    return shown if more <= 0 else f"{shown} and {more} more"
