@@ -18,7 +18,6 @@ from pathlib import Path
 from huggingface_hub import (
     HfApi,
     constants,
-    is_offline_mode,
     snapshot_download,
     try_to_load_from_cache,
 )
@@ -209,7 +208,7 @@ def _cached_snapshot(hub_id: HubId) -> Path | None:
 def _explain(hub_id: HubId, error: Exception) -> HotshotError:
     if isinstance(error, HFValidationError):
         return UsageError(f"'{hub_id}' is neither an existing path nor a valid Hub id: {error}")
-    if is_offline_mode():
+    if constants.HF_HUB_OFFLINE:
         return HotshotError(
             f"{hub_id} is not in the cache ({constants.HF_HUB_CACHE}) and HF_HUB_OFFLINE is set; "
             "unset it to download the model, or pass a local folder"
