@@ -1,0 +1,37 @@
+"""Classifier-free guidance against PyTorch."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import rescale_noise_cfg
+
+from hotshot_jax.pipelines.guidance import classifier_free_guidance, rescale_guidance
+
+
+def _predictions(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    shape = (2, 3, 4, 5, 4)
+    unconditional, conditional = generator.standard_normal((2, *shape), np.float32)
+    return unconditional, 3 * conditional + 0.5
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 7.5])
+def test_guidance_moves_along_the_difference(scale: float) -> None:
+    unconditional, conditional = _predictions(0)
+    guided = classifier_free_guidance(
+        jnp.asarray(unconditional), jnp.asarray(conditional), jnp.float32(scale)
+    )
+    expected = unconditional + scale * (conditional - unconditional)
+    np.testing.assert_allclose(guided, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.3, 1.0])
+def test_rescaling_equals_diffusers(factor: float) -> None:
+    guided, conditional = _predictions(1)
+    ours = rescale_guidance(jnp.asarray(guided), jnp.asarray(conditional), jnp.float32(factor))
+    theirs = rescale_noise_cfg(
+        torch.from_numpy(guided), torch.from_numpy(conditional), guidance_rescale=factor
+    )
+    # float32: a few roundings of the sums behind the deviations.
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=2e-6, atol=2e-6)
