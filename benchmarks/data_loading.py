@@ -108,7 +108,7 @@ def _photograph(seed: int, size: int) -> bytes:
 
 def _decode(picture: bytes) -> None:
     with Image.open(io.BytesIO(picture)) as image:
-        np.asarray(image.convert("RGB"))
+        np.asarray(image)
 
 
 @dataclass(frozen=True)

@@ -116,22 +116,24 @@ class Batch:
         return self.arrays["frames"]
 
 
-Prepare = Callable[[ClipRequest], Mapping[str, npt.NDArray[Any]]]
+Arrays = Mapping[str, npt.NDArray[Any] | Sequence[npt.NDArray[Any]]]
+"""Named arrays of a clip. A sequence of arrays stands for their stack, which is then made once."""
+
+Prepare = Callable[[ClipRequest], Arrays]
 
 
-def decode_frames(request: ClipRequest) -> dict[str, npt.NDArray[np.uint8]]:
+def decode_frames(request: ClipRequest) -> dict[str, list[npt.NDArray[np.uint8]]]:
     """Decode the wanted frames of a clip and fit them to its bucket.
 
     Returns:
-        `frames`: uint8 [frames, height, width, 3].
+        `frames`: as many of uint8 [height, width, 3].
 
     Raises:
         HotshotError: a frame cannot be read, or their sizes differ.
     """
-    width, height = request.size
-    frames = np.empty((len(request.frames), height, width, 3), np.uint8)
+    frames = []
     first: tuple[int, ...] | None = None
-    for place, index in enumerate(request.frames):
+    for index in request.frames:
         picture = request.clip.frame(index)
         first = first or picture.shape
         if picture.shape != first:
@@ -139,13 +141,13 @@ def decode_frames(request: ClipRequest) -> dict[str, npt.NDArray[np.uint8]]:
                 f"{request.clip.picture_names[index]}: is {picture.shape[1]}x{picture.shape[0]} "
                 f"pixels, but the frames before it are {first[1]}x{first[0]}"
             )
-        frames[place] = fit_to_bucket(picture, request.size)
+        frames.append(fit_to_bucket(picture, request.size))
     return {"frames": frames}
 
 
 @dataclass(frozen=True)
 class _Element:
-    arrays: Mapping[str, npt.NDArray[Any]]
+    arrays: Arrays
     time_ids: npt.NDArray[np.float32]
     prompt: str
     sample: str
@@ -215,11 +217,23 @@ class _Elements:
         )
 
 
+def _stacked(
+    clips: Sequence[npt.NDArray[Any] | Sequence[npt.NDArray[Any]]],
+) -> npt.NDArray[Any]:
+    first = clips[0]
+    if isinstance(first, np.ndarray):
+        return np.stack([np.asarray(clip) for clip in clips])
+    stacked = np.empty((len(clips), len(first), *first[0].shape), first[0].dtype)
+    for place, parts in enumerate(clips):
+        np.stack(list(parts), out=stacked[place])
+    return stacked
+
+
 def _stack(elements: Sequence[_Element]) -> Batch:
     first = elements[0]
     return Batch(
         arrays={
-            name: np.stack([element.arrays[name] for element in elements]) for name in first.arrays
+            name: _stacked([element.arrays[name] for element in elements]) for name in first.arrays
         },
         time_ids=np.stack([element.time_ids for element in elements]),
         prompts=tuple(element.prompt for element in elements),
@@ -240,8 +254,8 @@ class Loader:
     Args:
         source: where the clips come from.
         config: how they become batches.
-        prepare: makes arrays of a clip, the same shapes for every clip of a bucket. It runs in
-            grain's threads. By default the frames are decoded.
+        prepare: makes arrays of a clip, of the same shapes for every clip of a bucket. It runs in
+            grain's threads. By default it decodes the frames.
 
     Raises:
         UsageError: a batch size, frame count, resolution or host that makes no sense.
