@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 
 from hotshot_jax.convert.tensor_source import LazyTensor, TensorSource
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.lora.changes import Change
+from hotshot_jax.lora.changes import Added, Change
 from hotshot_jax.lora.read import Lora
 
 Scaled = Sequence[tuple[Lora, float]]
@@ -80,6 +81,12 @@ def merge_tensor(weight: np.ndarray, changes: Sequence[tuple[Change, float]]) ->
         weight: in PyTorch's layout, of any floating-point type.
         changes: changes and strengths.
     """
+    if all(isinstance(change, Added) for change, _ in changes):
+        # Column-major: that is the layout of the model's matrices, and the one of BLAS.
+        merged = np.array(weight, np.float32, order="F" if weight.ndim == 2 else "C")
+        for change, scale in changes:
+            cast(Added, change).apply_in_place(merged, scale)
+        return merged
     base = np.asarray(weight).astype(np.float32, copy=False)
     merged = base.copy()
     for change, scale in changes:
