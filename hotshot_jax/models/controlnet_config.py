@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from hotshot_jax.errors import HotshotError
+from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.models.config import read_config
 from hotshot_jax.models.encoder_config import (
     ENCODER_IRRELEVANT,
@@ -141,6 +141,18 @@ class ControlNetConfig(EncoderConfig):
                     f"the UNet's {theirs}."
                 )
 
+    def check_control_types(self, control_types: tuple[int, ...], where: str) -> None:
+        """Checks the kinds of control frames that are asked for: only unions have several.
+
+        Raises:
+            UsageError: a control type is given.
+        """
+        if control_types:
+            raise UsageError(
+                f"{where}: control type {control_types[0]}, but this is not a union ControlNet; "
+                "leave the type out."
+            )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ControlNetUnionConfig(ControlNetConfig):
@@ -185,16 +197,16 @@ class ControlNetUnionConfig(ControlNetConfig):
         """Checks the kinds of control frames that are asked for.
 
         Raises:
-            HotshotError: a kind is out of range or occurs twice.
+            UsageError: there is none, or one is out of range or given twice.
         """
+        known = f"this union ControlNet has the types 0 to {self.num_control_type - 1}"
+        if not control_types:
+            raise UsageError(f"{where}: no control type; {known}. Say which the frames are.")
         for kind in control_types:
             if not 0 <= kind < self.num_control_type:
-                raise HotshotError(
-                    f"{where}: control type {kind}; this union ControlNet has the types 0 to "
-                    f"{self.num_control_type - 1}."
-                )
+                raise UsageError(f"{where}: control type {kind}; {known}.")
         if len(set(control_types)) < len(control_types):
-            raise HotshotError(f"{where}: a control type is given twice: {control_types}.")
+            raise UsageError(f"{where}: a control type is given twice: {control_types}.")
 
 
 def _check_kind(values: Mapping[str, Any], where: str) -> None:

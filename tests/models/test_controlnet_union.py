@@ -21,7 +21,7 @@ from diffusers.models.controlnets import ControlNetUnionModel as TorchControlNet
 from flax import nnx
 
 from hotshot_jax.convert.rules import torch_slots
-from hotshot_jax.errors import HotshotError
+from hotshot_jax.errors import UsageError
 from hotshot_jax.models.controlnet_config import ControlNetConfig, ControlNetUnionConfig
 from hotshot_jax.models.controlnet_union import ControlNetUnionModel
 
@@ -93,10 +93,16 @@ def test_one_type_for_each_kind_is_needed() -> None:
 def test_control_types_are_checked() -> None:
     config = config_of(UNION)
     config.check_control_types((0, 4), "union")
-    with pytest.raises(HotshotError, match="has the types 0 to 4"):
+    with pytest.raises(UsageError, match="control type 5; .* the types 0 to 4"):
         config.check_control_types((5,), "union")
-    with pytest.raises(HotshotError, match="given twice"):
+    with pytest.raises(UsageError, match="no control type; .* the types 0 to 4"):
+        config.check_control_types((), "union")
+    with pytest.raises(UsageError, match="given twice"):
         config.check_control_types((2, 2), "union")
+    plain = ControlNetConfig.from_dict(BASE)
+    plain.check_control_types((), "plain")
+    with pytest.raises(UsageError, match="not a union ControlNet"):
+        plain.check_control_types((1,), "plain")
 
 
 def test_compute_dtype_is_kept() -> None:
