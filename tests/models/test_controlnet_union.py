@@ -93,9 +93,9 @@ def test_one_type_for_each_kind_is_needed() -> None:
 def test_control_types_are_checked() -> None:
     config = config_of(UNION)
     config.check_control_types((0, 4), "union")
-    with pytest.raises(UsageError, match="control type 5; .* the types 0 to 4"):
+    with pytest.raises(UsageError, match=r"control type 5; .* the types 0 to 4"):
         config.check_control_types((5,), "union")
-    with pytest.raises(UsageError, match="no control type; .* the types 0 to 4"):
+    with pytest.raises(UsageError, match=r"no control type; .* the types 0 to 4"):
         config.check_control_types((), "union")
     with pytest.raises(UsageError, match="given twice"):
         config.check_control_types((2, 2), "union")
