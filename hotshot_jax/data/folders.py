@@ -135,6 +135,11 @@ def scan_folders(root: str | os.PathLike[str], frames: int, check: Check = "auto
         for index, (size, messages) in enumerate(results):
             sizes[index] = size
             problems += [Problem(names[index], message) for message in messages]
+    if check == "auto" and not decode:
+        remarks.append(
+            "so many pictures were not decoded, only their headers read; "
+            "python -m hotshot_jax.data.inspect decodes them all"
+        )
     bad = {problem.sample for problem in problems}
     good = np.array([name not in bad for name in names])
     return FolderScan(

@@ -6,25 +6,21 @@ number of hosts goes on with the same global batches.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
+from hotshot_jax.data.batch import Batch, ClipRequest, Element, Prepare, decode_frames, stack
 from hotshot_jax.data.batch_plan import BatchPlan
 from hotshot_jax.data.buckets import (
     Size,
     assign_buckets,
     bucket_sizes,
     choose_frames,
-    fit_to_bucket,
     time_ids,
 )
 from hotshot_jax.data.clip_source import (
     ClipSource,
-    EncodedClip,
     OnBadSample,
     table_fingerprint,
 )
@@ -67,99 +63,6 @@ class LoaderConfig:
 
 
 @dataclass(frozen=True)
-class ClipRequest:
-    """A clip and what is wanted of it.
-
-    Attributes:
-        clip: its frames, not yet decoded.
-        frames: which of them.
-        size: (width, height) of its bucket.
-    """
-
-    clip: EncodedClip
-    frames: range
-    size: Size
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Clips of one bucket.
-
-    Attributes:
-        arrays: what `prepare` made of the clips, stacked: by default `frames`, uint8
-            [batch, frames, height, width, 3].
-        time_ids: float32 [batch, 6], see `buckets.time_ids`.
-        prompts: one a clip.
-        samples: names of the clips, for messages.
-        indices: int64 [batch], the clips' places in the source.
-        first_frames: int64 [batch], the first of the chosen frames of each clip.
-        size: (width, height) of the bucket.
-        number: of the batch, counted from 0 over all epochs.
-        epoch: the pass over the data that it belongs to, counted from 0.
-        skipped: messages about clips that could not be read and were replaced.
-    """
-
-    arrays: Mapping[str, npt.NDArray[Any]]
-    time_ids: npt.NDArray[np.float32]
-    prompts: tuple[str, ...]
-    samples: tuple[str, ...]
-    indices: npt.NDArray[np.int64]
-    first_frames: npt.NDArray[np.int64]
-    size: Size
-    number: int
-    epoch: int
-    skipped: tuple[str, ...]
-
-    @property
-    def frames(self) -> npt.NDArray[np.uint8]:
-        """uint8 [batch, frames, height, width, 3]."""
-        return self.arrays["frames"]
-
-
-Arrays = Mapping[str, npt.NDArray[Any] | Sequence[npt.NDArray[Any]]]
-"""Named arrays of a clip. A sequence of arrays stands for their stack, which is then made once."""
-
-Prepare = Callable[[ClipRequest], Arrays]
-
-
-def decode_frames(request: ClipRequest) -> dict[str, list[npt.NDArray[np.uint8]]]:
-    """Decode the wanted frames of a clip and fit them to its bucket.
-
-    Returns:
-        `frames`: as many of uint8 [height, width, 3].
-
-    Raises:
-        HotshotError: a frame cannot be read, or their sizes differ.
-    """
-    frames = []
-    first: tuple[int, ...] | None = None
-    for index in request.frames:
-        picture = request.clip.frame(index)
-        first = first or picture.shape
-        if picture.shape != first:
-            raise HotshotError(
-                f"{request.clip.picture_names[index]}: is {picture.shape[1]}x{picture.shape[0]} "
-                f"pixels, but the frames before it are {first[1]}x{first[0]}"
-            )
-        frames.append(fit_to_bucket(picture, request.size))
-    return {"frames": frames}
-
-
-@dataclass(frozen=True)
-class _Element:
-    arrays: Arrays
-    time_ids: npt.NDArray[np.float32]
-    prompt: str
-    sample: str
-    index: int
-    first_frame: int
-    size: Size
-    number: int
-    epoch: int
-    skipped: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class _Elements:
     """This host's clips, batch after batch, from a batch on: what grain reads."""
 
@@ -178,7 +81,7 @@ class _Elements:
     def _share(self) -> int:
         return self.config.batch_size // self.config.host_count
 
-    def __getitem__(self, index: int) -> _Element:
+    def __getitem__(self, index: int) -> Element:
         batch, place = divmod(index, self._share)
         batch += self.first_batch
         slot = self.config.host_index * self._share + place
@@ -196,14 +99,14 @@ class _Elements:
             "Repair it and resume, or train without it by --on_bad_sample skip."
         )
 
-    def _read(self, index: int, size: Size, batch: int, epoch: int, skipped: list[str]) -> _Element:
+    def _read(self, index: int, size: Size, batch: int, epoch: int, skipped: list[str]) -> Element:
         clip = self.source[index]
         available, wanted = len(clip.pictures), self.config.frames
         if available < wanted:
             raise HotshotError(f"{clip.name}: has {available} frames, but {wanted} are needed")
         frames = choose_frames(available, wanted, (self.config.seed, epoch, index))
         row = self.source.table[index]
-        return _Element(
+        return Element(
             arrays=self.prepare(ClipRequest(clip, frames, size)),
             time_ids=time_ids((int(row["width"]), int(row["height"])), size),
             prompt=clip.prompt,
@@ -215,36 +118,6 @@ class _Elements:
             epoch=epoch,
             skipped=tuple(skipped),
         )
-
-
-def _stacked(
-    clips: Sequence[npt.NDArray[Any] | Sequence[npt.NDArray[Any]]],
-) -> npt.NDArray[Any]:
-    first = clips[0]
-    if isinstance(first, np.ndarray):
-        return np.stack([np.asarray(clip) for clip in clips])
-    stacked = np.empty((len(clips), len(first), *first[0].shape), first[0].dtype)
-    for place, parts in enumerate(clips):
-        np.stack(list(parts), out=stacked[place])
-    return stacked
-
-
-def _stack(elements: Sequence[_Element]) -> Batch:
-    first = elements[0]
-    return Batch(
-        arrays={
-            name: _stacked([element.arrays[name] for element in elements]) for name in first.arrays
-        },
-        time_ids=np.stack([element.time_ids for element in elements]),
-        prompts=tuple(element.prompt for element in elements),
-        samples=tuple(element.sample for element in elements),
-        indices=np.array([element.index for element in elements], np.int64),
-        first_frames=np.array([element.first_frame for element in elements], np.int64),
-        size=first.size,
-        number=first.number,
-        epoch=first.epoch,
-        skipped=tuple(message for element in elements for message in element.skipped),
-    )
 
 
 @dataclass
@@ -374,10 +247,10 @@ class Loader:
             # Two batches ahead, and never fewer clips than there are threads to read them.
             options = grain.ReadOptions(threads, max(2 * share, threads))
             dataset = grain.MapDataset.source(elements).to_iter_dataset(options)
-            return iter(dataset.batch(share, batch_fn=_stack))
+            return iter(dataset.batch(share, batch_fn=stack))
         _parse_absl_flags()
         options = grain.ReadOptions(max(1, threads // config.workers), 1)
-        batches = grain.MapDataset.source(elements).batch(share, batch_fn=_stack)
+        batches = grain.MapDataset.source(elements).batch(share, batch_fn=stack)
         return iter(
             batches.to_iter_dataset(options).mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=config.workers)

@@ -8,6 +8,7 @@ import pytest
 from clips import write_data, write_sample
 from PIL import Image
 
+from hotshot_jax.data import folders
 from hotshot_jax.data.folders import open_folders, scan_folders
 from hotshot_jax.errors import HotshotError, UsageError
 
@@ -160,6 +161,16 @@ def test_headers_alone_find_all_but_damage(tmp_path: Path) -> None:
     break_samples(tmp_path)
     bad = {problem.sample for problem in scan_folders(tmp_path, 8, "headers").problems}
     assert set(BROKEN) - bad == {"truncated", "truncated_jpeg"}
+
+
+def test_too_many_pictures_to_decode_are_remarked_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_sample(tmp_path / "s", 2)
+    assert not scan_folders(tmp_path, 2).remarks
+    monkeypatch.setattr(folders, "_DECODE_UP_TO", 1)
+    scan = scan_folders(tmp_path, 2)
+    assert not scan.decoded and "not decoded" in scan.remarks[0]
 
 
 def test_a_broken_link_is_an_unreadable_frame_and_a_folder_is_none(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from clips import write_data, write_sample
 
+from hotshot_jax.data.batch import Batch, ClipRequest
 from hotshot_jax.data.folders import FolderSource, open_folders
-from hotshot_jax.data.loader import Batch, ClipRequest, Loader, LoaderConfig
+from hotshot_jax.data.loader import Loader, LoaderConfig
 from hotshot_jax.errors import HotshotError, UsageError
 
 CONFIG = LoaderConfig(batch_size=4, frames=2, resolution=32, seed=5, threads=2)
