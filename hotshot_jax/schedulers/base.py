@@ -255,6 +255,11 @@ def float32(array: ArrayLike) -> jax.Array:
     return jnp.asarray(array, jnp.float32)
 
 
+def zeros_like_sample(sample: ArrayLike) -> jax.Array:
+    """A float32 array of zeros of its own, so that a state can be donated."""
+    return jnp.zeros(jnp.shape(sample), jnp.float32)
+
+
 def require_noise(noise: ArrayLike | None) -> jax.Array:
     """The noise as float32.
 

@@ -61,9 +61,9 @@ class DDIMScheduler(Scheduler):
     refused: ClassVar[Mapping[str, str]] = {"thresholding": DYNAMIC_THRESHOLDING}
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not 0 <= self.eta <= 1:
             raise UsageError(f"eta is {self.eta}; expected a number from 0 to 1.")
+        super().__post_init__()
 
     @property
     def stochastic(self) -> bool:

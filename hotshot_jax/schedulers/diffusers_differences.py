@@ -55,27 +55,33 @@ class Difference:
         return scheduler.schedule(steps)
 
 
+_LAST_LEVEL = Difference(
+    "diffusers 0.21.4 ends the last step at timestep 0, current versions at noise level 0; "
+    "compared with final_sigmas_type='sigma_min'",
+    config={"final_sigmas_type": "sigma_min"},
+)
+_KARRAS_TIMESTEPS = Difference(
+    "diffusers 0.21.4 uses Karras levels only to pick whole timesteps, steps between the levels of "
+    "those and ends at timestep 0; current versions step between the Karras levels and end at 0; "
+    "compared through 0.21.4's timesteps with final_sigmas_type='sigma_min'",
+    config={"final_sigmas_type": "sigma_min", "use_karras_sigmas": False},
+    given_timesteps=True,
+)
+_DDPM_STRIDE = Difference(
+    "diffusers 0.21.4 steps DDPM down by one whole stride, current versions to the next timestep "
+    "of the run; compared with fixed_stride=True",
+    options={"fixed_stride": True},
+)
+
 KNOWN_DIFFERENCES: Mapping[str, Difference] = {
-    "last_level": Difference(
-        "diffusers 0.21.4 ends the last step at timestep 0, current versions at noise level 0; "
-        "compared with final_sigmas_type='sigma_min'",
-        config={"final_sigmas_type": "sigma_min"},
-    ),
-    "karras_timesteps": Difference(
-        "diffusers 0.21.4 uses Karras levels only to pick whole timesteps, steps between the "
-        "levels of those and ends at timestep 0; current versions step between the Karras "
-        "levels and end at 0; compared through 0.21.4's timesteps with "
-        "final_sigmas_type='sigma_min'",
-        config={"final_sigmas_type": "sigma_min", "use_karras_sigmas": False},
-        given_timesteps=True,
-    ),
-    "ddpm_stride": Difference(
-        "diffusers 0.21.4 steps DDPM down by one whole stride, current versions to the next "
-        "timestep of the run; compared with fixed_stride=True",
-        options={"fixed_stride": True},
-    ),
+    "dpm": _LAST_LEVEL,
+    "dpm_karras": _KARRAS_TIMESTEPS,
+    "unipc": _LAST_LEVEL,
+    "unipc_karras": _KARRAS_TIMESTEPS,
+    "ddpm_linspace": _DDPM_STRIDE,
+    "ddpm_trailing": _DDPM_STRIDE,
 }
-"""All differences, by a name for them."""
+"""All differences, by solver and the option that matters; `known_difference` looks them up."""
 
 
 def known_difference(class_name: str, config: Mapping[str, Any]) -> Difference | None:
@@ -88,9 +94,10 @@ def known_difference(class_name: str, config: Mapping[str, Any]) -> Difference |
     Returns:
         The difference, or None where both versions agree.
     """
-    if class_name in ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler"):
-        karras = config.get("use_karras_sigmas")
-        return KNOWN_DIFFERENCES["karras_timesteps" if karras else "last_level"]
-    if class_name == "DDPMScheduler" and config.get("timestep_spacing") != "leading":
-        return KNOWN_DIFFERENCES["ddpm_stride"]
-    return None
+    karras = "_karras" if config.get("use_karras_sigmas") else ""
+    key = {
+        "DPMSolverMultistepScheduler": f"dpm{karras}",
+        "UniPCMultistepScheduler": f"unipc{karras}",
+        "DDPMScheduler": f"ddpm_{config.get('timestep_spacing')}",
+    }.get(class_name, class_name)
+    return KNOWN_DIFFERENCES.get(key)

@@ -21,11 +21,10 @@ import math
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from hotshot_jax.schedulers.base import Column, Schedule, float32, require_noise
+from hotshot_jax.schedulers.base import Column, Schedule, float32, require_noise, zeros_like_sample
 from hotshot_jax.schedulers.configuration import option, unsupported
 from hotshot_jax.schedulers.multistep import MultistepScheduler
 from hotshot_jax.schedulers.prediction import denoised_weights, noise_weights
@@ -90,10 +89,9 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
             raise unsupported(
                 owner, "solver_order", 3, "1 or 2 with algorithm_type='sde-dpmsolver'"
             )
-        if self.use_lu_lambdas and self._designed_key is not None:
-            raise unsupported(
-                owner, "use_lu_lambdas", True, f"false with {self._designed_key}=True"
-            )
+        other = super()._designed_key
+        if self.use_lu_lambdas and other is not None:
+            raise unsupported(owner, "use_lu_lambdas", True, f"false with {other}=True")
 
     @property
     def stochastic(self) -> bool:
@@ -199,8 +197,7 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
 
     def init_state(self, sample: ArrayLike) -> DPMSolverState:
         """No predictions yet."""
-        zeros = jnp.zeros_like(float32(sample))
-        return DPMSolverState((zeros, zeros))
+        return DPMSolverState((zeros_like_sample(sample), zeros_like_sample(sample)))
 
     def step(
         self,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from hotshot_jax.schedulers.base import Column, Schedule, float32
+from hotshot_jax.schedulers.base import Column, Schedule, float32, zeros_like_sample
 from hotshot_jax.schedulers.configuration import option
 from hotshot_jax.schedulers.euler import exploding_denoised_weights
 from hotshot_jax.schedulers.sigma_scheduler import SigmaScheduler
@@ -106,8 +106,7 @@ class HeunDiscreteScheduler(SigmaScheduler):
 
     def init_state(self, sample: ArrayLike) -> HeunState:
         """No call yet."""
-        zeros = jnp.zeros_like(float32(sample))
-        return HeunState(zeros, zeros)
+        return HeunState(zeros_like_sample(sample), zeros_like_sample(sample))
 
     def scale_model_input(self, row: HeunRow, sample: ArrayLike) -> jax.Array:
         """x / sqrt(σ² + 1); float32."""

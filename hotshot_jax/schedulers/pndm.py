@@ -20,7 +20,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from hotshot_jax.errors import UsageError
-from hotshot_jax.schedulers.base import Column, Schedule, Scheduler, float32
+from hotshot_jax.schedulers.base import Column, Schedule, Scheduler, float32, zeros_like_sample
 from hotshot_jax.schedulers.configuration import option
 from hotshot_jax.schedulers.timestep_spacing import SPACINGS, evenly_spaced
 
@@ -121,8 +121,8 @@ class PNDMScheduler(Scheduler):
 
     def init_state(self, sample: ArrayLike) -> PNDMState:
         """No outputs yet."""
-        zeros = jnp.zeros_like(float32(sample))
-        return PNDMState((zeros, zeros, zeros), zeros, zeros)
+        first, second, third, saved, total = (zeros_like_sample(sample) for _ in range(5))
+        return PNDMState((first, second, third), saved, total)
 
     def step(
         self,

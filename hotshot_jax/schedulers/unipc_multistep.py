@@ -19,11 +19,16 @@ from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from hotshot_jax.schedulers.base import DYNAMIC_THRESHOLDING, Column, Schedule, float32
+from hotshot_jax.schedulers.base import (
+    DYNAMIC_THRESHOLDING,
+    Column,
+    Schedule,
+    float32,
+    zeros_like_sample,
+)
 from hotshot_jax.schedulers.configuration import option, unsupported
 from hotshot_jax.schedulers.multistep import MultistepScheduler
 from hotshot_jax.schedulers.prediction import denoised_weights, noise_weights
@@ -172,8 +177,8 @@ class UniPCMultistepScheduler(MultistepScheduler):
 
     def init_state(self, sample: ArrayLike) -> UniPCState:
         """No predictions yet."""
-        zeros = jnp.zeros_like(float32(sample))
-        return UniPCState((zeros,) * self.solver_order, zeros)
+        predictions = tuple(zeros_like_sample(sample) for _ in range(self.solver_order))
+        return UniPCState(predictions, zeros_like_sample(sample))
 
     def step(
         self,
