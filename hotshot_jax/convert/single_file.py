@@ -6,12 +6,12 @@ Also files that hold a part: a UNet alone (original or diffusers' names), a VAE 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from hotshot_jax.convert.diffusers_folder import Component
 from hotshot_jax.convert.ldm_names import (
     PREFIXES,
     TABLES,
@@ -24,8 +24,7 @@ from hotshot_jax.convert.ldm_names import (
     unet_table,
     vae_table,
 )
-from hotshot_jax.convert.load import abstract
-from hotshot_jax.convert.rules import torch_slots
+from hotshot_jax.convert.model_shapes import model_shapes
 from hotshot_jax.convert.single_file_config import (
     scheduler_config,
     text_encoder_2_config,
@@ -40,14 +39,6 @@ from hotshot_jax.convert.single_file_refusals import (
 from hotshot_jax.convert.tensor_source import TensorSource
 from hotshot_jax.convert.weight_types import check_weight_types
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.models import (
-    AutoencoderKL,
-    AutoencoderKLConfig,
-    CLIPTextConfig,
-    CLIPTextModel,
-    UNet3DConditionModel,
-    UNet3DConfig,
-)
 
 _VAE_PREFIXES = (PREFIXES[VAE], "vae.")
 # Known tensors that no component needs: buffers of CLIP and a temperature of its training loss.
@@ -57,19 +48,6 @@ _UNUSED = ("position_ids", "logit_scale")
 _LINEAR_PROJECTIONS = ("text_projection.weight", "text_projection.weight.weight")
 _MARKERS = ("v_pred", "ztsnr", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 _LISTED = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Component:
-    """One model of a file.
-
-    Attributes:
-        config: what its `config.json` would say.
-        source: its tensors under the names of diffusers or transformers.
-    """
-
-    config: Mapping[str, Any]
-    source: TensorSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +191,8 @@ def _component(name: str, part: TensorSource, config: Mapping[str, Any]) -> Comp
             f"{part.path}: {', '.join(unknown)} of the {_words(name)} does not follow from its "
             "tensors; use a folder with a config.json."
         )
-    spatial = _tensor_names(name, _read_config(name, config, str(part.path)))
+    shapes = model_shapes(name, config, where=str(part.path))
+    spatial = [each for each in shapes if TEMPORAL not in each]
     renamed = from_single_file(name, part, spatial)
     places = {place.key for place in TABLES[name](spatial).values()}
     extra = [key for key in part if key not in places and not key.endswith(_UNUSED)]
@@ -228,24 +207,7 @@ def _component(name: str, part: TensorSource, config: Mapping[str, Any]) -> Comp
             f"{part.path}: the {_words(name)} is incomplete, {len(missing)} tensors are missing: "
             f"{_some(missing)}."
         )
-    return Component(config, renamed)
-
-
-def _read_config(name: str, config: Mapping[str, Any], where: str) -> Any:
-    if name == UNET:
-        return UNet3DConfig.from_dict(config, where)
-    if name == VAE:
-        return AutoencoderKLConfig.from_dict(config, where)
-    return CLIPTextConfig.from_dict(config, where)
-
-
-@functools.lru_cache(maxsize=8)
-def _tensor_names(name: str, config: Any) -> tuple[str, ...]:
-    """The model's spatial tensors, in PyTorch's names."""
-    models: dict[str, Any] = {UNET: UNet3DConditionModel, VAE: AutoencoderKL}
-    model = models.get(name, CLIPTextModel)
-    slots = torch_slots(abstract(lambda rngs: model(config, rngs=rngs)))
-    return tuple(each for each in slots if TEMPORAL not in each)
+    return Component(name, part.path, part.path, config, renamed, variant=None)
 
 
 def _words(name: str) -> str:

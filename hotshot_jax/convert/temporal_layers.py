@@ -79,6 +79,17 @@ def temporal_source(source: TensorSource, shapes: Mapping[str, tuple[int, ...]])
     return weights
 
 
+def with_temporal_layers(unet: TensorSource, temporal: TensorSource) -> TensorSource:
+    """A UNet's spatial layers with temporal layers from elsewhere.
+
+    Args:
+        unet: the UNet, under the model's names; temporal layers of its own are left out.
+        temporal: the result of `temporal_source`.
+    """
+    spatial = (tensor for name, tensor in unet.items() if not is_temporal(name))
+    return TensorSource([*spatial, *temporal.values()], unet.path, unet.metadata)
+
+
 def spelling_of(names: Iterable[str]) -> str | None:
     """Which spelling a file's temporal layers have; None where it holds none."""
     for name in names:

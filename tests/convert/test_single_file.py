@@ -64,12 +64,12 @@ def write(tmp_path, tensors) -> TensorSource:
 
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_to_single_file_and_back_is_bit_equal(name, folder, single):
-    there, back = contents(folder[name]), contents(single.component(name).source)
+    there, back = contents(folder[name]), contents(single.component(name).tensors)
     assert there.keys() == back.keys()
     for key, each in there.items():
         assert each.dtype == back[key].dtype
         assert each.tobytes() == back[key].tobytes(), key
-        assert single.component(name).source.shape(key) == each.shape
+        assert single.component(name).tensors.shape(key) == each.shape
 
 
 def test_file_has_the_detector_key_of_a_full_model(tmp_path):
@@ -123,7 +123,7 @@ def test_diffusers_own_conversion_agrees(tensors, single):
         ),
     }
     for name, theirs in converted.items():
-        ours = single.component(name).source
+        ours = single.component(name).tensors
         assert set(ours.names) == set(theirs), name
         for key, each in theirs.items():
             np.testing.assert_array_equal(
@@ -148,12 +148,12 @@ def test_unknown_module_has_no_place():
 def test_old_spelling_of_the_projection(tmp_path, tensors, single):
     """As a linear layer's weight it is not transposed."""
     key = PREFIXES["text_encoder_2"] + "text_projection"
-    expected = single.component("text_encoder_2").source.read("text_projection.weight")
+    expected = single.component("text_encoder_2").tensors.read("text_projection.weight")
     for spelling in (f"{key}.weight", f"{key}.weight.weight"):
         changed = dict(tensors)
         changed[spelling] = changed.pop(key).T
         source = open_single_file(write(tmp_path, changed), CONFIGS).component("text_encoder_2")
-        np.testing.assert_array_equal(source.source.read("text_projection.weight"), expected)
+        np.testing.assert_array_equal(source.tensors.read("text_projection.weight"), expected)
 
 
 def test_extra_tensors_are_ignored_and_named(tmp_path, tensors):
@@ -166,7 +166,7 @@ def test_extra_tensors_are_ignored_and_named(tmp_path, tensors):
     opened = open_single_file(write(tmp_path, tensors | extra), CONFIGS)
     assert len(opened.notes) == 1
     assert "model_ema (1)" in opened.notes[0] and "denoiser (1)" in opened.notes[0]
-    assert "text_model.embeddings.position_ids" not in opened.component("text_encoder").source
+    assert "text_model.embeddings.position_ids" not in opened.component("text_encoder").tensors
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_unet_alone_in_three_spellings(tmp_path, folder, tensors):
             open_single_file(write(tmp_path, spelling))
         opened = open_single_file(write(tmp_path, spelling), UNET_ALONE)
         assert list(opened.components) == ["unet"]
-        got = contents(opened.component("unet").source)
+        got = contents(opened.component("unet").tensors)
         assert got.keys() == expected.keys()
         assert all(got[key].tobytes() == each.tobytes() for key, each in expected.items())
         with pytest.raises(HotshotError, match=r"holds no text encoder, only UNet; .*--base"):
@@ -231,7 +231,7 @@ def test_vae_alone_in_four_spellings(tmp_path, folder, tensors):
     expected = contents(folder["vae"])
     for spelling in (ldm, bare, other, expected):
         opened = open_single_file(write(tmp_path, spelling))
-        got = contents(opened.component("vae").source)
+        got = contents(opened.component("vae").tensors)
         assert opened.component("vae").config["scaling_factor"] == 0.13025
         assert got.keys() == expected.keys()
         assert all(got[key].tobytes() == each.tobytes() for key, each in expected.items())

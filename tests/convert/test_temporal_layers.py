@@ -15,6 +15,7 @@ from hotshot_jax.convert.temporal_layers import (
     motion_adapter_config,
     spelling_of,
     temporal_source,
+    with_temporal_layers,
     write_names,
 )
 from hotshot_jax.errors import HotshotError
@@ -69,6 +70,17 @@ def test_every_spelling_comes_back_bit_equal(tmp_path, source, temporal, shapes,
 
 def test_whole_unet_gives_its_temporal_layers(source, temporal, shapes):
     assert set(temporal_source(source, shapes).names) == set(temporal)
+
+
+def test_temporal_layers_move_to_another_unet(tmp_path, source, temporal, shapes):
+    other = {name: each + 1 for name, each in tensors(source).items()}
+    file = as_source(other, tmp_path / "other.safetensors")
+    for spatial in (file, file.renamed(lambda name: None if is_temporal(name) else name)):
+        joined = with_temporal_layers(spatial, temporal_source(source, shapes))
+        assert set(joined.names) == set(shapes)
+        for name in joined:
+            expected = temporal[name] if is_temporal(name) else other[name]
+            np.testing.assert_array_equal(joined.read(name), expected)
 
 
 def test_published_names_and_tables(source, temporal):
