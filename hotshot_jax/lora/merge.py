@@ -37,7 +37,7 @@ def merged_source(base: TensorSource, component: str, loras: Scaled) -> TensorSo
         HotshotError: a LoRA changes a tensor that `base` lacks.
         UsageError: a strength is not finite.
     """
-    changes = _changes(component, loras)
+    changes = scaled_changes(component, loras)
     lacking = [name for name in changes if name not in base]
     if lacking:
         raise HotshotError(
@@ -70,7 +70,7 @@ def merge(
     """
     return {
         name: merge_tensor(parameters[name], changes)
-        for name, changes in _changes(component, loras).items()
+        for name, changes in scaled_changes(component, loras).items()
     }
 
 
@@ -94,7 +94,12 @@ def merge_tensor(weight: np.ndarray, changes: Sequence[tuple[Change, float]]) ->
     return merged
 
 
-def _changes(component: str, loras: Scaled) -> dict[str, list[tuple[Change, float]]]:
+def scaled_changes(component: str, loras: Scaled) -> dict[str, list[tuple[Change, float]]]:
+    """The changes of a component's tensors with their strengths, LoRAs at strength 0 left out.
+
+    Raises:
+        UsageError: a strength is not finite.
+    """
     changes: dict[str, list[tuple[Change, float]]] = {}
     for lora, scale in loras:
         if not math.isfinite(scale):

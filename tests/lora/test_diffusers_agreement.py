@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from hotshot_jax.convert.tensor_source import open_file
-from hotshot_jax.lora import merge, read_lora
+from hotshot_jax.lora import Factors, lora_metadata, lora_tensors, merge, read_lora
 
 # float32 products of rank 8 at most, weights of order 1.
 TOLERANCE = 1e-5
@@ -228,3 +228,25 @@ def test_file_is_what_diffusers_saved(tmp_path):
     source = open_file(tmp_path / "pytorch_lora_weights.safetensors")
     assert json.loads(source.metadata["lora_adapter_metadata"])["unet.lora_alpha"] == 3
     assert len(load_file(source.path)) == len(source)
+
+
+@pytest.mark.parametrize("spelling", ["peft", "kohya"])
+def test_diffusers_loads_what_is_written_here(pipeline, tmp_path, spelling):
+    query = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    factors = {
+        "unet": {
+            query: Factors(normal(3, 64), normal(64, 3)),
+            query.replace("to_q", "to_out.0"): Factors(normal(3, 64, seed=1), normal(64, 3)),
+        },
+        # Of text encoders, diffusers finds the kind of a file by its attention.
+        "text_encoder": {
+            "text_model.encoder.layers.0.self_attn.q_proj": Factors(normal(3, 24), normal(24, 3))
+        },
+        "text_encoder_2": {
+            "text_model.encoder.layers.0.self_attn.q_proj": Factors(normal(3, 40), normal(40, 3))
+        },
+    }
+    path = tmp_path / "written.safetensors"
+    metadata = lora_metadata(factors, title="colour", alpha=1.5)
+    write(path, lora_tensors(factors, alpha=1.5, spelling=spelling), **metadata)
+    check(pipeline, {path: 0.6}, least=4)
