@@ -238,12 +238,12 @@ def test_diffusers_loads_what_is_written_here(pipeline, tmp_path, spelling):
             query: Factors(normal(3, 64), normal(64, 3)),
             query.replace("to_q", "to_out.0"): Factors(normal(3, 64, seed=1), normal(64, 3)),
         },
-        # Of text encoders, diffusers finds the kind of a file by its attention.
+        # Of text encoders, diffusers finds out the kind of a file by this layer.
         "text_encoder": {
-            "text_model.encoder.layers.0.self_attn.q_proj": Factors(normal(3, 24), normal(24, 3))
+            "text_model.encoder.layers.0.self_attn.out_proj": Factors(normal(3, 24), normal(24, 3))
         },
         "text_encoder_2": {
-            "text_model.encoder.layers.0.self_attn.q_proj": Factors(normal(3, 40), normal(40, 3))
+            "text_model.encoder.layers.0.self_attn.out_proj": Factors(normal(3, 40), normal(40, 3))
         },
     }
     path = tmp_path / "written.safetensors"
