@@ -4,8 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from flax import nnx
+
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models import AutoencoderKL, CLIPTextModel, UNet3DConditionModel
+from hotshot_jax.models.controlnet import ControlNetModel
 
 MODELS = ("text_encoder", "text_encoder_2", "unet", "vae")
 
@@ -24,6 +27,7 @@ class Components:
         scheduler_config: the checkpoint's `scheduler_config.json`.
         force_zeros_for_empty_prompt: whether no negative prompt means embeddings of zeros.
         name: what to call the checkpoint in stored settings.
+        controlnets: ControlNets that add to the UNet, if there are any.
     """
 
     text_encoder: CLIPTextModel
@@ -35,6 +39,18 @@ class Components:
     scheduler_config: Mapping[str, Any]
     force_zeros_for_empty_prompt: bool = True
     name: str = ""
+    controlnets: tuple[ControlNetModel, ...] = ()
+
+    def model(self, name: str) -> nnx.Module:
+        """A model by its attribute's name; `controlnets.0` is the first ControlNet."""
+        attribute, _, index = name.partition(".")
+        value = getattr(self, attribute)
+        return value[int(index)] if index else value
+
+    @property
+    def controlnet_names(self) -> tuple[str, ...]:
+        """The names of the ControlNets for `model`."""
+        return tuple(f"controlnets.{index}" for index in range(len(self.controlnets)))
 
     def check(self) -> None:
         """Checks that the parts fit each other.
@@ -61,6 +77,8 @@ class Components:
                 f"projection_class_embeddings_input_dim is "
                 f"{unet.projection_class_embeddings_input_dim}: they belong to other models."
             )
+        for index, controlnet in enumerate(self.controlnets):
+            controlnet.config.check_fits(unet, f"ControlNet {index + 1}")
         if self.vae.config.latent_channels != unet.in_channels:
             raise HotshotError(
                 f"The VAE has {self.vae.config.latent_channels} latent channels, the UNet takes "

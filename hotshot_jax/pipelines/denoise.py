@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from hotshot_jax.control.residuals import Control, control_residuals
 from hotshot_jax.models import ProjectedText, UNet3DConditionModel
+from hotshot_jax.models.controlnet import ControlNetModel
 from hotshot_jax.pipelines.guidance import classifier_free_guidance, rescale_guidance
 from hotshot_jax.pipelines.prompt import TextEmbeddings
 from hotshot_jax.pipelines.runtime import Runtime
@@ -56,11 +58,13 @@ class StepInput:
         timestep: scalar, as the model is given it.
         row: the scheduler's row for this call.
         noise: standard normal, with the shape of the latents, or None where none is used.
+        control_scales: strength of each ControlNet, float32 `[controlnets]`.
     """
 
     timestep: ArrayLike
     row: Any
     noise: ArrayLike | None
+    control_scales: ArrayLike
 
 
 def denoising_step(
@@ -73,6 +77,9 @@ def denoising_step(
     step: StepInput,
     *,
     enable_temporal_attentions: bool,
+    controlnets: Sequence[ControlNetModel] = (),
+    controls: Sequence[Control] = (),
+    guess_mode: bool = False,
 ) -> tuple[jax.Array, Any]:
     """Takes the latents one call of the scheduler further.
 
@@ -85,6 +92,9 @@ def denoising_step(
         solver: the scheduler's state.
         step: what changes from step to step.
         enable_temporal_attentions: false for single images.
+        controlnets: models that add to the UNet; their scales are in `step`.
+        controls: what each is conditioned on.
+        guess_mode: the ControlNets see the conditional half alone.
 
     Returns:
         The next latents (float32) and solver state.
@@ -92,6 +102,19 @@ def denoising_step(
     model_input = scheduler.scale_model_input(step.row, latents)
     if guidance is not None:
         model_input = jnp.concatenate([model_input, model_input])
+    residuals = None
+    if controlnets:
+        residuals = control_residuals(
+            controlnets,
+            controls,
+            jnp.asarray(step.control_scales),
+            model_input,
+            jnp.asarray(step.timestep),
+            conditioning.pooled_text,
+            conditioning.time_ids,
+            videos=latents.shape[0],
+            guess_mode=guess_mode,
+        )
     prediction = unet(
         model_input.astype(unet.dtype),
         jnp.asarray(step.timestep),
@@ -99,6 +122,7 @@ def denoising_step(
         conditioning.pooled_text,
         conditioning.time_ids,
         enable_temporal_attentions=enable_temporal_attentions,
+        residuals=residuals,
     ).astype(jnp.float32)
     if guidance is not None:
         unconditional, conditional = jnp.split(prediction, 2)
@@ -112,36 +136,44 @@ def denoising_step(
     return scheduler.step(step.row, solver, prediction, latents, step.noise)
 
 
+def join_embeddings(
+    embeddings: Sequence[TextEmbeddings], *, videos_per_prompt: int, dtype: Any
+) -> TextEmbeddings:
+    """One batch of embeddings.
+
+    Args:
+        embeddings: of the prompts; with guidance, those of the negative prompts before them.
+        videos_per_prompt: how often each prompt is repeated.
+        dtype: dtype of the result.
+    """
+
+    def joined(parts: list[jax.Array]) -> jax.Array:
+        repeated = [jnp.repeat(part, videos_per_prompt, axis=0) for part in parts]
+        return jnp.concatenate(repeated).astype(dtype)
+
+    return TextEmbeddings(
+        joined([each.hidden for each in embeddings]), joined([each.pooled for each in embeddings])
+    )
+
+
 def make_conditioning(
-    runtime: Runtime,
-    embeddings: Sequence[TextEmbeddings],
-    time_ids: tuple[float, ...],
-    *,
-    videos_per_prompt: int,
+    runtime: Runtime, embeddings: TextEmbeddings, time_ids: tuple[float, ...]
 ) -> Conditioning:
     """Puts together what the UNet is conditioned on.
 
     Args:
         runtime: holds the UNet.
-        embeddings: of the prompts; with guidance, those of the negative prompts before them.
+        embeddings: of the whole batch.
         time_ids: original size, crop offset and target size.
-        videos_per_prompt: how often each prompt is repeated.
     """
     arrays, build = runtime.model("unet")
-    precision = runtime.precision
-
-    def joined(parts: list[jax.Array]) -> jax.Array:
-        repeated = [jnp.repeat(part, videos_per_prompt, axis=0) for part in parts]
-        return jnp.concatenate(repeated).astype(precision.compute)
 
     def project(arrays: list[jax.Array], hidden: jax.Array) -> ProjectedText:
         unet: UNet3DConditionModel = build(arrays)
         return unet.project_text(hidden)
 
-    hidden = joined([embedding.hidden for embedding in embeddings])
-    pooled = joined([embedding.pooled for embedding in embeddings])
     # The reference rounds the sizes to the dtype of the embeddings.
-    sizes = jnp.asarray([time_ids] * len(pooled), precision.noise).astype(jnp.float32)
-    arguments = (arrays, hidden)
+    sizes = jnp.asarray([time_ids] * len(embeddings.pooled), runtime.precision.noise)
+    arguments = (arrays, embeddings.hidden)
     text = runtime.program("text projection", None, project, arguments)(*arguments)
-    return Conditioning(text, pooled, sizes)
+    return Conditioning(text, embeddings.pooled, sizes.astype(jnp.float32))

@@ -10,8 +10,9 @@ import numpy as np
 
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.pipelines.components import Components
+from hotshot_jax.pipelines.control import ControlInput, prepare_control
 from hotshot_jax.pipelines.decode import decode_latents
-from hotshot_jax.pipelines.denoise import make_conditioning
+from hotshot_jax.pipelines.denoise import join_embeddings, make_conditioning
 from hotshot_jax.pipelines.noise import GivenNoise, NoiseSource, make_noise
 from hotshot_jax.pipelines.precision import Precision, current_platform
 from hotshot_jax.pipelines.progress import NoProgress, Progress
@@ -148,6 +149,8 @@ class HotshotXLPipeline:
         eta: float = 0.0,
         clip_skip: int = 0,
         denoising_end: float | None = None,
+        controls: Sequence[ControlInput] = (),
+        guess_mode: bool = False,
         output_type: str = "np",
         callback_on_step_end: StepEnd | None = None,
     ) -> HotshotXLOutput:
@@ -179,6 +182,8 @@ class HotshotXLPipeline:
             eta: noise of DDIM.
             clip_skip: text encoder layers left out before the last but one.
             denoising_end: stops after this fraction of the schedule.
+            controls: what each ControlNet follows, in the order of the components' ControlNets.
+            guess_mode: the ControlNets see the conditional half alone, and weakly at the top.
             output_type: "np", "pil" or "latent".
             callback_on_step_end: called after each step.
 
@@ -228,22 +233,25 @@ class HotshotXLPipeline:
         self.runtime.rest("text_encoder", "text_encoder_2")
 
         videos = positive.pooled.shape[0] * num_videos_per_prompt
+        batch = join_embeddings(
+            embeddings,
+            videos_per_prompt=num_videos_per_prompt,
+            dtype=self.precision.compute,
+        )
         denoised = sample_latents(
             self.runtime,
             self.scheduler,
-            make_conditioning(
-                self.runtime,
-                embeddings,
-                request.time_ids,
-                videos_per_prompt=num_videos_per_prompt,
-            ),
+            make_conditioning(self.runtime, batch, request.time_ids),
             request,
             self._noise(noise, seed, videos),
             (videos, *self._latent_shape(request)),
+            control=prepare_control(
+                self.runtime, controls, batch.hidden, request, guess_mode=guess_mode
+            ),
             initial=latents,
             after_step=self._after_step(callback_on_step_end),
         )
-        self.runtime.rest("unet")
+        self.runtime.rest("unet", *self.components.controlnet_names)
         if output_type == "latent":
             return HotshotXLOutput(denoised)
         decoded = decode_latents(self.runtime, denoised, most_frames=self.decode_frames)

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from hotshot_jax.pipelines.components import MODELS, Components
+from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.precision import Precision
 from hotshot_jax.pipelines.programs import Programs, flattened
 from hotshot_jax.pipelines.progress import Progress
@@ -47,7 +47,7 @@ class Runtime:
         not, and is what a program called at every step should be given.
         """
         if name not in self._arrays:
-            arrays, build = flattened(getattr(self.components, name))
+            arrays, build = flattened(self.components.model(name))
             if self.low_vram_mode:
                 arrays = jax.device_put(arrays, jax.devices()[0])
             self._arrays[name] = arrays, build
@@ -61,8 +61,7 @@ class Runtime:
 
     def reload(self) -> None:
         """Tells that the components' parameters have changed."""
-        for name in MODELS:
-            self._arrays.pop(name, None)
+        self._arrays.clear()
 
     def program(
         self,

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hotshot_jax.control.residuals import Control
 from hotshot_jax.errors import UsageError
+from hotshot_jax.pipelines.control import ControlRun
 from hotshot_jax.pipelines.denoise import Conditioning, Guidance, StepInput, denoising_step
 from hotshot_jax.pipelines.noise import NoiseSource
 from hotshot_jax.pipelines.request import Request
@@ -27,6 +29,7 @@ def sample_latents(
     noise: NoiseSource,
     shape: tuple[int, ...],
     *,
+    control: ControlRun | None = None,
     initial: np.ndarray | jax.Array | None = None,
     after_step: AfterStep | None = None,
 ) -> jax.Array:
@@ -39,6 +42,7 @@ def sample_latents(
         request: numbers of the run.
         noise: gives the initial noise and that of the steps.
         shape: `[videos, frames, height / 8, width / 8, 4]`.
+        control: the ControlNets of the run.
         initial: standard normal noise to start from, instead of a draw.
         after_step: called after each call of the model.
 
@@ -52,32 +56,8 @@ def sample_latents(
         scheduler = dataclasses.replace(scheduler, eta=request.eta)
     schedule = scheduler.schedule(request.num_inference_steps)
     calls = _calls_until(schedule, request.denoising_end, scheduler.num_train_timesteps)
-    arrays, build = runtime.model("unet")
-    guidance = None
-    if request.guided:
-        guidance = Guidance(
-            jnp.float32(request.guidance_scale), jnp.float32(request.guidance_rescale)
-        )
-    enable_temporal_attentions = request.video_length > 1
-
-    def step(
-        arrays: list[jax.Array],
-        conditioning: Conditioning,
-        guidance: Guidance | None,
-        latents: jax.Array,
-        solver: Any,
-        inputs: StepInput,
-    ) -> tuple[jax.Array, Any]:
-        return denoising_step(
-            build(arrays),
-            conditioning,
-            guidance,
-            scheduler,
-            latents,
-            solver,
-            inputs,
-            enable_temporal_attentions=enable_temporal_attentions,
-        )
+    scales = control.scales(calls) if control is not None else np.zeros((calls, 0), np.float32)
+    acting = [bool(row.any()) for row in scales]
 
     def inputs(call: int) -> StepInput:
         used = None
@@ -85,7 +65,7 @@ def sample_latents(
             drawn = schedule.draws_noise[call]
             used = noise.draw(shape) if drawn else np.zeros(shape, np.float32)
         timestep = np.float32(schedule.timesteps[call])
-        return jax.device_put(StepInput(timestep, schedule.row(call), used))
+        return jax.device_put(StepInput(timestep, schedule.row(call), used, scales[call]))
 
     first = noise.draw(shape) if initial is None else np.asarray(initial, np.float32)
     if first.shape != shape:
@@ -94,16 +74,21 @@ def sample_latents(
     # Copies, since a history of equal zeros may be one array, and each is donated.
     solver = jax.tree.map(jnp.copy, scheduler.init_state(latents))
     pending = inputs(0)
-    program = runtime.program(
-        "denoising step",
-        (scheduler, enable_temporal_attentions),
-        step,
-        (arrays, conditioning, guidance, latents, solver, pending),
-        donate=(3, 4),
-    )
+    # A call in which no ControlNet acts runs the program without ControlNets.
+    programs = {
+        acts: _step_program(
+            runtime,
+            scheduler,
+            conditioning,
+            request,
+            control if acts else None,
+            (latents, solver, pending),
+        )
+        for acts in set(acting)
+    }
     with runtime.progress.stage("denoising", calls, "step") as advance:
         for call in range(calls):
-            latents, solver = program(arrays, conditioning, guidance, latents, solver, pending)
+            latents, solver = programs[acting[call]](latents, solver, pending)
             if call + 1 < calls:
                 # Drawn while the device is at work.
                 pending = inputs(call + 1)
@@ -112,6 +97,61 @@ def sample_latents(
                 latents = after_step(call, float(schedule.timesteps[call]), latents)
             advance(1)
     return latents
+
+
+def _step_program(
+    runtime: Runtime,
+    scheduler: Scheduler,
+    conditioning: Conditioning,
+    request: Request,
+    control: ControlRun | None,
+    example: tuple[jax.Array, Any, StepInput],
+) -> Callable[[jax.Array, Any, StepInput], tuple[jax.Array, Any]]:
+    """The compiled step, with everything bound that stays the same; latents are donated."""
+    unet_arrays, build_unet = runtime.model("unet")
+    controls = [] if control is None else control.controls
+    controlnets = [runtime.model(f"controlnets.{index}") for index in range(len(controls))]
+    guess_mode = control is not None and control.guess_mode
+    enable_temporal_attentions = request.video_length > 1
+    guidance = None
+    if request.guided:
+        guidance = Guidance(
+            jnp.float32(request.guidance_scale), jnp.float32(request.guidance_rescale)
+        )
+
+    def step(
+        unet: list[jax.Array],
+        nets: list[list[jax.Array]],
+        controls: list[Control],
+        conditioning: Conditioning,
+        guidance: Guidance | None,
+        latents: jax.Array,
+        solver: Any,
+        inputs: StepInput,
+    ) -> tuple[jax.Array, Any]:
+        return denoising_step(
+            build_unet(unet),
+            conditioning,
+            guidance,
+            scheduler,
+            latents,
+            solver,
+            inputs,
+            enable_temporal_attentions=enable_temporal_attentions,
+            controlnets=[build(net) for (_, build), net in zip(controlnets, nets, strict=True)],
+            controls=controls,
+            guess_mode=guess_mode,
+        )
+
+    bound = (unet_arrays, [arrays for arrays, _ in controlnets], controls, conditioning, guidance)
+    program = runtime.program(
+        "denoising step" if control is None else "denoising step with ControlNet",
+        (scheduler, enable_temporal_attentions, guess_mode),
+        step,
+        (*bound, *example),
+        donate=(5, 6),
+    )
+    return lambda latents, solver, inputs: program(*bound, latents, solver, inputs)
 
 
 def _calls_until(schedule: Schedule, end: float | None, num_train_timesteps: int) -> int:

@@ -1,0 +1,120 @@
+"""ControlNets in a sampling run."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hotshot_jax.control.frames import prepare_control_frames
+from hotshot_jax.control.residuals import Control, make_control
+from hotshot_jax.control.windows import ControlWindow, scale_table
+from hotshot_jax.errors import UsageError
+from hotshot_jax.models.controlnet import ControlNetModel
+from hotshot_jax.pipelines.request import Request
+from hotshot_jax.pipelines.runtime import Runtime
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlInput:
+    """What one ControlNet follows, and how strongly.
+
+    Attributes:
+        frames: uint8 `[frames, height, width, 3]`, one for each frame of the video, of any size.
+        window: its strength and the part of the run in which it acts.
+        control_type: the kind of the frames, for a union ControlNet; None for any other.
+    """
+
+    frames: np.ndarray
+    window: ControlWindow
+    control_type: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlRun:
+    """The ControlNets of one sampling run.
+
+    Attributes:
+        controls: what each is conditioned on.
+        windows: when each acts.
+        guess_mode: they see the conditional half alone.
+    """
+
+    controls: list[Control]
+    windows: tuple[ControlWindow, ...]
+    guess_mode: bool
+
+    def scales(self, calls: int) -> np.ndarray:
+        """The scale of each ControlNet in each call, float32 `[calls, controlnets]`."""
+        return scale_table(self.windows, calls)
+
+
+def prepare_control(
+    runtime: Runtime,
+    inputs: Sequence[ControlInput],
+    hidden: jax.Array,
+    request: Request,
+    *,
+    guess_mode: bool,
+) -> ControlRun | None:
+    """Projects the text and embeds the control frames for every ControlNet, once for a run.
+
+    Args:
+        runtime: holds the ControlNets.
+        inputs: one for each.
+        hidden: text embeddings `[batch, tokens, channels]`, with guidance negative prompts first.
+        request: numbers of the run.
+        guess_mode: the ControlNets see the conditional half alone.
+
+    Returns:
+        None where there is no ControlNet.
+
+    Raises:
+        UsageError: there are not as many inputs as ControlNets, or a kind is unknown.
+        HotshotError: there is not one control frame for each frame of the video.
+    """
+    controlnets = runtime.components.controlnets
+    if len(inputs) != len(controlnets):
+        raise UsageError(
+            f"{len(inputs)} control inputs for {len(controlnets)} ControlNets; expected as many."
+        )
+    if not controlnets:
+        return None
+    only_last = len(hidden) // 2 if guess_mode and request.guided else None
+    controls = [
+        _prepare_one(runtime, index, given, hidden, request, only_last)
+        for index, given in enumerate(inputs)
+    ]
+    return ControlRun(controls, tuple(given.window for given in inputs), guess_mode)
+
+
+def _prepare_one(
+    runtime: Runtime,
+    index: int,
+    given: ControlInput,
+    hidden: jax.Array,
+    request: Request,
+    only_last: int | None,
+) -> Control:
+    kinds = () if given.control_type is None else (given.control_type,)
+    runtime.components.controlnets[index].config.check_control_types(
+        kinds, f"ControlNet {index + 1}"
+    )
+    frames = prepare_control_frames(
+        given.frames,
+        video_length=request.video_length,
+        height=request.height,
+        width=request.width,
+    )
+    arrays, build = runtime.model(f"controlnets.{index}")
+
+    def control(arrays: list[jax.Array], hidden: jax.Array, frames: jax.Array) -> Control:
+        model: ControlNetModel = build(arrays)
+        return make_control(
+            model, hidden, [frames], control_types=kinds or (0,), only_last=only_last
+        )
+
+    arguments = (arrays, hidden, jnp.asarray(frames[None]))
+    program = runtime.program("control", (index, kinds, only_last), control, arguments)
+    return program(*arguments)
