@@ -1,6 +1,6 @@
 """Personal LoRAs of every usual kind, merged into the weights when they are loaded."""
 
-from hotshot_jax.lora.files import open_lora, parse_lora
+from hotshot_jax.lora.files import open_lora, parse_lora, select_lora_files
 from hotshot_jax.lora.merge import merge, merge_tensor, merged_source
 from hotshot_jax.lora.names import ModuleNames
 from hotshot_jax.lora.parameters import changed_paths, merged_parameters
@@ -22,4 +22,5 @@ __all__ = [
     "open_lora",
     "parse_lora",
     "read_lora",
+    "select_lora_files",
 ]

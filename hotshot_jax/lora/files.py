@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from hotshot_jax.convert.file_content import read_json_object
@@ -86,3 +87,24 @@ def open_lora(path: Path, names: ModuleNames, *, allow_partial: bool = False) ->
     if file.name in _USUAL_NAMES and beside.is_file():
         config = AdapterConfig.from_json(read_json_object(beside), beside)
     return read_lora(source, names, config=config, allow_partial=allow_partial)
+
+
+def select_lora_files(names: Sequence[str]) -> list[str]:
+    """Which files of a Hub repository to download for a LoRA; for `convert.hub.resolve`.
+
+    Args:
+        names: all files of the repository.
+
+    Raises:
+        HotshotError: there is no LoRA in it, or several that have no usual name.
+    """
+    top = [name for name in names if "/" not in name]
+    files = [name for name in _USUAL_NAMES if name in top][:1]
+    files = files or [name for name in top if name.endswith(".safetensors")]
+    if len(files) != 1:
+        listed = f"{len(files)} files ({', '.join(files[:5])})" if files else "no .safetensors file"
+        raise HotshotError(
+            f"The repository holds {listed}; expected one LoRA. Download the one that you "
+            "want and give its path."
+        )
+    return files + [name for name in (_CONFIG,) if name in top]

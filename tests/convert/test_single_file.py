@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.loaders import single_file_utils
-from sdxl_tiny import as_source, config, spatial, state_dict
+from sdxl_tiny import GOLDEN, as_source, config, spatial, state_dict
 
 from hotshot_jax.convert import ldm_names
 from hotshot_jax.convert.ldm_names import PREFIXES, TABLES, to_single_file
@@ -88,28 +88,35 @@ def test_derived_configuration_is_the_models_own(name, single):
         assert ours == [str(each).replace("2D", "3D") for each in np.atleast_1d(given[key])], key
 
 
-def test_full_size_shapes_give_sdxls_configuration(tmp_path):
+@pytest.mark.parametrize(
+    ("component", "name"),
+    [
+        ("unet", "unet2d"),
+        ("text_encoder", "text_encoder"),
+        ("text_encoder_2", "text_encoder_2"),
+        ("vae", "vae"),
+    ],
+)
+def test_full_size_shapes_give_sdxls_configuration(tmp_path, component, name):
     """From shapes alone: nothing of a full-size model is stored."""
-    shapes = json.loads((config_path() / "sdxl_full.unet2d.shapes.json").read_text())
-    expected = json.loads((config_path() / "sdxl_full.unet2d.config.json").read_text())
-    table = TABLES["unet"](list(shapes))
-    template = as_source({"x": np.zeros(1, np.float32)}, tmp_path / "x.safetensors")["x"]
-    stored = TensorSource(
-        (
-            template.mapped(table[name].key, tuple(entry["shape"]), lambda x: x)
-            for name, entry in shapes.items()
-        ),
-        tmp_path,
-    )
-    derived = open_single_file(stored).component("unet").config
-    for key in derived.keys() & expected.keys():
-        assert derived[key] == expected[key], key
-
-
-def config_path():
-    from sdxl_tiny import GOLDEN
-
-    return GOLDEN / "models"
+    models = GOLDEN / "models"
+    shapes = json.loads((models / f"sdxl_full.{name}.shapes.json").read_text())
+    expected = json.loads((models / f"sdxl_full.{name}.config.json").read_text())
+    template = as_source({"x": np.zeros(1, np.float32)}, tmp_path / "x.safetensors")
+    named = {
+        key: template["x"].mapped(key, tuple(entry["shape"]), lambda x: x)
+        for key, entry in shapes.items()
+        if not entry.get("buffer")
+    }
+    stored = to_single_file({component: TensorSource(named.values(), tmp_path)})
+    found = open_single_file(stored).component(component)
+    assert set(found.tensors) == set(named)
+    assert all(found.tensors.shape(key) == each.shape for key, each in named.items())
+    # The published 2 is an error that means the largest id, the last of the vocabulary.
+    same = (found.config.keys() & expected.keys()) - {"eos_token_id"}
+    assert len(same) > 8
+    for key in same:
+        assert found.config[key] == expected[key], key
 
 
 def test_diffusers_own_conversion_agrees(tensors, single):

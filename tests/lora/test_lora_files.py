@@ -5,7 +5,7 @@ import pytest
 from lora_cases import names, normal, write
 
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.lora import open_lora, parse_lora
+from hotshot_jax.lora import open_lora, parse_lora, select_lora_files
 
 QUERY = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 TENSORS = {
@@ -98,3 +98,27 @@ def test_nothing_there(tmp_path):
         open_lora(tmp_path / "missing", names())
     with pytest.raises(HotshotError, match=r"no \.safetensors file"):
         open_lora(tmp_path, names())
+
+
+@pytest.mark.parametrize(
+    ("names_there", "expected"),
+    [
+        (["README.md", "pytorch_lora_weights.safetensors"], ["pytorch_lora_weights.safetensors"]),
+        (
+            ["adapter_model.safetensors", "adapter_config.json", "other.safetensors"],
+            ["adapter_model.safetensors", "adapter_config.json"],
+        ),
+        (["style.safetensors", "unet/model.safetensors"], ["style.safetensors"]),
+    ],
+)
+def test_files_of_a_repository(names_there, expected):
+    assert select_lora_files(names_there) == expected
+
+
+@pytest.mark.parametrize(
+    ("names_there", "message"),
+    [(["a.safetensors", "b.safetensors"], "2 files"), (["a.bin"], r"no \.safetensors")],
+)
+def test_repository_without_one_lora(names_there, message):
+    with pytest.raises(HotshotError, match=message):
+        select_lora_files(names_there)
