@@ -13,12 +13,13 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
 
 from benchmarks.parity_cases.case import Case, Result, Verdict, read_cases
-from benchmarks.parity_cases.kinds import run_case
+from benchmarks.parity_cases.kinds import run_case, runs_pipeline
 from hotshot_jax.errors import HotshotError
 
 DEFAULT_GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
@@ -44,12 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = time.perf_counter()
     print(_HEADER, flush=True)
     rows = []
-    # The bounds are for float32, which accelerators give in matrix products only when asked.
-    with jax.default_matmul_precision("highest"):
-        for case in cases:
-            for result in _results(case):
-                rows.append((case.name, result))
-                print(_line(case.name, result), flush=True)
+    for case, results in _run(cases):
+        for result in results:
+            rows.append((case.name, result))
+            print(_line(case.name, result), flush=True)
     failed = any(result.verdict.fails for _, result in rows)
     counts = Counter(result.verdict for _, result in rows)
     summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
@@ -60,15 +59,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _results(case: Case) -> Iterator[Result]:
+def _run(cases: Sequence[Case]) -> Iterator[tuple[Case, list[Result]]]:
+    """Runs the cases in two threads, since most of the time goes into compiling on one core.
+
+    Pipelines have one thread and everything else the other: they are about equally long, and what
+    is shared within each of them is used by one case at a time.
+    """
+    with ThreadPoolExecutor(1) as pipelines, ThreadPoolExecutor(1) as modules:
+        running = [
+            (case, (pipelines if runs_pipeline(case) else modules).submit(_results, case))
+            for case in cases
+        ]
+        for case, results in running:
+            yield case, results.result()
+
+
+def _results(case: Case) -> list[Result]:
     """All results of a case, with what goes wrong on the way as the last one."""
+    results = []
     try:
-        yield from run_case(case)
+        # The bounds are for float32, which accelerators give in matrix products only when asked.
+        with jax.default_matmul_precision("highest"):
+            for result in run_case(case):
+                results.append(result)
     # One broken case must not keep the others from being listed.
     except Exception as error:
         if not isinstance(error, HotshotError):
             traceback.print_exc()
-        yield Result("(rest of the case)", Verdict.ERROR, note=f"{type(error).__name__}: {error}")
+        note = f"{type(error).__name__}: {error}"
+        results.append(Result("(rest of the case)", Verdict.ERROR, note=note))
+    return results
 
 
 def _line(case: str, result: Result) -> str:

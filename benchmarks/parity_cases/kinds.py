@@ -45,6 +45,11 @@ _KINDS: tuple[Kind, ...] = (
 )
 
 
+def runs_pipeline(case: Case) -> bool:
+    """Whether the case goes through a pipeline."""
+    return pipeline.matches(case) or end_to_end.matches(case)
+
+
 def run_case(case: Case) -> Iterator[Result]:
     """Checks all of a case: what nothing here understands is a failure, never skipped."""
     if not_yet.matches(case):
