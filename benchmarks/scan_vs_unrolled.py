@@ -70,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for _ in range(options.repeats):
         for name, (run, weights) in ways.items():
             function = gradient_of(run) if options.gradient else run
+            jax.clear_caches()
             start = time.perf_counter()
             program = jax.jit(function).lower(weights, x).compile()
             compiling[name].append(time.perf_counter() - start)
