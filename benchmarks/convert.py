@@ -34,7 +34,7 @@ import sys
 from pathlib import Path
 import jax
 jax.config.update("jax_platforms", "cpu")
-from hotshot_jax.convert.converted import convert_component
+from hotshot_jax.convert.conversion import convert_component
 from hotshot_jax.convert.diffusers_folder import open_component
 convert_component(open_component(sys.argv[1], "unet"), Path(sys.argv[2]))
 """
@@ -83,7 +83,7 @@ def seconds_to_read(file: Path) -> float:
 
 def baseline_memory() -> int:
     """Peak bytes of a process that only imports what converting imports."""
-    return _run("import hotshot_jax.convert.converted, jax; jax.numpy.zeros(1)")
+    return _run("import hotshot_jax.convert.conversion, jax; jax.numpy.zeros(1)")
 
 
 def _run(code: str, *arguments: str) -> int:

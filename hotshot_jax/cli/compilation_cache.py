@@ -1,7 +1,13 @@
 """Compiled programs kept on disk between runs."""
 
+import contextlib
+import glob
 import logging
 import os
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +16,61 @@ import jax
 logger = logging.getLogger(__name__)
 
 _HIT = "/jax/compilation_cache/cache_hits"
+_CACHE_ERROR = re.compile(
+    r"Error (?P<what>reading|writing) persistent compilation cache entry for '(?P<program>[^']*)'"
+)
 _MISS = "/jax/compilation_cache/cache_misses"
 
 
 def default_folder() -> Path:
     """The user's folder for compiled programs, after the XDG convention."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "hotshot-jax" / "compiled"
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if not os.path.isabs(base):
+        # There are containers whose user has no home.
+        base = tempfile.gettempdir()
+    return Path(base) / "hotshot-jax" / "compiled"
 
 
-def use_compilation_cache(folder: Path | None) -> None:
-    """Keeps compiled programs in `folder`; without one, or where it cannot be written, nowhere."""
-    if folder is None:
+@contextlib.contextmanager
+def compilation_cache(folder: Path | None) -> Iterator[None]:
+    """Keeps compiled programs in `folder`; without one, or where it cannot be written, nowhere.
+
+    A program that was kept but cannot be read again is removed, so that it is compiled and kept
+    anew: JAX leaves it there, and every run would be slow.
+    """
+    if folder is None or not _is_writable(folder):
+        yield
         return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    # Small programs count too: a run starts in seconds only when nothing at all is compiled.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", message=_CACHE_ERROR.pattern)
+        show = warnings.showwarning
+        told = False
+
+        def explain(message: Any, *arguments: Any, **options: Any) -> None:
+            nonlocal told
+            error = _CACHE_ERROR.match(str(message))
+            if error is None:
+                show(message, *arguments, **options)
+                return
+            if error["what"] == "reading":
+                _remove_program(folder, error["program"])
+            if not told:
+                logger.warning(
+                    "--compilation_cache %s: %s. What is damaged there is compiled anew.",
+                    folder,
+                    " ".join(str(message).split()),
+                )
+            told = True
+
+        warnings.showwarning = explain
+        yield
+
+
+def _is_writable(folder: Path) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".writable-{os.getpid()}"
@@ -35,11 +83,14 @@ def use_compilation_cache(folder: Path | None) -> None:
             folder,
             error.strerror,
         )
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    # Small programs count too: a run starts in seconds only when nothing at all is compiled.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        return False
+    return True
+
+
+def _remove_program(folder: Path, name: str) -> None:
+    for file in folder.glob(f"{glob.escape(name)}-*"):
+        with contextlib.suppress(OSError):
+            file.unlink()
 
 
 class CompilationCounter:

@@ -10,13 +10,10 @@ import jax.numpy as jnp
 
 from hotshot_jax.cli.run import Parser, run
 from hotshot_jax.cli.terminal_progress import TerminalProgress
-from hotshot_jax.convert.converted import (
-    ConvertedFolder,
-    convert_folder,
-    open_checkpoint,
-    write_torch_folder,
-)
+from hotshot_jax.convert.conversion import convert_folder, write_torch_folder
+from hotshot_jax.convert.converted import ConvertedFolder
 from hotshot_jax.convert.hub import resolve
+from hotshot_jax.convert.prepare import open_checkpoint
 from hotshot_jax.errors import UsageError
 
 PROGRAM = "convert"

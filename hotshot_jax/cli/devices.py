@@ -1,7 +1,7 @@
 """Choosing the device, and saying what went wrong with it."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 
@@ -35,11 +35,11 @@ def use_device(name: str) -> str:
 
 
 @contextlib.contextmanager
-def explained_memory_errors(estimate: str) -> Iterator[None]:
+def explained_memory_errors(estimate: Callable[[], str]) -> Iterator[None]:
     """Turns a device's out-of-memory error into what can be done about it.
 
     Args:
-        estimate: what the run needs, for the message.
+        estimate: tells what the run needs, for the message.
 
     Raises:
         HotshotError: in place of JAX's error.
@@ -50,7 +50,7 @@ def explained_memory_errors(estimate: str) -> Iterator[None]:
         if _OUT_OF_MEMORY not in str(error):
             raise
         raise HotshotError(
-            f"The device is out of memory. {estimate}\n"
+            f"The device is out of memory: {estimate()}.\n"
             "Three ways out: --low_vram_mode; a smaller --width, --height or --video_length; "
             "--precision f16 or bf16."
         ) from error

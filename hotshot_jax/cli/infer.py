@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from hotshot_jax.builtin import NAME as BUILTIN_NAME
 from hotshot_jax.builtin import builtin_checkpoint
-from hotshot_jax.cli.compilation_cache import default_folder, use_compilation_cache
+from hotshot_jax.cli.compilation_cache import compilation_cache, default_folder
 from hotshot_jax.cli.devices import explained_memory_errors, use_device
 from hotshot_jax.cli.outputs import Job, plan_jobs
 from hotshot_jax.cli.run import run
@@ -24,8 +25,7 @@ from hotshot_jax.media import aspect_ratios
 from hotshot_jax.media.pixels import to_uint8
 from hotshot_jax.media.write import write_video
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
-from hotshot_jax.pipelines.memory import describe_memory
-from hotshot_jax.pipelines.noise import check_seed
+from hotshot_jax.pipelines.memory import describe_memory, describe_size
 from hotshot_jax.pipelines.request import Request
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.version import __version__
@@ -39,6 +39,11 @@ _NONE = "none"
 _LATENT_PIXELS = 8
 _ENCODER_DEPTH = 12
 _MOST_STEPS = 1000
+_SEEDS = 2**64
+_SIZE_FLAGS = {
+    "original_size": "--og_width or --og_height",
+    "target_size": "--target_width or --target_height",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +62,11 @@ def generate(settings: InferSettings) -> None:
     _check(settings)
     jobs = plan_jobs(settings)
     device = use_device(settings.device)
-    use_compilation_cache(_cache_folder(settings))
+    with compilation_cache(_cache_folder(settings)):
+        _generate(settings, jobs, device)
+
+
+def _generate(settings: InferSettings, jobs: Sequence[Job], device: str) -> None:
     progress = TerminalProgress()
 
     builtin = settings.pretrained_path is None
@@ -69,34 +78,43 @@ def generate(settings: InferSettings) -> None:
         )
     path = str(builtin_checkpoint(default_folder().parent)) if builtin else settings.pretrained_path
     assert path is not None
-    pipeline = HotshotXLPipeline.from_pretrained(
-        path,
-        precision=settings.precision,
-        variant=settings.variant,
-        scheduler=settings.scheduler,
-        low_vram_mode=settings.low_vram_mode,
-        progress=progress,
-    )
+    with explained_memory_errors(lambda: _describe_loading(progress)):
+        pipeline = HotshotXLPipeline.from_pretrained(
+            path,
+            precision=settings.precision,
+            variant=settings.variant,
+            scheduler=settings.scheduler,
+            low_vram_mode=settings.low_vram_mode,
+            progress=progress,
+        )
     settings = _with_size(settings, pipeline, builtin)
     _say(f"{device}; {describe_memory(pipeline)}; {pipeline.precision.description}")
 
-    written = []
+    written: list[str] = []
     for job in jobs:
-        with explained_memory_errors(describe_memory(pipeline)):
+        with explained_memory_errors(lambda: describe_memory(pipeline)):
             videos = _sample(pipeline, settings, job.prompt)
-        written += _write(videos, settings, job)
-    for output in written:
-        print(output)
+        for output in _write(videos, settings, job):
+            written.append(output)
+            print(output)
     if settings.json:
         print(json.dumps(_report(settings, jobs, written, device, progress)))
 
 
+def _describe_loading(progress: TerminalProgress) -> str:
+    return f"weights {describe_size(progress.totals.get('loading', 0))}"
+
+
 def _check(settings: InferSettings) -> None:
     """Refuses what no model could do, before anything is loaded."""
-    check_seed(settings.seed)
+    if not 0 <= settings.seed < _SEEDS:
+        raise UsageError(f"--seed is {settings.seed}; expected a whole number from 0 to 2**64 - 1.")
     if not 1 <= settings.steps <= _MOST_STEPS:
         raise UsageError(f"--steps is {settings.steps}; expected 1 to {_MOST_STEPS}.")
-    make_scheduler(settings.scheduler, {"_class_name": "EulerDiscreteScheduler"})
+    try:
+        make_scheduler(settings.scheduler, {"_class_name": "EulerDiscreteScheduler"})
+    except UsageError as error:
+        raise UsageError(f"--scheduler {settings.scheduler}: {error}") from error
     width, height = _DEFAULT_SIZE
     Request(
         height=height if settings.height is None else settings.height,
@@ -111,7 +129,11 @@ def _check(settings: InferSettings) -> None:
         eta=settings.eta,
         clip_skip=settings.clip_skip,
         denoising_end=None,
-    ).check(multiple=_LATENT_PIXELS, encoder_depth=_ENCODER_DEPTH)
+    ).check(multiple=_LATENT_PIXELS, encoder_depth=_ENCODER_DEPTH, spell=_flag_of)
+
+
+def _flag_of(name: str) -> str:
+    return _SIZE_FLAGS.get(name, f"--{name}")
 
 
 def _sample(pipeline: HotshotXLPipeline, settings: InferSettings, prompt: str) -> np.ndarray:
@@ -137,8 +159,7 @@ def _sample(pipeline: HotshotXLPipeline, settings: InferSettings, prompt: str) -
     return np.asarray(output.videos)
 
 
-def _write(videos: np.ndarray, settings: InferSettings, job: Job) -> list[str]:
-    written = []
+def _write(videos: np.ndarray, settings: InferSettings, job: Job) -> Iterator[str]:
     for number, (video, output) in enumerate(zip(videos, job.outputs, strict=True)):
         frames = to_uint8(video)
         if (frames == frames[:, :1, :1]).all():
@@ -154,8 +175,7 @@ def _write(videos: np.ndarray, settings: InferSettings, job: Job) -> list[str]:
             "versions": f"hotshot-jax {__version__}, jax {jax.__version__}",
         }
         path = write_video(output, frames, settings.video_duration, metadata, settings.overwrite)
-        written.append(str(path))
-    return written
+        yield str(path)
 
 
 def _with_size(
@@ -182,7 +202,7 @@ def _cache_folder(settings: InferSettings) -> Path | None:
         return None
     if not settings.compilation_cache:
         raise UsageError("--compilation_cache is empty; give a folder, or 'none'.")
-    return Path(settings.compilation_cache).expanduser()
+    return Path(os.path.expanduser(settings.compilation_cache))
 
 
 def _report(

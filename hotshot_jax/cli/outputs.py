@@ -7,10 +7,12 @@ from pathlib import Path
 from hotshot_jax.cli.settings import InferSettings
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.frame_times import check_duration
-from hotshot_jax.media.output import check_output
+from hotshot_jax.media.output import OutputForm, check_output, output_form
 
 _DEFAULT_FOLDER = Path("outputs")
 _SLUG_LENGTH = 60
+_MOST_VIDEOS = 1000
+_TIMED = (OutputForm.GIF, OutputForm.MP4, OutputForm.WEBP)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +38,12 @@ def plan_jobs(settings: InferSettings) -> list[Job]:
         HotshotError: mp4 without ffmpeg.
     """
     prompts = read_prompts(settings)
-    if settings.num_videos < 1:
-        raise UsageError(f"--num_videos is {settings.num_videos}; expected at least 1.")
-    if settings.video_length > 1:
-        check_duration(settings.video_duration, settings.video_length)
+    if not 1 <= settings.num_videos <= _MOST_VIDEOS:
+        raise UsageError(f"--num_videos is {settings.num_videos}; expected 1 to {_MOST_VIDEOS}.")
     total = len(prompts) * settings.num_videos
     base = settings.output if settings.output is not None else _default_output(settings, prompts)
+    if settings.video_length > 1 or output_form(base) in _TIMED:
+        check_duration(settings.video_duration, settings.video_length)
     paths = [base] if total == 1 else [_numbered(base, n, total) for n in range(1, total + 1)]
     for path in paths:
         check_output(path, settings.video_length, settings.overwrite)
@@ -61,16 +63,18 @@ def read_prompts(settings: InferSettings) -> list[str]:
     if settings.prompts_file is None:
         return [settings.prompt]
     try:
-        lines = Path(settings.prompts_file).read_text(encoding="utf-8").splitlines()
+        lines = Path(settings.prompts_file).read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise UsageError(f"--prompts_file {settings.prompts_file}: not UTF-8 text.") from error
+        raise UsageError(f"--prompts_file {settings.prompts_file} is not UTF-8 text.") from error
     except OSError as error:
         raise UsageError(
             f"--prompts_file {settings.prompts_file}: {error.strerror or error}."
         ) from error
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
-        raise UsageError(f"--prompts_file {settings.prompts_file} holds no prompt.")
+        raise UsageError(
+            f"--prompts_file {settings.prompts_file} holds no prompt; expected one a line."
+        )
     return prompts
 
 

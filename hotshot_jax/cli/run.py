@@ -2,19 +2,28 @@
 
 import argparse
 import contextlib
+import difflib
 import logging
+import os
 import signal
 import sys
+import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from hotshot_jax.errors import HotshotError, UsageError
 
 INTERRUPTED = 128
+_FAILED = HotshotError.exit_status
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Impatient people press Ctrl-C twice, and some supervisors signal a whole process group besides its
+# leader. The repetition must not cut short the cleaning up after the first.
+_REPEATED_WITHIN_SECONDS = 1.0
 
 
-class _Terminated(BaseException):
+class _Stopped(KeyboardInterrupt):
+    # A KeyboardInterrupt, since asyncio and others hold back every other exception.
     def __init__(self, number: int):
         super().__init__(number)
         self.number = number
@@ -26,6 +35,17 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any):
         super().__init__(allow_abbrev=False, **options)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses, and names the nearest flag for one that is unknown.
+
+        Raises:
+            UsageError: the arguments are wrong.
+        """
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(_describe_unknown(unknown, list(self._option_string_actions)))
+        return parsed
+
     def error(self, message: str) -> NoReturn:
         """Raises `UsageError`."""
         raise UsageError(f"{message}. --help lists all flags.")
@@ -35,27 +55,38 @@ def run(program: str, body: Callable[[], None]) -> int:
     """Runs a command and gives its exit status.
 
     Errors that the user can act on are shown without a traceback: status 1 for a failed run, 2 for
-    wrong usage, 128 plus the signal's number for Ctrl-C and SIGTERM. Anything else is a bug of
-    this project and keeps its traceback.
+    wrong usage, 128 plus the signal's number for Ctrl-C and SIGTERM. What the operating system
+    refuses counts among them. Anything else is a bug of this project and keeps its traceback.
 
     Args:
         program: name of the command, for messages.
         body: the command.
     """
-    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        with _logging_to_stderr(program):
+        with _stoppable(), _logging_to_stderr(program):
             body()
+            sys.stdout.flush()
     except HotshotError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        return _stopped(program, signal.SIGINT)
-    except _Terminated as stop:
-        return _stopped(program, stop.number)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+        return _failed(program, str(error), error.exit_status)
+    except MemoryError:
+        return _failed(
+            program, "Out of main memory. Close other programs, or ask for less.", _FAILED
+        )
+    except BrokenPipeError:
+        # Python flushes again when it exits, and would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _failed(program, "Whoever read standard output has closed it.", _FAILED)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _failed(program, f"{where}{error.strerror or error}.", _FAILED)
+    except KeyboardInterrupt as stop:
+        return _stopped(program, getattr(stop, "number", signal.SIGINT))
     return 0
+
+
+def _failed(program: str, message: str, status: int) -> int:
+    print(f"{program}: error: {message}", file=sys.stderr)
+    return status
 
 
 def _stopped(program: str, number: int) -> int:
@@ -64,8 +95,33 @@ def _stopped(program: str, number: int) -> int:
     return INTERRUPTED + number
 
 
-def _terminate(number: int, frame: types.FrameType | None) -> None:
-    raise _Terminated(number)
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turns signals into exceptions, so that every `finally` on the way out is run."""
+    last = -_REPEATED_WITHIN_SECONDS
+
+    def stop(number: int, frame: types.FrameType | None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        repeated = now - last < _REPEATED_WITHIN_SECONDS
+        last = now
+        if not repeated:
+            raise _Stopped(number)
+
+    previous = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _describe_unknown(arguments: Sequence[str], known: Sequence[str]) -> str:
+    hints = []
+    for argument in arguments:
+        near = difflib.get_close_matches(argument.partition("=")[0], known, 1)
+        hints += [f"did you mean {near[0]}?"] if argument.startswith("-") and near else []
+    return " ".join([f"unrecognized arguments: {' '.join(arguments)};", *hints]).rstrip(";")
 
 
 @contextlib.contextmanager
@@ -74,7 +130,10 @@ def _logging_to_stderr(program: str) -> Iterator[None]:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"{program}: %(levelname)s: %(message)s"))
     logger.addHandler(handler)
+    # Libraries install a handler of their own at the root, which would say everything twice.
+    propagate, logger.propagate = logger.propagate, False
     try:
         yield
     finally:
+        logger.propagate = propagate
         logger.removeHandler(handler)

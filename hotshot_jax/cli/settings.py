@@ -4,6 +4,8 @@ import argparse
 import dataclasses
 import difflib
 import json
+import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import yaml
 
 from hotshot_jax.cli.run import Parser
-from hotshot_jax.errors import UsageError
+from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.media.aspect_ratios import size_of_aspect_ratio
 from hotshot_jax.media.metadata import read_metadata
 from hotshot_jax.pipelines.noise import NOISES
@@ -19,6 +21,9 @@ from hotshot_jax.pipelines.precision import PRECISIONS
 
 STORED = "settings"
 """Key of the settings in a result's metadata."""
+
+_SIZES = ("width", "height")
+_TEXT_ENDINGS = (".yaml", ".yml", ".json")
 
 DEVICES = ("auto", "cpu", "gpu", "tpu")
 
@@ -219,6 +224,11 @@ def parse_settings(arguments: Sequence[str] | None, program: str) -> InferSettin
     given = vars(parser.parse_args(arguments))
     config = given.pop("config", None)
     values = {} if config is None else read_config_file(config)
+    # A size on the command line replaces the size of the file, in whichever form either is.
+    if "aspect_ratio" in given:
+        values = {name: values[name] for name in values if name not in _SIZES}
+    if any(name in given for name in _SIZES):
+        values.pop("aspect_ratio", None)
     return InferSettings(**(values | given))
 
 
@@ -229,22 +239,34 @@ def read_config_file(path: str) -> dict[str, Any]:
         UsageError: the file is missing, not readable as any of these, or has an unknown key or a
             value of the wrong type.
     """
-    file = Path(path)
-    if not file.exists():
+    if not os.path.exists(path):
         raise UsageError(f"--config {path}: there is no such file.")
-    if file.suffix.lower() in (".yaml", ".yml", ".json"):
-        try:
-            values = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise UsageError(
-                f"--config {path}: not readable as YAML or JSON ({reason})."
-            ) from error
-    else:
-        values = _stored_settings(path)
+    is_text = Path(path).suffix.lower() in _TEXT_ENDINGS
+    values = _written_settings(path) if is_text else _stored_settings(path)
     if not isinstance(values, Mapping):
-        raise UsageError(f"--config {path}: expected keys and values, such as 'steps: 20'.")
-    return {name: _checked(path, name, value) for name, value in values.items()}
+        raise UsageError(
+            f"--config {path}: expected keys and values, such as 'steps: 20', one a line."
+        )
+    # What is null is as if it were not there.
+    return {
+        name: _checked(path, name, value)
+        for name, value in values.items()
+        if name not in FLAGS or value is not None
+    }
+
+
+def _written_settings(path: str) -> Any:
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        if Path(path).suffix.lower() == ".json":
+            return json.loads(text)
+        return yaml.safe_load(text)
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror or error}.") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        # PyYAML's messages are several lines long; the place in the file is at their end.
+        reason = " ".join(str(error).split())
+        raise UsageError(f"--config {path}: not readable as YAML or JSON ({reason}).") from error
 
 
 def _stored_settings(path: str) -> Any:
@@ -252,6 +274,11 @@ def _stored_settings(path: str) -> Any:
         return json.loads(read_metadata(path)[STORED])
     except (ValueError, KeyError) as error:
         raise UsageError(f"--config {path}: the stored settings are damaged.") from error
+    except HotshotError as error:
+        raise UsageError(
+            f"--config {path}: expected a .yaml or .json file, or a result of an earlier run that "
+            f"holds its settings.\n{error}"
+        ) from error
 
 
 def _checked(path: str, name: Any, value: Any) -> Any:
@@ -259,17 +286,17 @@ def _checked(path: str, name: Any, value: Any) -> Any:
     if flag is None:
         near = difflib.get_close_matches(str(name), FLAGS, 1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise UsageError(f"--config {path}: unknown key {name!r}{hint}")
-    if value is None:
-        return None
+        raise UsageError(f"--config {path}: unknown key {reprlib.repr(name)}{hint}")
     if flag.type is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, flag.type) or (flag.type is int and isinstance(value, bool)):
         raise UsageError(
-            f"--config {path}: {name} is {value!r}; expected a value of type {flag.type.__name__}."
+            f"--config {path}: {name} is {reprlib.repr(value)}; expected a value of type "
+            f"{flag.type.__name__}."
         )
     if flag.choices is not None and value not in flag.choices:
         raise UsageError(
-            f"--config {path}: {name} is {value!r}; expected {' or '.join(flag.choices)}."
+            f"--config {path}: {name} is {reprlib.repr(value)}; expected "
+            f"{' or '.join(flag.choices)}."
         )
     return value

@@ -18,17 +18,20 @@ class TerminalProgress:
 
     Attributes:
         seconds: how long each stage took, by its name, added up.
+        totals: the size of each stage in its units, by its name.
         compilations: what was compiled and what came from the cache.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.totals: dict[str, int] = {}
         self.compilations = CompilationCounter()
 
     @contextlib.contextmanager
     def stage(self, name: str, total: int, unit: str) -> Iterator[Advance]:
         """Shows a bar while the stage runs."""
         start = time.monotonic()
+        self.totals[name] = total
         in_bytes = unit == "B"
         with tqdm(
             total=total,

@@ -1,12 +1,14 @@
 """Which model each component of a checkpoint is, and how it is built from its `config.json`."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 
+from hotshot_jax.errors import HotshotError
 from hotshot_jax.models import (
     AutoencoderKL,
     AutoencoderKLConfig,
@@ -15,6 +17,8 @@ from hotshot_jax.models import (
     UNet3DConditionModel,
     UNet3DConfig,
 )
+
+_LONGEST_REASON = 160
 
 Build = Callable[[nnx.Rngs], nnx.Module]
 
@@ -54,8 +58,33 @@ def model_builder(
         param_dtype: dtype of the parameters.
 
     Raises:
-        HotshotError: names the key of the configuration that is missing or not supported.
+        HotshotError: names the key of the configuration that is missing or not supported. What
+            is returned raises it too, where the values do not make a model.
     """
     kind = KINDS[component]
-    parsed = kind.config.from_dict(config, where)
-    return lambda rngs: kind.model(parsed, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+    with _impossible_values(where):
+        parsed = kind.config.from_dict(config, where)
+
+    def build(rngs: nnx.Rngs) -> nnx.Module:
+        with _impossible_values(where):
+            return kind.model(parsed, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+
+    return build
+
+
+@contextlib.contextmanager
+def _impossible_values(where: str) -> Iterator[None]:
+    """Names the file whose values are of another type than a model can be built from.
+
+    Configurations check what people change; a text where a number should be, or widths that do not
+    divide, show only in the arithmetic on them.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        if len(reason) > _LONGEST_REASON:
+            reason = f"{reason[:_LONGEST_REASON]} ..."
+        raise HotshotError(
+            f"{where}: no model can be built from these values ({reason}); download the file again."
+        ) from error

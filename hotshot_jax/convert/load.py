@@ -1,7 +1,8 @@
 """Filling a model from PyTorch tensors: every tensor in one place, every parameter filled once."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
@@ -34,6 +35,37 @@ def abstract(build: Callable[[nnx.Rngs], Module]) -> Module:
     return nnx.eval_shape(lambda: build(nnx.Rngs(0)))
 
 
+@dataclasses.dataclass(frozen=True)
+class Match(Generic[Module]):
+    """A module and the tensors that will fill it, found to fit each other; nothing is read yet.
+
+    Attributes:
+        module: with shapes in place of arrays.
+        slots: where each tensor goes, by PyTorch's names of today.
+        names: the tensor's name in the source, by the slot's name.
+    """
+
+    module: Module
+    slots: Mapping[str, Slot]
+    names: Mapping[str, str]
+
+
+def match_module(
+    build: Callable[[nnx.Rngs], Module], source: TensorSource, *, where: str
+) -> Match[Module]:
+    """Finds the tensors that will fill a module, without reading them.
+
+    The arguments are those of `load_module`.
+
+    Raises:
+        HotshotError: lists every missing, unused and wrong-shaped tensor, or names a positional
+            table that is not the expected one.
+    """
+    module = abstract(build)
+    slots = torch_slots(module)
+    return Match(module, slots, match_names(slots, source, where))
+
+
 def load_module(
     build: Callable[[nnx.Rngs], Module],
     source: TensorSource,
@@ -57,20 +89,41 @@ def load_module(
         HotshotError: lists every missing, unused and wrong-shaped tensor, or names a tensor with
             values that are not finite, or a positional table that is not the expected one.
     """
-    module = abstract(build)
-    slots = torch_slots(module)
-    names = match_names(slots, source, where)
+    match = match_module(build, source, where=where)
+    return fill_module(match, source, dtype=dtype, shardings=shardings, progress=progress)
+
+
+def fill_module(
+    match: Match[Module],
+    source: TensorSource,
+    *,
+    dtype: Any,
+    shardings: Mapping[Path, jax.sharding.Sharding] | jax.sharding.Sharding | None = None,
+    progress: Progress = lambda size: None,
+) -> Module:
+    """Fills a module from `source`, one parameter at a time.
+
+    Args:
+        match: what `match_module` found for this source.
+        source: and the further arguments are those of `load_module`.
+        dtype: see there.
+        shardings: see there.
+        progress: see there.
+
+    Raises:
+        HotshotError: names a tensor with values that are not finite.
+    """
     by_path: dict[Path, list[Slot]] = {}
-    for slot in slots.values():
+    for slot in match.slots.values():
         by_path.setdefault(slot.path, []).append(slot)
 
     filled: dict[Path, jax.Array] = {}
-    for path, parameter in flat_parameters(module).items():
-        value = _assemble(by_path[path], parameter.shape, source, names, dtype)
+    for path, parameter in flat_parameters(match.module).items():
+        value = _assemble(by_path[path], parameter.shape, source, match.names, dtype)
         sharding = shardings.get(path) if isinstance(shardings, Mapping) else shardings
         filled[path] = _place(value, sharding)
         progress(value.nbytes)
-    return with_parameters(module, filled)
+    return with_parameters(match.module, filled)
 
 
 def with_parameters(module: Module, values: Mapping[Path, Any]) -> Module:
@@ -96,7 +149,7 @@ def match_names(slots: Mapping[str, Slot], source: TensorSource, where: str) -> 
     unused, wrong = [], []
     for name, tensor in source.items():
         target = _current_name(name)
-        if target in slots:
+        if target in slots and target not in names:
             names[target] = name
             shape = tensor.shape
             if not _same_shape(shape, slots[target].shape):
@@ -117,8 +170,8 @@ def match_names(slots: Mapping[str, Slot], source: TensorSource, where: str) -> 
     ]
     if problems:
         raise HotshotError(
-            f"{where}: the tensors do not fit the model that config.json describes.\n"
-            + "\n".join(f"  {problem}" for problem in problems)
+            f"{where}: the tensors do not fit the model that config.json describes; both have to "
+            f"be of one checkpoint.\n  {'; '.join(problems)}"
         )
     return names
 

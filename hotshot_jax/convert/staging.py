@@ -44,8 +44,7 @@ def staged_folder(
     Raises:
         UsageError: ``dest`` is ``source``, is a file, or holds something.
         HotshotError: ``dest`` cannot be written, the disk has too little room or fills up in the
-            block, the operating system refuses something else, or another process is writing
-            ``dest``.
+            block, or another process is writing ``dest``.
     """
     # Through links, so that the staging folder is on the disk that the result will be on.
     dest = Path(os.path.realpath(dest))
@@ -72,8 +71,7 @@ def staged_folder(
             raise HotshotError(
                 f"the disk is full: {dest} was not written; free some space and run again"
             ) from error
-        where = error.filename or dest
-        raise HotshotError(f"{dest} was not written: {where}: {error.strerror or error}") from error
+        raise
     finally:
         # After the rename nothing is there under this name, and nothing is removed.
         shutil.rmtree(staging, ignore_errors=True)

@@ -1,6 +1,7 @@
 """From a checkpoint on disk or on the Hub to the components of a pipeline."""
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from hotshot_jax.convert.builders import KINDS
-from hotshot_jax.convert.converted import load_component, open_checkpoint
 from hotshot_jax.convert.hub import resolve
+from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.precision import Precision
 from hotshot_jax.pipelines.progress import Progress
+from hotshot_jax.schedulers import make_scheduler
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,7 @@ def load_components(
     precision: Precision,
     *,
     variant: str | None = None,
+    scheduler: str | None = None,
     on_host: bool = False,
     progress: Progress,
 ) -> Components:
@@ -34,34 +37,44 @@ def load_components(
         path: a folder in the diffusers layout or converted, or `organisation/name[@revision]`.
         precision: dtypes; the VAE is float32 whatever they are.
         variant: which weight files to prefer where there are several.
+        scheduler: the scheduler that will be used, checked against the checkpoint's configuration
+            before its weights are read.
         on_host: leaves the weights in host memory.
         progress: shows the loading.
 
     Raises:
         HotshotError: the checkpoint is missing, damaged or of another model.
+        UsageError: the scheduler is unknown.
     """
     folder = resolve(path, variant=variant)
     sharding = _host_sharding() if on_host else None
     checkpoint = open_checkpoint(folder, variant=variant)
     for note in checkpoint.notes:
         logger.warning("%s", note)
-    models: dict[str, Any] = {}
-    with progress.stage("loading", checkpoint.nbytes, "B") as advance:
-        for name in KINDS:
-            models[name] = load_component(
-                getattr(checkpoint, name),
-                dtype=jnp.float32 if name == "vae" else precision.compute,
-                shardings=sharding,
-                progress=advance,
-            )
-    return Components(
-        **models,
+    # Everything that can be wrong short of the numbers is found before gigabytes are read.
+    prepared = {
+        name: prepare_component(
+            getattr(checkpoint, name),
+            dtype=jnp.float32 if name == "vae" else precision.compute,
+        )
+        for name in KINDS
+    }
+    components = Components(
+        **{name: each.module for name, each in prepared.items()},
         tokenizer=load_tokenizer(checkpoint.tokenizer),
         tokenizer_2=load_tokenizer(checkpoint.tokenizer_2),
         scheduler_config=checkpoint.scheduler_config,
         force_zeros_for_empty_prompt=checkpoint.index.get("force_zeros_for_empty_prompt", True),
         name=path,
     )
+    components.check()
+    if scheduler is not None:
+        make_scheduler(scheduler, checkpoint.scheduler_config)
+    with progress.stage("loading", checkpoint.nbytes, "B") as advance:
+        models: dict[str, Any] = {
+            name: each.load(shardings=sharding, progress=advance) for name, each in prepared.items()
+        }
+    return dataclasses.replace(components, **models)
 
 
 def load_tokenizer(folder: Path) -> Any:

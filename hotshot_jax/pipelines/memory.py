@@ -21,9 +21,10 @@ def weight_bytes(pipeline: Any) -> dict[str, int]:
 def describe_memory(pipeline: Any) -> str:
     """The weights by component, in words."""
     parts = weight_bytes(pipeline)
-    listed = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
-    return f"weights {_size(sum(parts.values()))} ({listed})"
+    listed = ", ".join(f"{name} {describe_size(size)}" for name, size in parts.items())
+    return f"weights {describe_size(sum(parts.values()))} ({listed})"
 
 
-def _size(size: int) -> str:
+def describe_size(size: int) -> str:
+    """A number of bytes, in words."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 from hotshot_jax.errors import UsageError
 from hotshot_jax.models.temporal_transformer import MAX_FRAMES
@@ -51,12 +52,15 @@ class Request:
         """The six numbers in the reference's order."""
         return (*self.original_size, *self.crops_coords_top_left, *self.target_size)
 
-    def check(self, *, multiple: int, encoder_depth: int) -> None:
+    def check(
+        self, *, multiple: int, encoder_depth: int, spell: Callable[[str], str] = str
+    ) -> None:
         """Checks everything that does not depend on the scheduler.
 
         Args:
             multiple: what height and width have to be multiples of.
             encoder_depth: layers of the shallower text encoder.
+            spell: from an argument's name to how the caller knows it, for messages.
 
         Raises:
             UsageError: names the argument, what it is and what was expected.
@@ -64,26 +68,27 @@ class Request:
         for name, side in (("height", self.height), ("width", self.width)):
             if not _is_integer(side) or not multiple <= side <= MAX_SIDE or side % multiple:
                 raise UsageError(
-                    f"{name} is {side!r}; expected a multiple of {multiple} from {multiple} to "
-                    f"{MAX_SIDE}."
+                    f"{spell(name)} is {side!r}; expected a multiple of {multiple} from "
+                    f"{multiple} to {MAX_SIDE}."
                 )
         if not _is_integer(self.video_length) or not 1 <= self.video_length <= MAX_FRAMES:
             raise UsageError(
-                f"video_length is {self.video_length!r}; expected 1 to {MAX_FRAMES} frames (the "
-                "temporal layers know no more positions)."
+                f"{spell('video_length')} is {self.video_length!r}; expected 1 to {MAX_FRAMES} "
+                "frames (the temporal layers know no more positions)."
             )
-        self._check_number("guidance_scale", self.guidance_scale, 0.0, math.inf)
-        self._check_number("guidance_rescale", self.guidance_rescale, 0.0, 1.0)
-        self._check_number("eta", self.eta, 0.0, 1.0)
+        self._check_number(spell("guidance_scale"), self.guidance_scale, 0.0, math.inf)
+        self._check_number(spell("guidance_rescale"), self.guidance_rescale, 0.0, 1.0)
+        self._check_number(spell("eta"), self.eta, 0.0, 1.0)
         if self.denoising_end is not None:
-            self._check_number("denoising_end", self.denoising_end, 0.0, 1.0)
+            self._check_number(spell("denoising_end"), self.denoising_end, 0.0, 1.0)
         if not _is_integer(self.clip_skip) or not 0 <= self.clip_skip < encoder_depth:
             raise UsageError(
-                f"clip_skip is {self.clip_skip!r}; expected 0 to {encoder_depth - 1} layers."
+                f"{spell('clip_skip')} is {self.clip_skip!r}; expected 0 to {encoder_depth - 1} "
+                "layers."
             )
         for name in ("original_size", "crops_coords_top_left", "target_size"):
             for number in getattr(self, name):
-                self._check_number(name, number, 0.0, 1e6)
+                self._check_number(spell(name), number, 0.0, 1e6)
 
     @staticmethod
     def _check_number(name: str, value: float, low: float, high: float) -> None:

@@ -1,4 +1,4 @@
-"""Running `infer.py` inside the test process."""
+"""Running the commands inside the test process."""
 
 import dataclasses
 import json
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hotshot_jax.cli import convert as convert_command
 from hotshot_jax.cli.infer import main
 
 
@@ -65,12 +66,24 @@ def infer(
         for name, value in defaults.items():
             if name not in given:
                 given += [name, value]
-        capfd.readouterr()
-        try:
-            status = main(given)
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        captured = capfd.readouterr()
-        return Run(status, captured.out, captured.err)
+        return _captured(capfd, main, given)
 
     return run
+
+
+@pytest.fixture
+def convert(capfd: pytest.CaptureFixture[str]) -> Infer:
+    """Runs `python -m convert`."""
+    return lambda *arguments: _captured(capfd, convert_command.main, [str(a) for a in arguments])
+
+
+def _captured(
+    capfd: pytest.CaptureFixture[str], command: Callable[[list[str]], int], arguments: list[str]
+) -> Run:
+    capfd.readouterr()
+    try:
+        status = command(arguments)
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    captured = capfd.readouterr()
+    return Run(status, captured.out, captured.err)

@@ -1,0 +1,204 @@
+"""Converting a whole checkpoint, to our form and back to PyTorch's."""
+
+import dataclasses
+import functools
+import json
+import math
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from hotshot_jax.convert import checkpoint
+from hotshot_jax.convert.builders import KINDS, model_builder
+from hotshot_jax.convert.converted import (
+    BUFFERS,
+    CONFIG,
+    FORMAT,
+    INDEX,
+    MARKER,
+    WEIGHTS,
+    ConvertedComponent,
+    ConvertedFolder,
+    parameter_tree,
+)
+from hotshot_jax.convert.diffusers_folder import Component, DiffusersFolder
+from hotshot_jax.convert.load import Match, Progress, abstract, fill_module, match_module
+from hotshot_jax.convert.memory import check_memory
+from hotshot_jax.convert.rules import flat_parameters
+from hotshot_jax.convert.safetensors_writer import write_safetensors
+from hotshot_jax.convert.staging import check_destination, staged_folder
+from hotshot_jax.convert.tensor_source import open_file
+from hotshot_jax.convert.to_torch import write_component
+from hotshot_jax.version import __version__
+
+_COPIED = ("scheduler", "tokenizer", "tokenizer_2")
+
+
+def convert_folder(
+    source: DiffusersFolder,
+    dest: Path,
+    *,
+    dtype: Any = None,
+    progress: Progress = lambda size: None,
+) -> None:
+    """Converts a checkpoint in the diffusers layout.
+
+    Args:
+        source: the checkpoint.
+        dest: the folder to make; it appears under its name when it is complete.
+        dtype: dtype to store; None keeps the source's, so that `to_torch` gives it back bit for
+            bit.
+        progress: called with the bytes of each parameter.
+
+    Raises:
+        UsageError: `dest` is the source, or is not empty.
+        HotshotError: the tensors do not fit the configurations, memory or disk are too small.
+    """
+    check_destination(dest, source=source.path)
+    planned = [_plan(component, dtype) for component in source.components]
+    check_memory(max(plan.nbytes for plan in planned))
+    required = sum(plan.nbytes for plan in planned)
+    with staged_folder(dest, source=source.path, required_bytes=required) as folder:
+        _copy_small_files(source.path, folder)
+        dtypes = {}
+        for plan in planned:
+            name = plan.component.name
+            dtypes[name] = plan.convert(folder / name, progress)
+        marker = {
+            "format": FORMAT,
+            "version": __version__,
+            "source": str(source.path),
+            "dtypes": dtypes,
+        }
+        (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
+
+
+def write_torch_folder(source: ConvertedFolder, dest: Path) -> None:
+    """Writes a converted checkpoint in the diffusers layout again.
+
+    Raises:
+        UsageError: `dest` is the source, or is not empty.
+        HotshotError: the checkpoint is damaged, or the disk is too small.
+    """
+    check_destination(dest, source=source.path)
+    planned: dict[str, tuple[ConvertedComponent, nnx.Module]] = {}
+    for name in KINDS:
+        component: ConvertedComponent = getattr(source, name)
+        build = model_builder(name, component.config, where=str(component.config_path))
+        module = abstract(build)
+        component.check(module)
+        planned[name] = component, module
+    check_memory(max(component.nbytes for component, _ in planned.values()))
+    with staged_folder(dest, source=source.path, required_bytes=source.nbytes) as folder:
+        _copy_small_files(source.path, folder)
+        for name, (component, module) in planned.items():
+            buffers = component.path / BUFFERS
+            write_component(
+                folder / name,
+                name,
+                component.config,
+                component.restore(module),
+                _read_buffers(buffers),
+                dtypes=component.dtypes,
+            )
+
+
+def convert_component(
+    component: Component,
+    folder: Path,
+    *,
+    dtype: Any = None,
+    progress: Progress = lambda size: None,
+) -> dict[str, str]:
+    """Converts one model of a checkpoint.
+
+    Args:
+        component: the model.
+        folder: the folder to make.
+        dtype: dtype to store; None keeps the source's, or the widest of them.
+        progress: called with the bytes of each parameter.
+
+    Returns:
+        Dtypes of the source's tensors that differ from what is stored, by name.
+
+    Raises:
+        HotshotError: the tensors do not fit the configuration, or memory is too small.
+    """
+    plan = _plan(component, dtype)
+    check_memory(plan.nbytes)
+    return plan.convert(folder, progress)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """How one model will be converted; everything short of its weights has been checked.
+
+    Attributes:
+        component: the model.
+        match: its tensors and the parameters that they fill.
+        given: dtypes of the source's tensors, where they are to be known again.
+        stored: dtype to store.
+    """
+
+    component: Component
+    match: Match[nnx.Module]
+    given: Mapping[str, np.dtype[Any]]
+    stored: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the parameters as they will be stored."""
+        slots = self.match.slots.values()
+        return sum(math.prod(slot.shape) for slot in slots) * self.stored.itemsize
+
+    def convert(self, folder: Path, progress: Progress) -> dict[str, str]:
+        """Writes the model; returns what `convert_component` does."""
+        component = self.component
+        folder.mkdir()
+        (folder / CONFIG).write_text(json.dumps(component.config, indent=2) + "\n")
+        module = fill_module(self.match, component.tensors, dtype=self.stored, progress=progress)
+        checkpoint.save(folder / WEIGHTS, parameter_tree(flat_parameters(module)))
+        weights = set(self.match.names.values())
+        others = {
+            name: np.array(tensor.read())
+            for name, tensor in component.tensors.items()
+            if name not in weights
+        }
+        if others:
+            layout = {name: (array.shape, array.dtype) for name, array in others.items()}
+            write_safetensors(folder / BUFFERS, layout, others.items())
+        return {slot: dtype.name for slot, dtype in self.given.items() if dtype != self.stored}
+
+
+def _plan(component: Component, dtype: Any) -> _Plan:
+    build = model_builder(component.name, component.config, where=str(component.config_path))
+    match = match_module(build, component.tensors, where=str(component.path))
+    given = {slot: component.tensors.dtype(name) for slot, name in match.names.items()}
+    if dtype is not None:
+        return _Plan(component, match, {}, np.dtype(dtype))
+    return _Plan(component, match, given, _common_dtype(given.values()))
+
+
+def _copy_small_files(source: Path, dest: Path) -> None:
+    # The content only: permissions of a read-only source would make the copy hard to remove.
+    for name in _COPIED:
+        (dest / name).mkdir()
+        for file in sorted(source.joinpath(name).iterdir()):
+            if file.is_file():
+                shutil.copyfile(file, dest / name / file.name)
+    shutil.copyfile(source / INDEX, dest / INDEX)
+
+
+def _common_dtype(dtypes: Iterable[np.dtype[Any]]) -> np.dtype[Any]:
+    return np.dtype(functools.reduce(jnp.promote_types, dtypes))
+
+
+def _read_buffers(file: Path) -> dict[str, np.ndarray]:
+    if not file.exists():
+        return {}
+    return {name: tensor.read() for name, tensor in open_file(file).items()}
