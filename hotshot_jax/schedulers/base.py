@@ -133,9 +133,9 @@ class Scheduler(abc.ABC):
         owner = type(self).__name__
         if self.trained_betas is not None:
             betas = betas_from_list(self.trained_betas)
-            if len(betas) != self.num_train_timesteps:
+            if betas.shape != (self.num_train_timesteps,):
                 expected = f"num_train_timesteps={self.num_train_timesteps} values"
-                raise unsupported(owner, "trained_betas", f"{len(betas)} values", expected)
+                raise unsupported(owner, "trained_betas", f"{betas.size} values", expected)
         else:
             betas = make_betas(
                 self.beta_schedule, self.beta_start, self.beta_end, self.num_train_timesteps

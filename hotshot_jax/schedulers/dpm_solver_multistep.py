@@ -104,6 +104,11 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
         training = training_sigmas(self.noise_schedule)
         clipped = np.searchsorted(-np.log(training[::-1]), self.lambda_min_clipped)
         last = self.num_train_timesteps - int(clipped)
+        if last < 1:
+            value, lowest = self.lambda_min_clipped, -np.log(training[0])
+            raise unsupported(
+                type(self).__name__, "lambda_min_clipped", value, f"a number below {lowest:.3f}"
+            )
         timesteps = self._solver_timesteps(num_inference_steps, last)
         rounds = self.beta_schedule != "squaredcos_cap_v2" and self._designed_key in (
             "use_karras_sigmas",

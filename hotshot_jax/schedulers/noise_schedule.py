@@ -172,5 +172,8 @@ _ALPHA_BARS: dict[str, Callable[[float], float]] = {
 
 
 def betas_from_list(values: Sequence[float]) -> np.ndarray:
-    """float32 β_t from a configuration's `trained_betas`."""
-    return np.asarray(values, np.float32)
+    """float32 β_t from a configuration's `trained_betas`; empty if they are no numbers."""
+    try:
+        return np.asarray(values, np.float32)
+    except (TypeError, ValueError):
+        return np.zeros(0, np.float32)

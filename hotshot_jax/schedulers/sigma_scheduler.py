@@ -6,7 +6,7 @@ import numpy as np
 
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.schedulers.base import Scheduler
-from hotshot_jax.schedulers.configuration import option
+from hotshot_jax.schedulers.configuration import option, unsupported
 from hotshot_jax.schedulers.sigmas import beta_sigmas, exponential_sigmas, karras_sigmas
 
 SPACED_SIGMAS = {
@@ -42,6 +42,10 @@ class SigmaScheduler(Scheduler):
                 f"{type(self).__name__}: only one of {' and '.join(f'{key}=True' for key in on)} "
                 "can hold.\nSwitch the others off in scheduler_config.json."
             )
+        low, high = self.sigma_min, self.sigma_max
+        if low is not None and high is not None and low >= high:
+            expected = f"less than sigma_max={high}"
+            raise unsupported(type(self).__name__, "sigma_min", low, expected)
 
     @property
     def _designed_key(self) -> str | None:

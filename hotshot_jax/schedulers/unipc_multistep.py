@@ -90,6 +90,9 @@ class UniPCMultistepScheduler(MultistepScheduler):
     def __post_init__(self) -> None:
         super().__post_init__()
         owner = type(self).__name__
+        disabled = self.disable_corrector
+        if not isinstance(disabled, tuple) or not all(isinstance(i, int) for i in disabled):
+            raise unsupported(owner, "disable_corrector", disabled, "a list of whole numbers")
         if self.final_sigmas_type == "zero":
             if not self.predict_x0:
                 raise unsupported(owner, "predict_x0", False, "true with final_sigmas_type='zero'")

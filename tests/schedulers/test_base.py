@@ -76,10 +76,19 @@ def test_jit_equals_eager(name):
 @pytest.mark.parametrize("name", SHORT)
 def test_one_compiled_step_serves_every_number_of_steps(name):
     scheduler = make(name)
-    jitted_call.clear_cache()
+    traces = []
+
+    @jax.jit
+    def step(row, state, sample, noise):
+        traces.append(name)
+        return scheduler.step(row, state, 0.3 * sample, sample, noise)
+
     for steps in (1, 3, 20):
-        run(scheduler, scheduler.schedule(steps))
-    assert jitted_call._cache_size() == 1
+        schedule = scheduler.schedule(steps)
+        sample, state = jnp.asarray(LATENTS), scheduler.init_state(LATENTS)
+        for i in range(schedule.calls):
+            sample, state = step(schedule.row(i), state, sample, NOISES[i])
+    assert len(traces) == 1
 
 
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16])
@@ -205,6 +214,9 @@ def test_trained_betas():
         DDIMScheduler.from_config({"trained_betas": betas})
     with pytest.raises(HotshotError, match=r"trained_betas.*between 0 and 1"):
         DDIMScheduler.from_config({"trained_betas": [0.5, 1.5], "num_train_timesteps": 2})
+    for wrong in (["a", "b"], [[0.1], [0.2, 0.3]], "betas", 0.5):
+        with pytest.raises(HotshotError, match="trained_betas"):
+            DDIMScheduler.from_config({"trained_betas": wrong, "num_train_timesteps": 2})
 
 
 def test_a_configuration_without_finite_steps_is_refused():

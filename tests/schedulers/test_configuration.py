@@ -94,6 +94,11 @@ def test_one_designed_sequence_at_a_time():
         EulerDiscreteScheduler.from_config(config)
 
 
+def test_levels_must_fall():
+    with pytest.raises(HotshotError, match=r"sigma_min=3.0.*sigma_max=2.0"):
+        EulerDiscreteScheduler.from_config(SDXL | {"sigma_min": 3.0, "sigma_max": 2.0})
+
+
 def test_unknown_keys_are_named_with_the_nearest():
     with pytest.raises(HotshotError, match="use_karas_sigmas=True; did you mean use_karras"):
         EulerDiscreteScheduler.from_config(SDXL | {"use_karas_sigmas": True})

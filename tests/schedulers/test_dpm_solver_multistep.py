@@ -130,6 +130,12 @@ def test_unsupported_values_are_named(change, key):
         DPMSolverMultistepScheduler.from_config(SDXL | change)
 
 
+def test_clipping_every_timestep_is_refused():
+    scheduler = DPMSolverMultistepScheduler.from_config(SDXL | {"lambda_min_clipped": 9.0})
+    with pytest.raises(HotshotError, match="lambda_min_clipped"):
+        scheduler.schedule(5)
+
+
 def test_deis_becomes_dpm_solver_as_in_diffusers():
     # Its check for noise level 0 comes before the renaming there.
     config = SDXL | {

@@ -120,6 +120,12 @@ def test_variance_exploding_samplers_train_variance_preserving():
     np.testing.assert_array_equal(euler.add_noise(x, x, 300), ddpm.add_noise(x, x, 300))
 
 
+def test_both_ends_are_exact():
+    for count in (3, 10, 77, 999, 1000):
+        betas = make_betas("linear", 0.00085, 0.012, count)
+        assert (betas[0], betas[-1]) == (np.float32(0.00085), np.float32(0.012))
+
+
 def test_one_training_timestep():
     with warnings.catch_warnings():
         warnings.simplefilter("error")

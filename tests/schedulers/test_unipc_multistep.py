@@ -67,6 +67,8 @@ def test_bh1_ends_at_noise_level_0():
         ({"lower_order_final": False}, "lower_order_final"),
         ({"solver_p": {"_class_name": "DDIMScheduler"}}, "solver_p"),
         ({"solver_order": 0}, "solver_order"),
+        ({"disable_corrector": 3}, "disable_corrector"),
+        ({"disable_corrector": ["a"]}, "disable_corrector"),
         ({"thresholding": True}, "thresholding"),
     ],
 )
