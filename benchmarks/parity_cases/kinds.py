@@ -14,6 +14,7 @@ from benchmarks.parity_cases import (
     tables,
     temporal,
     text_encoder,
+    train_step,
     unet,
     vae,
 )
@@ -40,6 +41,7 @@ _KINDS: tuple[Kind, ...] = (
     tables,
     temporal,
     text_encoder,
+    train_step,
     unet,
     vae,
 )

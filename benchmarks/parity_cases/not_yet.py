@@ -8,7 +8,6 @@ _FEATURES = (
     ("pipe.load_lora_weights(", "LoRA files"),
     ("ControlNetModel.forward(", "ControlNet"),
     ("HotshotXLControlNetPipeline.", "ControlNet"),
-    ("optimisation steps", "fine-tuning"),
 )
 
 

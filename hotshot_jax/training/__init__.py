@@ -1,0 +1,1 @@
+"""Fine-tuning: loss, optimiser, checkpoints and the loop around them."""

@@ -1,0 +1,170 @@
+"""The diffusion loss.
+
+Noise is added to latents and the model is to find it (Ho et al. 2020, arXiv:2006.11239), with an
+offset that shifts whole channels (https://www.crosslabs.org/blog/diffusion-with-offset-noise) and
+min-SNR weights (Hang et al. 2023, arXiv:2303.09556).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hotshot_jax.errors import HotshotError
+from hotshot_jax.models import UNet3DConditionModel
+from hotshot_jax.schedulers.base import Scheduler
+
+LOSSES = ("mse", "huber")
+# As in scale-free use of the Huber loss on unit noise: quadratic up to a tenth of its deviation.
+_HUBER_DELTA = 0.1
+_QUARTERS = 4
+
+Arrays = Mapping[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """What is minimised.
+
+    Attributes:
+        noise_offset: scale of a second noise that is equal for all frames and pixels of a channel;
+            it is part of what the model has to find.
+        snr_gamma: each sample weighs min(SNR, gamma) / SNR; None weighs all alike.
+        loss: "mse" or "huber".
+    """
+
+    noise_offset: float = 0.05
+    snr_gamma: float | None = None
+    loss: str = "mse"
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """The random numbers of one step.
+
+    Attributes:
+        noise: float32 `[batch, frames, height, width, channels]`, the offset included.
+        timesteps: int32 `[batch]`.
+    """
+
+    noise: jax.Array
+    timesteps: jax.Array
+
+
+def draw(key: jax.Array, shape: tuple[int, ...], config: LossConfig, timesteps: int) -> Draws:
+    """Draws noise and timesteps.
+
+    Args:
+        key: the same key gives the same numbers on any number of devices.
+        shape: of the latents, `(batch, frames, height, width, channels)`.
+        config: for the noise offset.
+        timesteps: of the noise schedule.
+    """
+    noise_key, offset_key, time_key = jax.random.split(key, 3)
+    noise = jax.random.normal(noise_key, shape, jnp.float32)
+    if config.noise_offset:
+        offset = jax.random.normal(offset_key, (shape[0], 1, 1, 1, shape[-1]), jnp.float32)
+        noise = offset_noise(noise, offset, config.noise_offset)
+    return Draws(noise, jax.random.randint(time_key, shape[:1], 0, timesteps))
+
+
+def offset_noise(noise: jax.Array, offset: jax.Array, scale: float) -> jax.Array:
+    """Noise with an offset for each sample and channel.
+
+    Args:
+        noise: `[batch, frames, height, width, channels]`.
+        offset: standard normal, `[batch, 1, 1, 1, channels]`.
+        scale: of the offset.
+    """
+    return noise + scale * offset
+
+
+def min_snr_weights(snr: jax.Array, gamma: float) -> jax.Array:
+    """min(SNR, gamma) / SNR, `[batch]`; 1 where there is no signal at all.
+
+    The reference uses these weights for v-prediction too, where the paper divides by SNR + 1.
+    """
+    return jnp.minimum(1.0, gamma / snr)
+
+
+def target(scheduler: Scheduler, latents: jax.Array, draws: Draws) -> jax.Array:
+    """What the model has to find: the noise, or the velocity.
+
+    Raises:
+        HotshotError: the scheduler predicts something that models are not trained on.
+    """
+    if scheduler.prediction_type == "epsilon":
+        return draws.noise
+    if scheduler.prediction_type == "v_prediction":
+        return scheduler.velocity(latents, draws.noise, draws.timesteps)
+    raise HotshotError(
+        f"scheduler_config.json: prediction_type {scheduler.prediction_type!r} cannot be trained; "
+        "expected epsilon or v_prediction."
+    )
+
+
+def per_sample_loss(prediction: jax.Array, wanted: jax.Array, loss: str) -> jax.Array:
+    """The mean loss of each sample, float32 `[batch]`.
+
+    Args:
+        prediction: `[batch, frames, height, width, channels]`, any float dtype.
+        wanted: likewise.
+        loss: "mse" or "huber" (Huber's, divided by its delta, so that it grows like the absolute
+            error).
+    """
+    error = prediction.astype(jnp.float32) - wanted.astype(jnp.float32)
+    squared = jnp.square(error)
+    if loss == "huber":
+        size = jnp.abs(error)
+        values = jnp.where(
+            size <= _HUBER_DELTA, squared / (2 * _HUBER_DELTA), size - _HUBER_DELTA / 2
+        )
+    else:
+        values = squared
+    return values.mean(axis=tuple(range(1, values.ndim)))
+
+
+def diffusion_loss(
+    unet: UNet3DConditionModel,
+    scheduler: Scheduler,
+    config: LossConfig,
+    latents: jax.Array,
+    text: Arrays,
+    draws: Draws,
+) -> tuple[jax.Array, dict[str, Any]]:
+    """The loss of a batch.
+
+    Args:
+        unet: the model.
+        scheduler: its noise schedule and what it predicts.
+        config: what is minimised.
+        latents: scaled, float32 `[batch, frames, height, width, channels]`.
+        text: `hidden` `[batch, tokens, channels]`, `pooled` `[batch, text_channels]` and `time_ids`
+            `[batch, 6]`.
+        draws: noise and timesteps.
+
+    Returns:
+        The weighted mean, and `quarter_sums` and `quarter_counts`, float32 [4]: unweighted losses
+        added up by quarter of the timesteps, from the least noisy.
+    """
+    noisy = scheduler.add_noise(latents, draws.noise, draws.timesteps)
+    prediction = unet(
+        noisy,
+        draws.timesteps.astype(jnp.float32),
+        text["hidden"],
+        text["pooled"],
+        text["time_ids"],
+        enable_temporal_attentions=latents.shape[1] > 1,
+    )
+    losses = per_sample_loss(prediction, target(scheduler, latents, draws), config.loss)
+    quarter = draws.timesteps * _QUARTERS // scheduler.num_train_timesteps
+    of_quarter = jax.nn.one_hot(quarter, _QUARTERS, dtype=jnp.float32)
+    parts = {
+        "quarter_sums": losses @ of_quarter,
+        "quarter_counts": of_quarter.sum(0),
+    }
+    if config.snr_gamma is not None:
+        losses = losses * min_snr_weights(scheduler.snr(draws.timesteps), config.snr_gamma)
+    return losses.mean(), parts

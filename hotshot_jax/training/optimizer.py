@@ -1,0 +1,79 @@
+"""AdamW as PyTorch computes it, on gradients clipped as PyTorch clips them."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hotshot_jax.errors import UsageError
+from hotshot_jax.training.adam_8bit import scale_by_adam_8bit
+from hotshot_jax.training.learning_rate import Schedule
+
+# PyTorch's `clip_grad_norm_` divides by the norm plus this.
+_CLIP_EPSILON = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101).
+
+    Attributes:
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        weight_decay: applied to every parameter that trains, biases and norms too.
+        epsilon: added to the root of the second moment.
+        max_grad_norm: norm of all gradients together above which they are scaled down; 0 for none.
+        use_8bit_adam: one byte instead of four for each moment.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight_decay: float = 1e-2
+    epsilon: float = 1e-8
+    max_grad_norm: float = 1.0
+    use_8bit_adam: bool = False
+
+    def check(self) -> None:
+        """Refuses values that make no sense.
+
+        Raises:
+            UsageError: names the flag.
+        """
+        for flag, value in (("adam_beta1", self.beta1), ("adam_beta2", self.beta2)):
+            if not 0 <= value < 1:
+                raise UsageError(f"--{flag} is {value}; expected at least 0 and less than 1.")
+        for flag, value in (
+            ("adam_weight_decay", self.weight_decay),
+            ("adam_epsilon", self.epsilon),
+            ("max_grad_norm", self.max_grad_norm),
+        ):
+            if not 0 <= value < float("inf"):
+                raise UsageError(f"--{flag} is {value}; expected a number that is not negative.")
+
+
+def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+    """The transformation from gradients, already clipped, to changes of the parameters."""
+    if config.use_8bit_adam:
+        adam = scale_by_adam_8bit(config.beta1, config.beta2, config.epsilon)
+    else:
+        adam = optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
+    return optax.chain(
+        adam,
+        optax.add_decayed_weights(config.weight_decay),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def clip_by_global_norm(gradients: Any, most: float) -> tuple[Any, jax.Array]:
+    """Scales gradients by min(1, most / (norm + 1e-6)); 0 leaves them as they are.
+
+    Returns:
+        The gradients, and the norm that they had.
+    """
+    norm = optax.tree.norm(gradients)
+    if not most:
+        return gradients, norm
+    factor = jnp.minimum(1.0, most / (norm + _CLIP_EPSILON))
+    return jax.tree.map(lambda gradient: gradient * factor, gradients), norm
