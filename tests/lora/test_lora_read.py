@@ -173,6 +173,15 @@ def test_pefts_configuration(tmp_path, config, factor, place):
         close(difference(source, config=given), factor * PRODUCT)
 
 
+def test_the_configuration_goes_before_the_files_own_alpha(tmp_path):
+    """As in diffusers."""
+    tensors = factors(f"unet.{QUERY}", style="peft") | {f"unet.{QUERY}.alpha": np.float32(9)}
+    header = json.dumps({"unet.r": 3, "unet.lora_alpha": 6})
+    path = tmp_path / "a.safetensors"
+    close(difference(write(path, tensors, lora_adapter_metadata=header)), 2 * PRODUCT)
+    close(difference(write(path, tensors)), 3 * PRODUCT)
+
+
 def test_convolution_with_and_without_mid(tmp_path):
     up, mid, down = normal(64, 2, 1, 1), normal(2, 2, 3, 3), normal(2, 32, 3, 3)
     name = "lora_unet_" + CONV.replace(".", "_")
