@@ -1,7 +1,7 @@
 """Filling a model from PyTorch tensors: every tensor in one place, every parameter filled once."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -148,7 +148,7 @@ def match_names(slots: Mapping[str, Slot], source: TensorSource, where: str) -> 
     names: dict[str, str] = {}
     unused, wrong = [], []
     for name, tensor in source.items():
-        target = _current_name(name)
+        target = current_name(name, slots)
         if target in slots and target not in names:
             names[target] = name
             shape = tensor.shape
@@ -224,11 +224,19 @@ def _place(value: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Arr
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 
-def _current_name(name: str) -> str:
-    for old, new in _OLD_NAMES.items():
-        if old in name and ".attentions." in name:
-            return name.replace(old, new)
-    return name
+def current_name(name: str, slots: Container[str]) -> str:
+    """The name that a stored tensor has in the model, where older or newer files spell it so.
+
+    Args:
+        name: as it is stored.
+        slots: the names that the model has.
+    """
+    if ".attentions." in name:
+        for old, new in _OLD_NAMES.items():
+            name = name.replace(old, new)
+    # transformers leaves this prefix out since 5.0.
+    prefixed = f"text_model.{name}"
+    return prefixed if name not in slots and prefixed in slots else name
 
 
 def _same_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
