@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import warnings
 
@@ -10,8 +11,12 @@ from sdxl_tiny import GOLDEN, as_source, config, spatial, state_dict
 
 from hotshot_jax.convert import ldm_names
 from hotshot_jax.convert.ldm_names import PREFIXES, TABLES, to_single_file
+from hotshot_jax.convert.model_shapes import model_shapes
+from hotshot_jax.convert.prepare import prepare_component
+from hotshot_jax.convert.rules import flat_parameters
 from hotshot_jax.convert.single_file import open_single_file
 from hotshot_jax.convert.single_file_config import scheduler_config
+from hotshot_jax.convert.temporal_layers import temporal_source, with_temporal_layers
 from hotshot_jax.convert.tensor_source import TensorSource, open_file
 from hotshot_jax.errors import HotshotError
 
@@ -371,3 +376,24 @@ def test_half_a_fused_matrix_cannot_be_written(folder):
     part = folder["text_encoder_2"].renamed(lambda name: name if name in names else None)
     with pytest.raises(HotshotError, match="query, key and value"):
         to_single_file({"text_encoder_2": part})
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_models_of_file_and_folder_have_the_same_parameters(tmp_path, folder, single, name):
+    """Embeddings, latents and pixels follow from parameters and configuration alone."""
+    component = single.component(name)
+    both = [component, dataclasses.replace(component, tensors=folder[name])]
+    if name == "unet":
+        unet = as_source(state_dict("unet"), tmp_path / "unet.safetensors")
+        shapes = model_shapes(name, component.config, where="unet")
+        temporal = temporal_source(unet, shapes)
+        both = [
+            dataclasses.replace(each, tensors=with_temporal_layers(each.tensors, temporal))
+            for each in both
+        ]
+    first, second = (
+        flat_parameters(prepare_component(each, dtype=np.float32).load()) for each in both
+    )
+    assert first.keys() == second.keys()
+    for path, value in first.items():
+        np.testing.assert_array_equal(value, second[path], err_msg=str(path))
