@@ -1,0 +1,88 @@
+"""Compiles a program for TPUs that are not here, and prints what the compiler knows about it.
+
+    python -m benchmarks.compile_for v5e-8 --task infer --mesh frames=8
+    python -m benchmarks.compile_for v5e:2x4 --task train --train temporal --json
+
+Needs the compiler that comes with `pip install "hotshot-jax[tpu]"`, but no TPU. Weights are shapes.
+
+Exit status: 0 if the program fits into the chips' memory, 1 if not, 2 for wrong arguments.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from benchmarks.topologies import Topology, names, without_tpu
+from hotshot_jax.errors import HotshotError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compiles, prints, and returns the exit status."""
+    options = _parser().parse_args(arguments)
+    without_tpu()
+    # Only now, since they start JAX.
+    from benchmarks.abstract_arrays import Size
+    from benchmarks.compile_report import compile_program, print_report, report_json
+
+    try:
+        topology = Topology.parse(options.topology, options.slices)
+        size = Size(
+            options.size,
+            options.width,
+            options.height,
+            options.frames,
+            options.videos or 0,
+            trained=options.train,
+            recomputed=options.recompute,
+        )
+        report = compile_program(topology, options.task, options.mesh, size, effort=options.effort)
+    except HotshotError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+    print_report(report)
+    if options.json:
+        print(report_json(report))
+    return 0 if report.fits else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.compile_for",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "topology", help=f"{', '.join(names())}; or chips and shape, such as v5e:2x4"
+    )
+    parser.add_argument("--task", choices=("infer", "decode", "train"), default="infer")
+    parser.add_argument("--mesh", default="auto", help="such as data=2,frames=4 (default: auto)")
+    parser.add_argument("--train", choices=("temporal", "unet"), default="temporal")
+    parser.add_argument(
+        "--recompute",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="when training, compute layers again instead of keeping their activations",
+    )
+    parser.add_argument("--size", choices=("full", "tiny"), default="full")
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--height", type=int, default=512)
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument(
+        "--videos",
+        type=int,
+        help="prompts or samples in one step, over all devices (default: 1; a sample for each "
+        "device that splits samples when training)",
+    )
+    parser.add_argument("--slices", type=int, default=1, help="such systems, joined by a network")
+    parser.add_argument(
+        "--effort",
+        type=float,
+        default=0.0,
+        help="of the compiler for a fast program, -1 to 1; -1 compiles in a tenth of the time",
+    )
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""Reads the text of a compiled program: computations, instructions, shapes."""
+
+import dataclasses
+import math
+import re
+
+_SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?")
+_NAME = re.compile(r"%([\w.\-]+)")
+_LAST_WORD = re.compile(r"([\w.\-]+)\s*(?:,|$)")
+_COMMENT = re.compile(r"/\*.*?\*/")
+_CALLED = re.compile(r"\b(?:calls|body|to_apply)=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{\s*$")
+_BITS = re.compile(r"(\d+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """One array.
+
+    Attributes:
+        dtype: XLA's name.
+        dims: its dimensions.
+        in_hbm: false where the layout places it in another memory than the device's main one.
+    """
+
+    dtype: str
+    dims: tuple[int, ...]
+    in_hbm: bool
+
+    @property
+    def bytes(self) -> int:
+        """Size without padding."""
+        digits = _BITS.search(self.dtype)
+        bits = {"pred": 8, "token": 0}.get(self.dtype, int(digits[1]) if digits else 0)
+        return math.prod(self.dims) * bits // 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line of a computation.
+
+    Attributes:
+        name: without the percent sign.
+        shapes: of the result; several for a tuple.
+        opcode: such as `convolution`.
+        operands: names.
+        attributes: the text after the operands.
+        literal: the text between the parentheses.
+        is_root: whether it is the computation's result.
+    """
+
+    name: str
+    shapes: tuple[Shape, ...]
+    opcode: str
+    operands: tuple[str, ...]
+    attributes: str
+    literal: str
+    is_root: bool
+
+    @property
+    def bytes(self) -> int:
+        """Size of the result in main memory."""
+        return sum(shape.bytes for shape in self.shapes if shape.in_hbm)
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """Computations that are named as what this instruction runs."""
+        branches = _BRANCHES.search(self.attributes)
+        named = _LAST_WORD.findall(branches[1]) if branches else []
+        return (*_CALLED.findall(self.attributes), *named)
+
+    def attribute(self, key: str) -> str | None:
+        """The value of `key=`, up to the next comma, space or closing brace."""
+        match = re.search(rf"\b{key}=(\{{[^}}]*\}}|[^,\s]+)", self.attributes)
+        return match[1] if match else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Computation:
+    """A function of the program: its instructions by name, in their order."""
+
+    instructions: dict[str, Instruction]
+
+    @property
+    def root(self) -> Instruction:
+        """The instruction that is the result."""
+        return next(line for line in self.instructions.values() if line.is_root)
+
+    def parameter(self, index: int) -> Instruction:
+        """The parameter with that number."""
+        return next(
+            line
+            for line in self.instructions.values()
+            if line.opcode == "parameter" and line.literal == str(index)
+        )
+
+    def users(self, name: str) -> list[Instruction]:
+        """The instructions that take `name`."""
+        return [line for line in self.instructions.values() if name in line.operands]
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """A program: its computations by name, and which one it starts with."""
+
+    computations: dict[str, Computation]
+    entry: str
+
+
+def parse(text: str) -> Module:
+    """Reads what `compiled.as_text()` or `lowered.as_text("hlo")` gives."""
+    computations: dict[str, Computation] = {}
+    entry = ""
+    current: dict[str, Instruction] | None = None
+    for line in text.splitlines():
+        if current is None:
+            header = _COMPUTATION.match(line)
+            if header and " = " not in line.split("(", 1)[0]:
+                current = {}
+                computations[header[2]] = Computation(current)
+                entry = header[2] if header[1] else entry
+        elif line.startswith("}"):
+            current = None
+        elif " = " in line:
+            instruction = _instruction(line)
+            current[instruction.name] = instruction
+    return Module(computations, entry)
+
+
+def _instruction(line: str) -> Instruction:
+    name, _, rest = line.strip().partition(" = ")
+    is_root = name.startswith("ROOT ")
+    end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.index(" ")
+    shapes = tuple(
+        Shape(dtype, tuple(map(int, dims.split(","))) if dims else (), "S(" not in layout)
+        for dtype, dims, layout in _SHAPE.findall(rest[:end])
+    )
+    call = rest[end:].lstrip()
+    opening = call.index("(")
+    closing = _closing(call, opening)
+    literal = _COMMENT.sub("", call[opening + 1 : closing])
+    return Instruction(
+        name.removeprefix("ROOT ").lstrip("%"),
+        shapes,
+        call[:opening],
+        # Percent signs are missing in programs that have not been compiled.
+        tuple((_NAME if "%" in literal else _LAST_WORD).findall(literal)),
+        call[closing + 1 :],
+        literal,
+        is_root,
+    )
+
+
+def _closing(text: str, opening: int) -> int:
+    depth = 0
+    for index in range(opening, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[index], 0)
+        if depth == 0:
+            return index
+    raise ValueError(f"unbalanced parentheses: {text[:80]}")

@@ -1,0 +1,127 @@
+"""Compiling for TPUs without a TPU."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.topologies import CHIPS, Topology, names
+from hotshot_jax.errors import HotshotError, UsageError
+
+ROOT = Path(__file__).parents[2]
+needs_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU compiler, is not installed"
+)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.compile_for", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "chip", "shape"),
+    [
+        ("v4-8", "v4", (2, 2, 1)),
+        ("v5e-1", "v5e", (1, 1)),
+        ("v5e-8", "v5e", (2, 4)),
+        ("v5e:16x16", "v5e", (16, 16)),
+        ("v5p-8", "v5p", (2, 2, 1)),
+        ("v6e:2x4", "v6e", (2, 4)),
+    ],
+)
+def test_names_and_shapes(text: str, chip: str, shape: tuple[int, ...]) -> None:
+    assert Topology.parse(text) == Topology(CHIPS[chip], shape)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("v5e-7", "v5e comes as v5e-1, v5e-4, v5e-8"),
+        ("v5f-8", "expected a name like .*v5e-8"),
+        ("v5e:2x2x2", "two-dimensional"),
+        ("v5p:2x2", "three-dimensional"),
+        ("v5e:0x4", "two-dimensional"),
+        ("h100", "expected a name like"),
+        ("", "expected a name like"),
+    ],
+)
+def test_unknown_topologies_are_refused(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Topology.parse(text)
+
+
+def test_every_name_can_be_read() -> None:
+    for name in names():
+        assert Topology.parse(name).shape
+
+
+def test_without_the_compiler_the_message_says_what_to_install() -> None:
+    if importlib.util.find_spec("libtpu") is not None:
+        pytest.skip("the compiler is installed")
+    with pytest.raises(HotshotError, match="hotshot-jax\\[tpu\\]"):
+        Topology.parse("v5e-8").devices()
+
+
+def test_wrong_topology_ends_with_status_2() -> None:
+    finished = run("v5e-7")
+    assert finished.returncode == 2
+    assert "v5e-7" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [("frames=3,data=-1", "3, but there are 8"), ("data=2", "there are 8"), ("rows=8", "'rows'")],
+)
+def test_wrong_mesh_ends_with_status_2(mesh: str, message: str) -> None:
+    finished = run("v5e:2x4", "--size", "tiny", "--mesh", mesh)
+    assert finished.returncode == 2
+    assert message in finished.stderr
+
+
+def compiled(task: str, *arguments: str) -> dict[str, Any]:
+    small = "--size tiny --width 64 --height 64 --effort -1 --json".split()
+    finished = run("v5e:2x4", "--task", task, *small, *arguments)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+@needs_compiler
+def test_denoising_step_compiles_for_v5e() -> None:
+    report = compiled("infer", "--mesh", "frames=8")
+    assert report["fits"]
+    assert set(report["collectives"]) == {"all-reduce", "all-to-all"}
+    assert report["collectives"]["all-to-all"]["count"] == 30
+    assert report["compile_seconds"] > 0
+    assert report["flops_per_device"] > report["ideal_flops_per_device"] > 0
+    assert 0 < report["temp_bytes"] + report["argument_bytes"] < report["hbm_bytes"]
+    assert report["roofline_seconds"] > 0
+
+
+@needs_compiler
+def test_decoding_compiles_for_v5e() -> None:
+    report = compiled("decode")
+    assert report["fits"]
+    assert report["mesh"] == "frames=8"
+    assert report["collectives"] == {}
+
+
+@needs_compiler
+def test_training_step_compiles_for_v5e() -> None:
+    report = compiled("train")
+    assert report["fits"]
+    assert report["mesh"] == "fsdp=8"
+    assert report["size"]["videos"] == 8
