@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from hotshot_jax.cli.run import Parser, run
 from hotshot_jax.cli.terminal_progress import TerminalProgress
-from hotshot_jax.convert.conversion import convert_folder, write_torch_folder
+from hotshot_jax.convert.conversion import convert_folder, ignored_files, write_torch_folder
 from hotshot_jax.convert.converted import ConvertedFolder
 from hotshot_jax.convert.hub import resolve
 from hotshot_jax.convert.prepare import open_checkpoint
@@ -48,6 +48,9 @@ def convert(arguments: Sequence[str] | None = None) -> None:
     else:
         if isinstance(source, ConvertedFolder):
             raise UsageError(f"{source.path} is converted already; --to-torch goes the other way.")
+        ignored = ignored_files(source)
+        if ignored:
+            print(f"{PROGRAM}: not converted: {', '.join(ignored)}", file=sys.stderr)
         with TerminalProgress().stage("converting", source.nbytes, "B") as advance:
             dtype = _DTYPES.get(given.dtype)
             convert_folder(source, dest, dtype=dtype, progress=advance)

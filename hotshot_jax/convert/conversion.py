@@ -36,6 +36,9 @@ from hotshot_jax.convert.tensor_source import open_file
 from hotshot_jax.convert.to_torch import write_component
 from hotshot_jax.version import __version__
 
+_WEIGHT_ENDINGS = frozenset(
+    {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".onnx"}
+)
 _COPIED = ("scheduler", "tokenizer", "tokenizer_2")
 
 
@@ -76,6 +79,25 @@ def convert_folder(
             "dtypes": dtypes,
         }
         (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
+
+
+def ignored_files(source: DiffusersFolder) -> list[str]:
+    """Weights and training states that lie in a checkpoint's folders and are not converted.
+
+    Copies with averaged weights, other variants and formats, optimiser states, files of temporal
+    layers alone: all of these are published beside the weights.
+
+    Returns:
+        Paths below the checkpoint's folder.
+    """
+    used = {tensor.file for component in source.components for tensor in component.tensors.values()}
+    folders = [source.path, *(component.path for component in source.components)]
+    return [
+        file.relative_to(source.path).as_posix()
+        for folder in folders
+        for file in sorted(folder.iterdir())
+        if file.suffix in _WEIGHT_ENDINGS and file.is_file() and file not in used
+    ]
 
 
 def write_torch_folder(source: ConvertedFolder, dest: Path) -> None:

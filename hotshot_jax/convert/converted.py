@@ -19,7 +19,7 @@ from flax import nnx
 
 from hotshot_jax.convert import checkpoint
 from hotshot_jax.convert.builders import KINDS
-from hotshot_jax.convert.diffusers_folder import TOKENIZERS
+from hotshot_jax.convert.diffusers_folder import TOKENIZERS, read_scheduler_config
 from hotshot_jax.convert.file_content import read_json_object
 from hotshot_jax.convert.load import with_parameters
 from hotshot_jax.convert.rules import Path as ParameterPath
@@ -140,13 +140,21 @@ def open_converted(folder: Path) -> ConvertedFolder:
             f"{folder / MARKER}: format {marker.get('format')!r}, this version reads {FORMAT}; "
             "convert the checkpoint again."
         )
+    dtypes = marker.get("dtypes")
+    if not isinstance(dtypes, dict) or not all(
+        isinstance(dtypes.get(name), dict) for name in KINDS
+    ):
+        raise HotshotError(
+            f"{folder / MARKER} lacks the dtypes of the models; convert the checkpoint again."
+        )
+    index = read_json_object(folder / INDEX)
     components: dict[str, Any] = {
         name: ConvertedComponent(
             name=name,
             path=folder / name,
             config_path=folder / name / CONFIG,
             config=read_json_object(folder / name / CONFIG),
-            dtypes=marker.get("dtypes", {}).get(name, {}),
+            dtypes=dtypes[name],
         )
         for name in KINDS
     }
@@ -154,10 +162,10 @@ def open_converted(folder: Path) -> ConvertedFolder:
         check_tokenizer_folder(folder / name)
     return ConvertedFolder(
         path=folder,
-        index=read_json_object(folder / INDEX),
+        index=index,
         tokenizer=folder / "tokenizer",
         tokenizer_2=folder / "tokenizer_2",
-        scheduler_config=read_json_object(folder / "scheduler" / "scheduler_config.json"),
+        scheduler_config=read_scheduler_config(folder, index),
         **components,
     )
 

@@ -157,7 +157,7 @@ def open_diffusers_folder(
         )
     for name in TOKENIZERS:
         check_tokenizer_folder(path / name)
-    scheduler_config = _read_scheduler_config(path, index)
+    scheduler_config = read_scheduler_config(path, index)
     opened = {name: open_component(path / name, name, variant) for name in WEIGHT_COMPONENTS}
     _check_variant(path, variant, opened)
     unet = opened["unet"]
@@ -277,7 +277,16 @@ def _choose_index(path: Path, names: tuple[str, ...]) -> Path:
     return path / names[0]
 
 
-def _read_scheduler_config(path: Path, index: Mapping[str, Any]) -> dict[str, Any]:
+def read_scheduler_config(path: Path, index: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a checkpoint's ``scheduler_config.json``.
+
+    Args:
+        path: the checkpoint's folder.
+        index: the content of its ``model_index.json``, which may name the scheduler's class alone.
+
+    Raises:
+        HotshotError: the file is missing or damaged, or neither file names the class.
+    """
     config_path = path / "scheduler" / "scheduler_config.json"
     config = read_json_object(config_path)
     name = config.get("_class_name", component_class(index, "scheduler"))
