@@ -15,15 +15,18 @@ import numpy as np
 from hotshot_jax.builtin import NAME as BUILTIN_NAME
 from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.cli.compilation_cache import compilation_cache, default_folder
+from hotshot_jax.cli.control import ControlPlan, control_inputs, plan_control
 from hotshot_jax.cli.devices import explained_memory_errors, use_device
-from hotshot_jax.cli.outputs import Job, plan_jobs
+from hotshot_jax.cli.outputs import Job, numbered, plan_jobs
 from hotshot_jax.cli.run import run
 from hotshot_jax.cli.settings import STORED, InferSettings, parse_settings
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.lora import parse_lora
 from hotshot_jax.media import aspect_ratios
 from hotshot_jax.media.pixels import to_uint8
 from hotshot_jax.media.write import write_video
+from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.memory import describe_memory, describe_size
 from hotshot_jax.pipelines.request import Request
@@ -61,12 +64,15 @@ def generate(settings: InferSettings) -> None:
     settings = settings.sized()
     _check(settings)
     jobs = plan_jobs(settings)
+    control = plan_control(settings)
     device = use_device(settings.device)
     with compilation_cache(_cache_folder(settings)):
-        _generate(settings, jobs, device)
+        _generate(settings, jobs, control, device)
 
 
-def _generate(settings: InferSettings, jobs: Sequence[Job], device: str) -> None:
+def _generate(
+    settings: InferSettings, jobs: Sequence[Job], control: ControlPlan, device: str
+) -> None:
     progress = TerminalProgress()
 
     builtin = settings.pretrained_path is None
@@ -84,16 +90,22 @@ def _generate(settings: InferSettings, jobs: Sequence[Job], device: str) -> None
             precision=settings.precision,
             variant=settings.variant,
             scheduler=settings.scheduler,
+            loras=[parse_lora(argument) for argument in settings.lora],
+            lora_allow_partial=settings.lora_allow_partial,
+            controlnets=control.controlnets,
             low_vram_mode=settings.low_vram_mode,
             progress=progress,
         )
     settings = _with_size(settings, pipeline, builtin)
+    controls = control_inputs(control, settings)
+    if settings.save_control is not None:
+        _save_control(controls, settings)
     _say(f"{device}; {describe_memory(pipeline)}; {pipeline.precision.description}")
 
     written: list[str] = []
     for job in jobs:
         with explained_memory_errors(lambda: describe_memory(pipeline)):
-            videos = _sample(pipeline, settings, job.prompt)
+            videos = _sample(pipeline, settings, controls, job.prompt)
         for output in _write(videos, settings, job):
             written.append(output)
             print(output)
@@ -136,7 +148,22 @@ def _flag_of(name: str) -> str:
     return _SIZE_FLAGS.get(name, f"--{name}")
 
 
-def _sample(pipeline: HotshotXLPipeline, settings: InferSettings, prompt: str) -> np.ndarray:
+def _save_control(controls: Sequence[ControlInput], settings: InferSettings) -> None:
+    assert settings.save_control is not None
+    for number, control in enumerate(controls, 1):
+        path = settings.save_control
+        if len(controls) > 1:
+            path = numbered(path, number, len(controls))
+        write_video(path, control.frames, settings.video_duration, {}, settings.overwrite)
+        _say(f"control frames written to {path}")
+
+
+def _sample(
+    pipeline: HotshotXLPipeline,
+    settings: InferSettings,
+    controls: Sequence[ControlInput],
+    prompt: str,
+) -> np.ndarray:
     output = pipeline(
         prompt,
         settings.prompt_2,
@@ -155,6 +182,8 @@ def _sample(pipeline: HotshotXLPipeline, settings: InferSettings, prompt: str) -
         target_size=(settings.target_width, settings.target_height),
         eta=settings.eta,
         clip_skip=settings.clip_skip,
+        controls=controls,
+        guess_mode=settings.guess_mode,
     )
     return np.asarray(output.videos)
 

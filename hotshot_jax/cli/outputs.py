@@ -44,7 +44,7 @@ def plan_jobs(settings: InferSettings) -> list[Job]:
     base = settings.output if settings.output is not None else _default_output(settings, prompts)
     if settings.video_length > 1 or output_form(base) in _TIMED:
         check_duration(settings.video_duration, settings.video_length)
-    paths = [base] if total == 1 else [_numbered(base, n, total) for n in range(1, total + 1)]
+    paths = [base] if total == 1 else [numbered(base, n, total) for n in range(1, total + 1)]
     for path in paths:
         check_output(path, settings.video_length, settings.overwrite)
     each = settings.num_videos
@@ -89,7 +89,8 @@ def _default_output(settings: InferSettings, prompts: list[str]) -> str:
     return str(path)
 
 
-def _numbered(base: str, number: int, total: int) -> str:
+def numbered(base: str, number: int, total: int) -> str:
+    """The path of one of several outputs: `walk.gif` becomes `walk-001.gif`."""
     width = max(3, len(str(total)))
     path = Path(base)
     numbered = path.with_name(f"{path.stem}-{number:0{width}}{path.suffix}")

@@ -220,7 +220,9 @@ def _assemble(
 
 def _place(value: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Array:
     if sharding is None:
-        return jax.device_put(value)
+        # Placed on a named device, as restored checkpoints are: a program for arrays that may still
+        # move is another program to the compilation cache.
+        return jax.device_put(value, jax.local_devices()[0])
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 

@@ -1,12 +1,12 @@
 """Opening a checkpoint of either form, and loading its models once all of it has been checked."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from hotshot_jax.convert.builders import model_builder
@@ -21,8 +21,13 @@ from hotshot_jax.convert.diffusers_folder import (
     DiffusersFolder,
     open_diffusers_folder,
 )
-from hotshot_jax.convert.load import Progress, abstract, fill_module, match_module
+from hotshot_jax.convert.load import Match, Progress, abstract, fill_module, match_module
 from hotshot_jax.convert.rules import Path as ParameterPath
+from hotshot_jax.convert.rules import Slot, flat_parameters, torch_slots
+from hotshot_jax.convert.tensor_source import LazyTensor, TensorSource
+
+Change = Callable[[TensorSource], TensorSource]
+"""Takes a component's tensors under the model's names and gives them changed."""
 
 
 def open_checkpoint(
@@ -44,11 +49,16 @@ class PreparedComponent:
 
     Attributes:
         module: the model with shapes in place of arrays.
-        read: fills it: takes shardings and progress as `load` does.
+        read: fills it: takes shardings, progress and change as `load` does.
     """
 
     module: Any
     read: Callable[..., Any]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each of its tensors, by PyTorch's names."""
+        return {name: slot.shape for name, slot in torch_slots(self.module).items()}
 
     def load(
         self,
@@ -57,17 +67,20 @@ class PreparedComponent:
         | jax.sharding.Sharding
         | None = None,
         progress: Progress = lambda size: None,
+        change: Change | None = None,
     ) -> nnx.Module:
         """Reads the weights.
 
         Args:
             shardings: where each parameter goes: by path, or one for all.
             progress: called with bytes as they are placed.
+            change: what is to be done to the tensors, under the model's names, before they are
+                cast: merging LoRAs into them.
 
         Raises:
             HotshotError: weights are damaged or not finite.
         """
-        return self.read(shardings=shardings, progress=progress)
+        return self.read(shardings=shardings, progress=progress, change=change)
 
 
 def prepare_component(
@@ -92,7 +105,17 @@ def prepare_component(
     if isinstance(component, ConvertedComponent):
         return _prepare_converted(component, abstract(build), dtype)
     match = match_module(build, component.tensors, where=str(component.path))
-    read = functools.partial(fill_module, match, component.tensors, dtype=dtype)
+
+    def read(*, shardings: Any, progress: Progress, change: Change | None) -> nnx.Module:
+        if change is None:
+            return fill_module(
+                match, component.tensors, dtype=dtype, shardings=shardings, progress=progress
+            )
+        slot_of = {stored: slot for slot, stored in match.names.items()}
+        changed = change(component.tensors.renamed(slot_of.get))
+        same = dataclasses.replace(match, names={slot: slot for slot in match.slots})
+        return fill_module(same, changed, dtype=dtype, shardings=shardings, progress=progress)
+
     return PreparedComponent(match.module, read)
 
 
@@ -101,9 +124,40 @@ def _prepare_converted(
 ) -> PreparedComponent:
     component.check(module)
 
-    def read(*, shardings: Any, progress: Progress) -> nnx.Module:
-        restored = component.restore(module, dtype=dtype, shardings=shardings)
-        progress(component.nbytes)
-        return restored
+    def read(*, shardings: Any, progress: Progress, change: Change | None) -> nnx.Module:
+        if change is None:
+            restored = component.restore(module, dtype=dtype, shardings=shardings)
+            progress(component.nbytes)
+            return restored
+        # In the stored dtype and on the host: what is changed is changed before the cast.
+        host = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
+        stored = component.restore(module, dtype=None, shardings=host)
+        changed = change(module_source(stored, component.path))
+        slots = torch_slots(module)
+        match = Match(module, slots, {slot: slot for slot in slots})
+        return fill_module(match, changed, dtype=dtype, shardings=shardings, progress=progress)
 
     return PreparedComponent(module, read)
+
+
+def module_source(module: nnx.Module, where: Path) -> TensorSource:
+    """The parameters of a module as PyTorch's tensors.
+
+    Args:
+        module: with arrays.
+        where: what messages name as their place.
+    """
+    parameters = flat_parameters(module)
+
+    def lazy(slot: Slot) -> LazyTensor:
+        parameter = parameters[slot.path]
+        return LazyTensor(
+            name=slot.name,
+            shape=slot.shape,
+            dtype=np.dtype(parameter.dtype),
+            file=where,
+            reader=lambda: slot.to_torch(np.asarray(parameter)),
+            releaser=lambda: None,
+        )
+
+    return TensorSource([lazy(slot) for slot in torch_slots(module).values()], where)

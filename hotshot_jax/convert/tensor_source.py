@@ -269,7 +269,7 @@ def check_finite(what: str, array: np.ndarray) -> None:
     mask = _exponent_mask(array.dtype)
     if mask is None or array.size == 0:
         return
-    bits = array.view(mask.dtype).reshape(-1)
+    bits = array.ravel(order="K").view(mask.dtype)
     buffer = np.empty(min(_BLOCK, bits.size), mask.dtype)
     for start in range(0, bits.size, _BLOCK):
         block = bits[start : start + _BLOCK]

@@ -13,6 +13,7 @@ from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.control import ControlInput, prepare_control
 from hotshot_jax.pipelines.decode import decode_latents
 from hotshot_jax.pipelines.denoise import join_embeddings, make_conditioning
+from hotshot_jax.pipelines.loading import load_components, load_controlnet
 from hotshot_jax.pipelines.noise import GivenNoise, NoiseSource, make_noise
 from hotshot_jax.pipelines.precision import Precision, current_platform
 from hotshot_jax.pipelines.progress import NoProgress, Progress
@@ -86,6 +87,10 @@ class HotshotXLPipeline:
         *,
         precision: str = "f16",
         variant: str | None = None,
+        scheduler: str | None = None,
+        loras: Sequence[tuple[str, float]] = (),
+        lora_allow_partial: bool = False,
+        controlnets: Sequence[str] = (),
         progress: Progress | None = None,
         low_vram_mode: bool = False,
         **options: Any,
@@ -96,25 +101,40 @@ class HotshotXLPipeline:
             path: a folder, or `organisation/name[@revision]` on the Hub.
             precision: "f16", "f32" or "bf16".
             variant: which files to prefer where there are several, such as "fp16".
+            scheduler: see the class.
+            loras: paths or Hub ids of LoRAs and their strengths, merged into the weights.
+            lora_allow_partial: whether keys of a LoRA that fit nowhere are left out.
+            controlnets: folders, files or Hub ids of ControlNets, used in this order.
             progress: shows the loading, and the stages of each call.
             low_vram_mode: see the class.
             options: further arguments of the class.
 
         Raises:
-            HotshotError: the checkpoint is missing, damaged or of another model.
+            HotshotError: a model is missing, damaged or of another family.
         """
-        from hotshot_jax.pipelines.loading import load_components
-
         dtypes = Precision.named(precision, current_platform())
+        shown = progress or NoProgress()
         components = load_components(
             path,
             dtypes,
             variant=variant,
+            scheduler=scheduler,
+            loras=loras,
+            lora_allow_partial=lora_allow_partial,
             on_host=low_vram_mode,
-            progress=progress or NoProgress(),
+            progress=shown,
         )
+        nets = [
+            load_controlnet(net, dtypes, variant=variant, on_host=low_vram_mode, progress=shown)
+            for net in controlnets
+        ]
         return cls(
-            components, precision=dtypes, progress=progress, low_vram_mode=low_vram_mode, **options
+            dataclasses.replace(components, controlnets=tuple(nets)),
+            precision=dtypes,
+            scheduler=scheduler,
+            progress=progress,
+            low_vram_mode=low_vram_mode,
+            **options,
         )
 
     @property

@@ -3,23 +3,42 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from hotshot_jax.convert.builders import KINDS
+from hotshot_jax.convert.diffusers_folder import open_component
 from hotshot_jax.convert.hub import resolve
-from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
+from hotshot_jax.convert.load import load_module
+from hotshot_jax.convert.prepare import (
+    Change,
+    PreparedComponent,
+    open_checkpoint,
+    prepare_component,
+)
+from hotshot_jax.convert.tensor_source import open_file
+from hotshot_jax.convert.weight_files import choose_weight_files, find_weight_files
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.lora import Lora, ModuleNames, merged_source, open_lora
+from hotshot_jax.lora.files import select_lora_files
+from hotshot_jax.models.controlnet import ControlNetModel
+from hotshot_jax.models.controlnet_config import ControlNetConfig
+from hotshot_jax.models.controlnet_shapes import config_from_shapes
+from hotshot_jax.models.controlnet_union import controlnet_class
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.precision import Precision
 from hotshot_jax.pipelines.progress import Progress
 from hotshot_jax.schedulers import make_scheduler
 
 logger = logging.getLogger(__name__)
+
+_CHANGED_BY_LORAS = ("unet", "text_encoder", "text_encoder_2")
 
 
 def load_components(
@@ -28,6 +47,8 @@ def load_components(
     *,
     variant: str | None = None,
     scheduler: str | None = None,
+    loras: Sequence[tuple[str, float]] = (),
+    lora_allow_partial: bool = False,
     on_host: bool = False,
     progress: Progress,
 ) -> Components:
@@ -39,6 +60,8 @@ def load_components(
         variant: which weight files to prefer where there are several.
         scheduler: the scheduler that will be used, checked against the checkpoint's configuration
             before its weights are read.
+        loras: paths or Hub ids of LoRAs and their strengths, merged into the weights.
+        lora_allow_partial: whether keys of a LoRA that fit nowhere are left out.
         on_host: leaves the weights in host memory.
         progress: shows the loading.
 
@@ -70,11 +93,89 @@ def load_components(
     components.check()
     if scheduler is not None:
         make_scheduler(scheduler, checkpoint.scheduler_config)
+    opened = _open_loras(loras, prepared, allow_partial=lora_allow_partial)
     with progress.stage("loading", checkpoint.nbytes, "B") as advance:
         models: dict[str, Any] = {
-            name: each.load(shardings=sharding, progress=advance) for name, each in prepared.items()
+            name: each.load(shardings=sharding, progress=advance, change=_merging(name, opened))
+            for name, each in prepared.items()
         }
     return dataclasses.replace(components, **models)
+
+
+def _open_loras(
+    loras: Sequence[tuple[str, float]],
+    prepared: Mapping[str, PreparedComponent],
+    *,
+    allow_partial: bool,
+) -> list[tuple[Lora, float]]:
+    if not loras:
+        return []
+    names = ModuleNames(
+        {name: each.shapes for name, each in prepared.items() if name in _CHANGED_BY_LORAS}
+    )
+    opened = []
+    for path, scale in loras:
+        lora = open_lora(
+            resolve(path, select=select_lora_files), names, allow_partial=allow_partial
+        )
+        logger.info("%s at %g: %s", path, scale, lora.report)
+        opened.append((lora, scale))
+    return opened
+
+
+def _merging(component: str, loras: Sequence[tuple[Lora, float]]) -> Change | None:
+    if not any(scale and lora.names(component) for lora, scale in loras):
+        return None
+    return lambda source: merged_source(source, component, loras)
+
+
+def load_controlnet(
+    path: str,
+    precision: Precision,
+    *,
+    variant: str | None = None,
+    on_host: bool = False,
+    progress: Progress,
+) -> ControlNetModel:
+    """Loads an SDXL ControlNet.
+
+    Args:
+        path: a folder in the diffusers layout, a single .safetensors file, or a Hub id.
+        precision: dtypes.
+        variant: which weight files to prefer where there are several.
+        on_host: leaves the weights in host memory.
+        progress: shows the loading.
+
+    Raises:
+        HotshotError: it is missing, damaged, or of another model family.
+    """
+    source = resolve(path, variant=variant, select=partial(_controlnet_files, variant=variant))
+    if source.is_dir():
+        component = open_component(source, "controlnet", variant)
+        where, tensors = str(component.config_path), component.tensors
+        config = ControlNetConfig.from_dict(component.config, where)
+    else:
+        where, tensors = str(source), open_file(source)
+        config = config_from_shapes({name: tensor.shape for name, tensor in tensors.items()}, where)
+    dtype = precision.compute
+    model = controlnet_class(config)
+
+    def build(rngs: nnx.Rngs) -> ControlNetModel:
+        return model(config, rngs=rngs, dtype=dtype, param_dtype=dtype)
+
+    sharding = _host_sharding() if on_host else None
+    with progress.stage("ControlNet", tensors.nbytes, "B") as advance:
+        return load_module(
+            build, tensors, where=where, dtype=dtype, shardings=sharding, progress=advance
+        )
+
+
+def _controlnet_files(names: Sequence[str], variant: str | None) -> list[str]:
+    top = [name for name in names if "/" not in name]
+    weights = choose_weight_files(find_weight_files(top), variant)
+    if "config.json" not in top or weights is None:
+        raise HotshotError("The repository holds no ControlNet in the diffusers layout.")
+    return ["config.json", *weights.names]
 
 
 def load_tokenizer(folder: Path) -> Any:
