@@ -1,0 +1,163 @@
+"""Settings as frozen dataclasses whose fields are flags and keys of configuration files."""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import reprlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hotshot_jax.cli.run import Parser
+from hotshot_jax.errors import UsageError
+
+TEXT_ENDINGS = (".yaml", ".yml", ".json")
+DEVICES = ("auto", "cpu", "gpu", "tpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """How a setting is spelled on the command line.
+
+    Attributes:
+        help: one line.
+        type: of its value; bool makes it a switch.
+        choices: the values allowed, where they are few.
+        group: heading under which the help lists it.
+        about_this_run: left out of what is stored in the result, since it says nothing about the
+            picture.
+        repeatable: given once for each value; the setting is a tuple.
+        bare: the value if the flag is given without one; None if it needs one.
+    """
+
+    help: str
+    type: type
+    group: str
+    choices: Sequence[str] | None = None
+    about_this_run: bool = False
+    repeatable: bool = False
+    bare: Any = None
+
+
+def flag(default: Any, help: str, type: type, group: str, **options: Any) -> Any:
+    """A field of a dataclass of settings; further options are those of `Flag`."""
+    return dataclasses.field(default=default, metadata={"flag": Flag(help, type, group, **options)})
+
+
+def flags_of(settings: type) -> Mapping[str, Flag]:
+    """The flags of a dataclass of settings by name."""
+    return {field.name: field.metadata["flag"] for field in dataclasses.fields(settings)}
+
+
+def parse_flags(
+    settings: type,
+    arguments: Sequence[str] | None,
+    program: str,
+    description: str,
+    config_help: str,
+) -> dict[str, Any]:
+    """The values given on the command line, `config` among them, without any default.
+
+    Args:
+        settings: the dataclass.
+        arguments: of the command line; None for this process's.
+        program: name of the command.
+        description: what it does.
+        config_help: what `--config` takes.
+
+    Raises:
+        UsageError: a flag is unknown or a value has the wrong form.
+    """
+    parser = Parser(prog=program, description=description, argument_default=argparse.SUPPRESS)
+    parser.add_argument("--config", metavar="FILE", help=config_help)
+    groups: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        flag: Flag = field.metadata["flag"]
+        if flag.group not in groups:
+            groups[flag.group] = parser.add_argument_group(flag.group)
+        shown = "" if field.default in (None, False, ()) else f" (default: {field.default})"
+        options: dict[str, Any] = {"help": (flag.help + shown).replace("%", "%%")}
+        if flag.type is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options |= {"type": flag.type, "choices": flag.choices}
+            if flag.choices is None:
+                options["metavar"] = flag.type.__name__.upper()
+            if flag.repeatable:
+                options["action"] = "append"
+            if flag.bare is not None:
+                options |= {"nargs": "?", "const": flag.bare}
+        groups[flag.group].add_argument(f"--{field.name}", **options)
+    given = vars(parser.parse_args(arguments))
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
+    }
+
+
+def written_settings(path: str) -> Any:
+    """The content of a YAML or JSON file.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        if Path(path).suffix.lower() == ".json":
+            return json.loads(text)
+        return yaml.safe_load(text)
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror or error}.") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        # PyYAML's messages are several lines long; the place in the file is at their end.
+        reason = " ".join(str(error).split())
+        raise UsageError(f"--config {path}: not readable as YAML or JSON ({reason}).") from error
+
+
+def checked_settings(settings: type, path: str, values: Any) -> dict[str, Any]:
+    """The values of a configuration file, if they are what the dataclass has fields for.
+
+    Raises:
+        UsageError: a key is unknown, or a value of the wrong type.
+    """
+    if not isinstance(values, Mapping):
+        raise UsageError(
+            f"--config {path}: expected keys and values, such as 'steps: 20', one a line."
+        )
+    flags = flags_of(settings)
+    # What is null is as if it were not there.
+    return {
+        name: _checked(flags, path, name, value)
+        for name, value in values.items()
+        if name not in flags or value is not None
+    }
+
+
+def _checked(flags: Mapping[str, Flag], path: str, name: Any, value: Any) -> Any:
+    flag = flags.get(name)
+    if flag is None:
+        near = difflib.get_close_matches(str(name), flags, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise UsageError(f"--config {path}: unknown key {reprlib.repr(name)}{hint}")
+    if flag.repeatable:
+        values = value if isinstance(value, list | tuple) else [value]
+        return tuple(_checked_value(flag, path, name, each) for each in values)
+    return _checked_value(flag, path, name, value)
+
+
+def _checked_value(flag: Flag, path: str, name: str, value: Any) -> Any:
+    if flag.type is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, flag.type) or (flag.type is int and isinstance(value, bool)):
+        raise UsageError(
+            f"--config {path}: {name} is {reprlib.repr(value)}; expected a value of type "
+            f"{flag.type.__name__}."
+        )
+    if flag.choices is not None and value not in flag.choices:
+        raise UsageError(
+            f"--config {path}: {name} is {reprlib.repr(value)}; expected "
+            f"{' or '.join(flag.choices)}."
+        )
+    return value
