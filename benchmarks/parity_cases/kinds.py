@@ -5,6 +5,8 @@ from typing import Protocol
 
 from benchmarks.parity_cases import (
     aspect_fill,
+    controlnet,
+    controlnet_pipeline,
     end_to_end,
     noise,
     noise_schedule,
@@ -33,6 +35,8 @@ class Kind(Protocol):
 
 _KINDS: tuple[Kind, ...] = (
     aspect_fill,
+    controlnet,
+    controlnet_pipeline,
     end_to_end,
     noise,
     noise_schedule,
@@ -49,7 +53,7 @@ _KINDS: tuple[Kind, ...] = (
 
 def runs_pipeline(case: Case) -> bool:
     """Whether the case goes through a pipeline."""
-    return pipeline.matches(case) or end_to_end.matches(case)
+    return any(kind.matches(case) for kind in (controlnet_pipeline, end_to_end, pipeline))
 
 
 def run_case(case: Case) -> Iterator[Result]:

@@ -19,6 +19,8 @@ from hotshot_jax.models import (
     UNet3DConditionModel,
     UNet3DConfig,
 )
+from hotshot_jax.models.controlnet import ControlNetModel
+from hotshot_jax.models.controlnet_config import ControlNetConfig
 from hotshot_jax.models.layers import Layers
 from hotshot_jax.models.temporal_transformer import (
     MAX_FRAMES,
@@ -35,6 +37,13 @@ def load_unet(reference: ModelReference) -> UNet3DConditionModel:
     """A float32 UNet with formula weights."""
     config = UNet3DConfig.from_dict(reference.config, str(reference.config_path))
     return _load(reference, lambda rngs: UNet3DConditionModel(config, rngs=rngs))
+
+
+@functools.lru_cache(maxsize=16)
+def load_controlnet(reference: ModelReference) -> ControlNetModel:
+    """A float32 ControlNet with formula weights."""
+    config = ControlNetConfig.from_dict(reference.config, str(reference.config_path))
+    return _load(reference, lambda rngs: ControlNetModel(config, rngs=rngs))
 
 
 @functools.lru_cache(maxsize=16)

@@ -4,11 +4,7 @@ from collections.abc import Iterator
 
 from benchmarks.parity_cases.case import Case, Result, Verdict
 
-_FEATURES = (
-    ("pipe.load_lora_weights(", "LoRA files"),
-    ("ControlNetModel.forward(", "ControlNet"),
-    ("HotshotXLControlNetPipeline.", "ControlNet"),
-)
+_FEATURES = (("pipe.load_lora_weights(", "LoRA files"),)
 
 
 def matches(case: Case) -> bool:

@@ -1,7 +1,7 @@
 """The pipeline from given embeddings and latents."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ from benchmarks.parity_cases.case import (
 )
 from benchmarks.parity_cases.layout import channels_first, channels_last
 from benchmarks.parity_cases.models import load_text_encoder, load_unet, load_vae
+from hotshot_jax.models.unet import Residuals
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.precision import Precision, current_platform
@@ -40,10 +41,13 @@ MODEL_CLASSES = {
 # Arguments of the case that are arguments of the call.
 _PASSED = (
     "video_length height width num_inference_steps guidance_scale guidance_rescale denoising_end "
-    "original_size crops_coords_top_left target_size eta prompt negative_prompt seed"
+    "original_size crops_coords_top_left target_size eta prompt negative_prompt seed guess_mode"
 ).split()
 # Arguments that say how the case was made, or that are read elsewhere.
-_DESCRIBED = ("negative", "init_noise_sigma", "dtype")
+_DESCRIBED = (
+    "negative init_noise_sigma dtype controlnet_conditioning_scale control_guidance_start "
+    "control_guidance_end"
+).split()
 
 
 def matches(case: Case) -> bool:
@@ -59,18 +63,30 @@ def is_from_text(case: Case) -> bool:
 def run(case: Case) -> Iterator[Result]:
     """Compares embeddings, one call of the UNet, the latents after each step, and the video."""
     yield from check_embeddings(case)
-    entry = case.description["scheduler"]
-    scheduler = make_scheduler(entry["class"], entry["config"])
-    difference = known_difference(entry["class"], entry["config"])
-    if difference is not None:
-        yield Result("scheduler", Verdict.DIFFERS, note=difference.sentence)
-        scheduler = difference.scheduler(type(scheduler), entry["config"])
+    scheduler, difference = read_scheduler(case)
+    yield from difference
     yield from check_schedule(case, scheduler)
-    yield from _check_unet_calls(case, scheduler)
+    yield from check_unet_calls(case, scheduler, {})
 
     pipeline = make_pipeline(tuple(case.model(name) for name in MODEL_CLASSES.values()))
     pipeline.scheduler = scheduler
-    embeddings = {
+    yield from check_call(case, pipeline, **read_inputs(case))
+
+
+def read_scheduler(case: Case) -> tuple[Scheduler, list[Result]]:
+    """The case's scheduler, as it was when the case was made, and what is different about it."""
+    entry = case.description["scheduler"]
+    scheduler = make_scheduler(entry["class"], entry["config"])
+    difference = known_difference(entry["class"], entry["config"])
+    if difference is None:
+        return scheduler, []
+    note = Result("scheduler", Verdict.DIFFERS, note=difference.sentence)
+    return difference.scheduler(type(scheduler), entry["config"]), [note]
+
+
+def read_inputs(case: Case) -> dict[str, Any]:
+    """The tensors of the case that are arguments of the call."""
+    inputs: dict[str, Any] = {
         name: case[name]
         for name in (
             "prompt_embeds",
@@ -80,10 +96,10 @@ def run(case: Case) -> Iterator[Result]:
         )
         if name in case
     }
-    given: dict[str, Any] = {"latents": channels_last(case["latents"])}
+    inputs["latents"] = channels_last(case["latents"])
     if "step_noise" in case:
-        given["noise"] = [channels_last(noise) for noise in case["step_noise"]]
-    yield from check_call(case, pipeline, **embeddings, **given)
+        inputs["noise"] = [channels_last(noise) for noise in case["step_noise"]]
+    return inputs
 
 
 @functools.lru_cache(maxsize=2)
@@ -168,8 +184,16 @@ def check_schedule(case: Case, scheduler: Scheduler) -> Iterator[Result]:
         yield compare("init_noise_sigma", schedule.init_noise_sigma, sigma, SINGLE_MODULE)
 
 
-def _check_unet_calls(case: Case, scheduler: Scheduler) -> Iterator[Result]:
-    """Compares what goes into and comes out of the UNet in the steps for which that is stored."""
+def check_unet_calls(
+    case: Case, scheduler: Scheduler, residuals: Mapping[str, Residuals]
+) -> Iterator[Result]:
+    """Compares what goes into and comes out of the UNet in the steps for which that is stored.
+
+    Args:
+        case: the case.
+        scheduler: scales the UNet's input.
+        residuals: what a ControlNet adds in some of these steps, by the prefix of their tensors.
+    """
     schedule = scheduler.schedule(case.arguments["num_inference_steps"])
     time_ids = case["time_ids"]
     yield compare("time_ids", _time_ids(case, len(time_ids)), time_ids, EXACT)
@@ -189,16 +213,17 @@ def _check_unet_calls(case: Case, scheduler: Scheduler) -> Iterator[Result]:
             model,
             channels_last(stored),
             jnp.full(len(stored), schedule.timesteps[step], jnp.float32),
-            _conditioning(case, "prompt_embeds", guided),
-            _conditioning(case, "pooled_prompt_embeds", guided),
+            conditioning(case, "prompt_embeds", guided),
+            conditioning(case, "pooled_prompt_embeds", guided),
             jnp.asarray(time_ids),
+            residuals.get(prefix),
             temporal=case.arguments["video_length"] > 1,
         )
         name = f"{prefix}unet_output"
         yield compare(name, channels_first(output), case[name], WHOLE_MODEL)
 
 
-def _conditioning(case: Case, name: str, guided: bool) -> jax.Array:
+def conditioning(case: Case, name: str, guided: bool) -> jax.Array:
     """Embeddings of the negative prompts, then of the prompts."""
     positive = case[name]
     if not guided:

@@ -14,9 +14,9 @@ from safetensors.numpy import load_file, save_file
 
 from benchmarks.formula_weights import formula_tensor
 from benchmarks.parity import main
-from benchmarks.parity_cases import not_yet
+from benchmarks.parity_cases import controlnet, controlnet_pipeline, not_yet, unet
 from benchmarks.parity_cases.case import Case, Verdict, compare, read_cases, worst
-from benchmarks.parity_cases.kinds import run_case
+from benchmarks.parity_cases.kinds import run_case, runs_pipeline
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -83,6 +83,18 @@ def test_features_to_come_are_listed() -> None:
         (result,) = run_case(case)
         assert result.verdict is Verdict.NOT_YET
         assert result.note
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["controlnet", "unet_controlnet", "controlnet_pipeline", "controlnet_pipeline_guess"],
+)
+def test_controlnet_cases_are_run(name: str) -> None:
+    """That they pass is for the slow run of all cases, and for the tests of the models."""
+    (case,) = read_cases(GOLDEN, [name])
+    assert not not_yet.matches(case)
+    assert any(kind.matches(case) for kind in (controlnet, controlnet_pipeline, unet))
+    assert runs_pipeline(case) == ("pipeline" in name)
 
 
 def test_other_folder_with_other_name_seed_and_shapes(tmp_path, capsys) -> None:
