@@ -95,7 +95,7 @@ class HotshotClips(tfds.core.GeneratorBasedBuilder):
         assert config.origin is not None
         items = list(enumerate(config.origin.items()))
         if config.through_beam:
-            import apache_beam as beam  # type: ignore[import-not-found]
+            import apache_beam as beam
 
             read = _BeamReader(config.origin, config.on_bad_sample)
             return beam.Create(items) | "read" >> beam.FlatMap(read)
@@ -234,7 +234,7 @@ def _cause(error: BaseException) -> HotshotError | None:
 
 def _beam_options(arguments: list[str]) -> Any:
     try:
-        from apache_beam.options.pipeline_options import (  # type: ignore[import-not-found]
+        from apache_beam.options.pipeline_options import (
             PipelineOptions,
         )
     except ImportError as error:

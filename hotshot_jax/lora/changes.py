@@ -13,7 +13,7 @@ import dataclasses
 from typing import Protocol
 
 import numpy as np
-from scipy.linalg.blas import sgemm  # type: ignore[import-untyped]
+from scipy.linalg.blas import sgemm
 
 
 class Change(Protocol):

@@ -6,7 +6,7 @@ equal steps in log σ. Beta: quantiles of a Beta(0.6, 0.6) distribution, Lee et 
 """
 
 import numpy as np
-import scipy.special  # type: ignore[import-untyped]
+import scipy.special
 
 from hotshot_jax.schedulers.noise_schedule import SMALLEST_ALPHA_CUMPROD, NoiseSchedule
 
