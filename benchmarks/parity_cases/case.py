@@ -29,7 +29,6 @@ class Verdict(enum.StrEnum):
     ERROR = "ERROR"
     UNKNOWN = "UNKNOWN"
     DIFFERS = "differs by intent"
-    NOT_YET = "not yet"
 
     @property
     def fails(self) -> bool:

@@ -8,9 +8,9 @@ from benchmarks.parity_cases import (
     controlnet,
     controlnet_pipeline,
     end_to_end,
+    lora,
     noise,
     noise_schedule,
-    not_yet,
     pipeline,
     schedulers,
     tables,
@@ -38,6 +38,7 @@ _KINDS: tuple[Kind, ...] = (
     controlnet,
     controlnet_pipeline,
     end_to_end,
+    lora,
     noise,
     noise_schedule,
     pipeline,
@@ -58,9 +59,6 @@ def runs_pipeline(case: Case) -> bool:
 
 def run_case(case: Case) -> Iterator[Result]:
     """Checks all of a case: what nothing here understands is a failure, never skipped."""
-    if not_yet.matches(case):
-        yield from not_yet.run(case)
-        return
     kinds = [kind for kind in _KINDS if kind.matches(case)]
     if not kinds:
         yield Result("(whole case)", Verdict.UNKNOWN, note="a kind of case that is not known here")

@@ -15,7 +15,8 @@ from hotshot_jax.models import Residuals, UNet3DConditionModel
 
 def matches(case: Case) -> bool:
     """Whether the case runs a UNet."""
-    return "UNet3DConditionModel.forward(" in case.call
+    # Those with a LoRA are `lora`'s, which loads it first.
+    return "UNet3DConditionModel.forward(" in case.call and "load_lora" not in case.call
 
 
 def run(case: Case) -> Iterator[Result]:

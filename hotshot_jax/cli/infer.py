@@ -96,6 +96,8 @@ def _generate(
             low_vram_mode=settings.low_vram_mode,
             progress=progress,
         )
+    for lora in pipeline.loras:
+        _say(f"LoRA {lora}")
     settings = _with_size(settings, pipeline, builtin)
     controls = control_inputs(control, settings)
     if settings.save_control is not None:

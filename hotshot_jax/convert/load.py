@@ -113,17 +113,45 @@ def fill_module(
     Raises:
         HotshotError: names a tensor with values that are not finite.
     """
+    filled = read_parameters(match, source, dtype=dtype, shardings=shardings, progress=progress)
+    return with_parameters(match.module, filled)
+
+
+def read_parameters(
+    match: Match[Any],
+    source: TensorSource,
+    *,
+    dtype: Any,
+    shardings: Mapping[Path, jax.sharding.Sharding] | jax.sharding.Sharding | None = None,
+    progress: Progress = lambda size: None,
+    only: Container[Path] | None = None,
+) -> dict[Path, jax.Array]:
+    """The parameters of a module from `source`, one at a time, by path.
+
+    Args:
+        match: what `match_module` found for this source.
+        source: and the further arguments are those of `load_module`.
+        dtype: see there.
+        shardings: see there.
+        progress: see there.
+        only: which parameters to read; None for all.
+
+    Raises:
+        HotshotError: names a tensor with values that are not finite.
+    """
     by_path: dict[Path, list[Slot]] = {}
     for slot in match.slots.values():
         by_path.setdefault(slot.path, []).append(slot)
 
     filled: dict[Path, jax.Array] = {}
     for path, parameter in flat_parameters(match.module).items():
+        if only is not None and path not in only:
+            continue
         value = _assemble(by_path[path], parameter.shape, source, match.names, dtype)
         sharding = shardings.get(path) if isinstance(shardings, Mapping) else shardings
         filled[path] = _place(value, sharding)
         progress(value.nbytes)
-    return with_parameters(match.module, filled)
+    return filled
 
 
 def with_parameters(module: Module, values: Mapping[Path, Any]) -> Module:

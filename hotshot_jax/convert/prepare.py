@@ -1,7 +1,7 @@
 """Opening a checkpoint of either form, and loading its models once all of it has been checked."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,14 @@ from hotshot_jax.convert.diffusers_folder import (
     DiffusersFolder,
     open_diffusers_folder,
 )
-from hotshot_jax.convert.load import Match, Progress, abstract, fill_module, match_module
+from hotshot_jax.convert.load import (
+    Match,
+    Progress,
+    abstract,
+    fill_module,
+    match_module,
+    read_parameters,
+)
 from hotshot_jax.convert.rules import Path as ParameterPath
 from hotshot_jax.convert.rules import Slot, flat_parameters, torch_slots
 from hotshot_jax.convert.tensor_source import LazyTensor, TensorSource
@@ -50,10 +57,12 @@ class PreparedComponent:
     Attributes:
         module: the model with shapes in place of arrays.
         read: fills it: takes shardings, progress and change as `load` does.
+        reread: reads single parameters again: takes the arguments of `parameters`.
     """
 
     module: Any
     read: Callable[..., Any]
+    reread: Callable[..., dict[ParameterPath, jax.Array]]
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -81,6 +90,27 @@ class PreparedComponent:
             HotshotError: weights are damaged or not finite.
         """
         return self.read(shardings=shardings, progress=progress, change=change)
+
+    def parameters(
+        self,
+        paths: Collection[ParameterPath],
+        *,
+        shardings: Mapping[ParameterPath, jax.sharding.Sharding]
+        | jax.sharding.Sharding
+        | None = None,
+        change: Change,
+    ) -> dict[ParameterPath, jax.Array]:
+        """Reads some of the weights again, changed in another way than at first.
+
+        Args:
+            paths: which parameters.
+            shardings: where each goes: by path, or one for all.
+            change: as in `load`.
+
+        Raises:
+            HotshotError: weights are damaged or not finite.
+        """
+        return self.reread(paths, shardings=shardings, change=change)
 
 
 def prepare_component(
@@ -111,12 +141,24 @@ def prepare_component(
             return fill_module(
                 match, component.tensors, dtype=dtype, shardings=shardings, progress=progress
             )
-        slot_of = {stored: slot for slot, stored in match.names.items()}
-        changed = change(component.tensors.renamed(slot_of.get))
-        same = dataclasses.replace(match, names={slot: slot for slot in match.slots})
-        return fill_module(same, changed, dtype=dtype, shardings=shardings, progress=progress)
+        return fill_module(
+            same, change(renamed()), dtype=dtype, shardings=shardings, progress=progress
+        )
 
-    return PreparedComponent(match.module, read)
+    def reread(
+        paths: Collection[ParameterPath], *, shardings: Any, change: Change
+    ) -> dict[ParameterPath, jax.Array]:
+        return read_parameters(
+            same, change(renamed()), dtype=dtype, shardings=shardings, only=paths
+        )
+
+    same = dataclasses.replace(match, names={slot: slot for slot in match.slots})
+    slot_of = {stored: slot for slot, stored in match.names.items()}
+
+    def renamed() -> TensorSource:
+        return component.tensors.renamed(slot_of.get)
+
+    return PreparedComponent(match.module, read, reread)
 
 
 def _prepare_converted(
@@ -129,15 +171,24 @@ def _prepare_converted(
             restored = component.restore(module, dtype=dtype, shardings=shardings)
             progress(component.nbytes)
             return restored
+        return fill_module(
+            same, change(stored()), dtype=dtype, shardings=shardings, progress=progress
+        )
+
+    def reread(
+        paths: Collection[ParameterPath], *, shardings: Any, change: Change
+    ) -> dict[ParameterPath, jax.Array]:
+        return read_parameters(same, change(stored()), dtype=dtype, shardings=shardings, only=paths)
+
+    slots = torch_slots(module)
+    same = Match(module, slots, {slot: slot for slot in slots})
+
+    def stored() -> TensorSource:
         # In the stored dtype and on the host: what is changed is changed before the cast.
         host = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
-        stored = component.restore(module, dtype=None, shardings=host)
-        changed = change(module_source(stored, component.path))
-        slots = torch_slots(module)
-        match = Match(module, slots, {slot: slot for slot in slots})
-        return fill_module(match, changed, dtype=dtype, shardings=shardings, progress=progress)
+        return module_source(component.restore(module, dtype=None, shardings=host), component.path)
 
-    return PreparedComponent(module, read)
+    return PreparedComponent(module, read, reread)
 
 
 def module_source(module: nnx.Module, where: Path) -> TensorSource:

@@ -9,6 +9,7 @@ from flax import nnx
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models import AutoencoderKL, CLIPTextModel, UNet3DConditionModel
 from hotshot_jax.models.controlnet import ControlNetModel
+from hotshot_jax.pipelines.loras import Loras
 
 MODELS = ("text_encoder", "text_encoder_2", "unet", "vae")
 
@@ -28,6 +29,8 @@ class Components:
         force_zeros_for_empty_prompt: whether no negative prompt means embeddings of zeros.
         name: what to call the checkpoint in stored settings.
         controlnets: ControlNets that add to the UNet, if there are any.
+        loras: what is merged into text encoders and UNet; None where they were not loaded from a
+            checkpoint.
     """
 
     text_encoder: CLIPTextModel
@@ -40,6 +43,7 @@ class Components:
     force_zeros_for_empty_prompt: bool = True
     name: str = ""
     controlnets: tuple[ControlNetModel, ...] = ()
+    loras: Loras | None = None
 
     def model(self, name: str) -> nnx.Module:
         """A model by its attribute's name; `controlnets.0` is the first ControlNet."""

@@ -14,6 +14,8 @@ from hotshot_jax.pipelines.control import ControlInput, prepare_control
 from hotshot_jax.pipelines.decode import decode_latents
 from hotshot_jax.pipelines.denoise import join_embeddings, make_conditioning
 from hotshot_jax.pipelines.loading import load_components, load_controlnet
+from hotshot_jax.pipelines.loras import COMPONENTS as CHANGED_BY_LORAS
+from hotshot_jax.pipelines.loras import LoadedLora
 from hotshot_jax.pipelines.noise import GivenNoise, NoiseSource, make_noise
 from hotshot_jax.pipelines.precision import Precision, current_platform
 from hotshot_jax.pipelines.progress import NoProgress, Progress
@@ -136,6 +138,35 @@ class HotshotXLPipeline:
             low_vram_mode=low_vram_mode,
             **options,
         )
+
+    @property
+    def loras(self) -> tuple[LoadedLora, ...]:
+        """The LoRAs that are loaded, with their strengths and what became of their keys."""
+        return () if self.components.loras is None else self.components.loras.loaded
+
+    def set_lora(self, name: str, scale: float) -> None:
+        """Changes the strength of a LoRA that was given to `from_pretrained`.
+
+        The weights that it changes are read from the checkpoint again and merged anew; no program
+        is compiled again. If that fails, everything stays as it was.
+
+        Args:
+            name: its path or Hub id as it was given, or its file's name without the ending.
+            scale: the new strength; 0 turns it off.
+
+        Raises:
+            UsageError: no such LoRA is loaded, or the strength is not finite.
+            HotshotError: the checkpoint's files are gone or damaged.
+        """
+        before = self.components.loras
+        if before is None:
+            raise UsageError("No LoRA is loaded; give them to from_pretrained.")
+        now = before.with_scale(name, scale)
+        models = {each: self.components.model(each) for each in CHANGED_BY_LORAS}
+        again: dict[str, Any] = now.merged_again(models, before)
+        self.components = dataclasses.replace(self.components, **again, loras=now)
+        self.runtime.components = self.components
+        self.runtime.reload()
 
     @property
     def native_size(self) -> int:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,29 +16,21 @@ from hotshot_jax.convert.builders import KINDS
 from hotshot_jax.convert.diffusers_folder import open_component
 from hotshot_jax.convert.hub import resolve
 from hotshot_jax.convert.load import load_module
-from hotshot_jax.convert.prepare import (
-    Change,
-    PreparedComponent,
-    open_checkpoint,
-    prepare_component,
-)
+from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
 from hotshot_jax.convert.tensor_source import open_file
 from hotshot_jax.convert.weight_files import choose_weight_files, find_weight_files
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.lora import Lora, ModuleNames, merged_source, open_lora
-from hotshot_jax.lora.files import select_lora_files
 from hotshot_jax.models.controlnet import ControlNetModel
 from hotshot_jax.models.controlnet_config import ControlNetConfig
 from hotshot_jax.models.controlnet_shapes import config_from_shapes
 from hotshot_jax.models.controlnet_union import controlnet_class
 from hotshot_jax.pipelines.components import Components
+from hotshot_jax.pipelines.loras import open_loras
 from hotshot_jax.pipelines.precision import Precision
 from hotshot_jax.pipelines.progress import Progress
 from hotshot_jax.schedulers import make_scheduler
 
 logger = logging.getLogger(__name__)
-
-_CHANGED_BY_LORAS = ("unet", "text_encoder", "text_encoder_2")
 
 
 def load_components(
@@ -93,40 +85,13 @@ def load_components(
     components.check()
     if scheduler is not None:
         make_scheduler(scheduler, checkpoint.scheduler_config)
-    opened = _open_loras(loras, prepared, allow_partial=lora_allow_partial)
+    opened = open_loras(loras, prepared, allow_partial=lora_allow_partial)
     with progress.stage("loading", checkpoint.nbytes, "B") as advance:
         models: dict[str, Any] = {
-            name: each.load(shardings=sharding, progress=advance, change=_merging(name, opened))
+            name: each.load(shardings=sharding, progress=advance, change=opened.change(name))
             for name, each in prepared.items()
         }
-    return dataclasses.replace(components, **models)
-
-
-def _open_loras(
-    loras: Sequence[tuple[str, float]],
-    prepared: Mapping[str, PreparedComponent],
-    *,
-    allow_partial: bool,
-) -> list[tuple[Lora, float]]:
-    if not loras:
-        return []
-    names = ModuleNames(
-        {name: each.shapes for name, each in prepared.items() if name in _CHANGED_BY_LORAS}
-    )
-    opened = []
-    for path, scale in loras:
-        lora = open_lora(
-            resolve(path, select=select_lora_files), names, allow_partial=allow_partial
-        )
-        logger.info("%s at %g: %s", path, scale, lora.report)
-        opened.append((lora, scale))
-    return opened
-
-
-def _merging(component: str, loras: Sequence[tuple[Lora, float]]) -> Change | None:
-    if not any(scale and lora.names(component) for lora, scale in loras):
-        return None
-    return lambda source: merged_source(source, component, loras)
+    return dataclasses.replace(components, **models, loras=opened)
 
 
 def load_controlnet(
