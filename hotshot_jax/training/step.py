@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hotshot_jax.schedulers.base import Scheduler
 from hotshot_jax.training.learning_rate import Schedule
@@ -204,6 +205,18 @@ class Trainer:
             "hidden": jnp.where(kept[:, None, None], batch["hidden"], batch["empty_hidden"]),
             "pooled": jnp.where(kept[:, None], batch["pooled"], batch["empty_pooled"]),
         }
+
+
+def on_mesh(state: TrainState, mesh: Mesh) -> TrainState:
+    """Copies what lies on one device, counters and the like, to all devices of a mesh."""
+
+    def placed(leaf: jax.Array) -> jax.Array:
+        return (
+            leaf if isinstance(leaf.sharding, NamedSharding) else jax.device_put(leaf, everywhere)
+        )
+
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(placed, state)
 
 
 def compile_step(

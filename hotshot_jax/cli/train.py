@@ -1,0 +1,383 @@
+"""`train.py`: a checkpoint and clips become a better checkpoint."""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import yaml
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from hotshot_jax.cli.compilation_cache import compilation_cache, default_folder
+from hotshot_jax.cli.devices import explained_memory_errors, use_device
+from hotshot_jax.cli.run import run
+from hotshot_jax.cli.terminal_progress import TerminalProgress
+from hotshot_jax.cli.train_settings import NO_LIMIT, TrainSettings, parse_train_settings
+from hotshot_jax.data.loader import Loader, LoaderConfig
+from hotshot_jax.data.open_data import open_data
+from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.parallel.mesh import create_mesh, mesh_config
+from hotshot_jax.schedulers import make_scheduler
+from hotshot_jax.training.cache import Cache
+from hotshot_jax.training.checkpoint import Checkpoints, Saved, find, read_metadata, restore
+from hotshot_jax.training.encoding import Encoders
+from hotshot_jax.training.export import export
+from hotshot_jax.training.feed import CachedLatents, Feed
+from hotshot_jax.training.gather import on_host
+from hotshot_jax.training.interruption import StopRequest
+from hotshot_jax.training.learning_rate import learning_rate_schedule
+from hotshot_jax.training.loop import Loop, LoopConfig
+from hotshot_jax.training.loss import LossConfig
+from hotshot_jax.training.metrics import Reports, open_reports
+from hotshot_jax.training.models import TrainingModels, load_models
+from hotshot_jax.training.optimizer import OptimizerConfig
+from hotshot_jax.training.step import StepConfig, Trainer, TrainState, on_mesh
+from hotshot_jax.training.validation import (
+    DEFAULT_PROMPTS,
+    ClipConfig,
+    ClipValidation,
+    HeldOutLoss,
+)
+
+logger = logging.getLogger(__name__)
+
+PROGRAM = "train.py"
+_NONE = "none"
+# What a resumed run must share with the one that it goes on with.
+_MUST_MATCH = ("train", "ema_decay", "use_8bit_adam", "mixed_precision")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and gives its exit status: 0, 1 (run failed) or 2 (wrong usage)."""
+    return run(PROGRAM, lambda: train(parse_train_settings(arguments, PROGRAM)))
+
+
+def train(settings: TrainSettings) -> None:
+    """Trains as the settings ask.
+
+    Raises:
+        UsageError: the settings cannot be met.
+        HotshotError: the run failed.
+        Interrupted: a signal stopped it, after it was saved.
+    """
+    settings.check()
+    step_config = _step_config(settings)
+    step_config.optimizer.check()
+    opened = open_data(
+        str(settings.data_dir),
+        settings.video_length,
+        "skip" if settings.on_bad_sample == "skip" else "error",
+    )
+    for problem in opened.problems:
+        logger.warning("Skipped: %s", problem.message)
+    device = use_device(settings.device)
+    sizes = mesh_config(settings.mesh, "train", jax.device_count(), frames=settings.video_length)
+    mesh = create_mesh(sizes)
+    loader = Loader(opened.source, _loader_config(settings, mesh))
+    steps = _steps(settings, loader)
+    samples = opened.total - len({problem.sample for problem in opened.problems})
+    _say(
+        f"{device}; {samples} samples in {len(loader.used_sizes)} buckets; batches of "
+        f"{loader.config.batch_size}; {steps} steps"
+    )
+    with (
+        compilation_cache(_cache_folder(settings)),
+        explained_memory_errors(lambda: f"the model and {loader.config.batch_size} samples"),
+    ):
+        _train(settings, step_config, loader, mesh, steps)
+
+
+def _train(
+    settings: TrainSettings, step_config: StepConfig, loader: Loader, mesh: Mesh, steps: int
+) -> None:
+    rate = settings.learning_rate
+    if settings.scale_lr:
+        rate *= settings.gradient_accumulation_steps * loader.config.batch_size
+    schedule = learning_rate_schedule(settings.lr_scheduler, rate, settings.lr_warmup_steps, steps)
+    output = Path(settings.output_dir)
+    checkpoints = Checkpoints(output / "checkpoints", settings.keep_checkpoints)
+    saved = _checkpoint_to_resume(settings, checkpoints)
+    progress = TerminalProgress()
+    models = load_models(
+        settings.pretrained_model_name_or_path,
+        settings.unet_resume_path,
+        settings.train,
+        mesh,
+        dtype=jnp.float32 if settings.mixed_precision == "no" else jnp.bfloat16,
+        vae_dtype=jnp.bfloat16 if settings.vae_b16 else jnp.float32,
+        progress=progress,
+    )
+    trainer = Trainer(
+        models.division,
+        make_scheduler("DDPMScheduler", models.components.scheduler_config),
+        dataclasses.replace(
+            step_config, scaling_factor=models.components.vae.config.scaling_factor
+        ),
+        schedule,
+    )
+    state = on_mesh(trainer.init(models.trained, settings.seed), mesh)
+    last_step = 0
+    if saved is not None:
+        state = _restore(settings, saved, state, models, loader)
+        last_step = int(state.step)
+        _say(f"going on from step {last_step} of {saved.path}")
+    _save_config(output, settings)
+    feed, held_out = _feeds(settings, loader, models, mesh, trainer, progress)
+    first = jax.process_index() == 0
+    reports = open_reports(
+        settings.report_to if first else _NONE,
+        output if first else output / f"host-{jax.process_index()}",
+        settings.logging_dir,
+        settings.project_name,
+        settings.run_name,
+        dataclasses.asdict(settings),
+        last_step,
+    )
+    try:
+        state = _run_loop(
+            settings, trainer, feed, held_out, models, checkpoints, reports, state, steps, progress
+        )
+    finally:
+        reports.close()
+        checkpoints.close()
+    average = on_host(state.trained if state.average is None else state.average)
+    if first:
+        export(
+            output / "export", models.folder, settings.unet_resume_path, models.division, average
+        )
+        print(output / "export")
+
+
+def _step_config(settings: TrainSettings) -> StepConfig:
+    if settings.mixed_precision == "fp16":
+        logger.warning(
+            "--mixed_precision fp16 is computed in bfloat16, which needs no loss scaling."
+        )
+    return StepConfig(
+        loss=LossConfig(settings.noise_offset, settings.snr_gamma, settings.loss),
+        optimizer=OptimizerConfig(
+            beta1=settings.adam_beta1,
+            beta2=settings.adam_beta2,
+            weight_decay=settings.adam_weight_decay,
+            epsilon=settings.adam_epsilon,
+            max_grad_norm=settings.max_grad_norm,
+            use_8bit_adam=settings.use_8bit_adam,
+        ),
+        accumulation_steps=settings.gradient_accumulation_steps,
+        ema_decay=settings.ema_decay,
+        text_dropout=settings.text_dropout,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        zero_nan_latents=settings.latent_nan_checking,
+    )
+
+
+def _loader_config(settings: TrainSettings, mesh: Mesh) -> LoaderConfig:
+    return LoaderConfig(
+        batch_size=settings.train_batch_size * mesh.shape["data"] * mesh.shape["fsdp"],
+        frames=settings.video_length,
+        resolution=settings.resolution,
+        aspect_ratio=settings.aspect_ratio,
+        seed=settings.seed,
+        host_index=jax.process_index(),
+        host_count=jax.process_count(),
+        on_bad_sample="skip" if settings.on_bad_sample == "skip" else "error",
+    )
+
+
+def _steps(settings: TrainSettings, loader: Loader) -> int:
+    if settings.max_train_steps != NO_LIMIT:
+        return settings.max_train_steps
+    batches = settings.num_train_epochs * loader.batches_per_epoch
+    return max(1, batches // settings.gradient_accumulation_steps)
+
+
+def _checkpoint_to_resume(settings: TrainSettings, checkpoints: Checkpoints) -> Saved | None:
+    latest = checkpoints.latest
+    if settings.resume == "auto":
+        return latest
+    if latest is not None and (settings.resume == _NONE or find(Path(settings.resume)) != latest):
+        raise UsageError(
+            f"--output_dir {settings.output_dir} holds checkpoints up to step {latest.step}: "
+            "--resume auto goes on from there; to do otherwise, name another --output_dir."
+        )
+    return None if settings.resume == _NONE else find(Path(settings.resume))
+
+
+def _restore(
+    settings: TrainSettings,
+    saved: Saved,
+    state: TrainState,
+    models: TrainingModels,
+    loader: Loader,
+) -> TrainState:
+    metadata = read_metadata(saved)
+    there = metadata.get("settings", {})
+    changed = [
+        f"{name} was {there.get(name)} and is {getattr(settings, name)}"
+        for name in _MUST_MATCH
+        if there.get(name) != getattr(settings, name)
+    ]
+    if metadata.get("model") != models.fingerprint:
+        changed.append("the model that it started from is another one")
+    if changed:
+        raise HotshotError(
+            f"{saved.path} cannot be resumed: {'; '.join(changed)}.\n"
+            "Use the settings of that run, or start anew in another --output_dir."
+        )
+    loader.set_state(metadata["data"])
+    restored = restore(saved, state)
+    if settings.disable_optimizer_restore:
+        return dataclasses.replace(restored, optimizer=state.optimizer)
+    return restored
+
+
+def _save_config(output: Path, settings: TrainSettings) -> None:
+    if jax.process_index() == 0:
+        values = dataclasses.asdict(settings)
+        staged = output / ".config.yaml.incomplete"
+        staged.write_text(yaml.safe_dump(values, sort_keys=False))
+        os.replace(staged, output / "config.yaml")
+
+
+def _feeds(
+    settings: TrainSettings,
+    loader: Loader,
+    models: TrainingModels,
+    mesh: Mesh,
+    trainer: Trainer,
+    progress: TerminalProgress,
+) -> tuple[Feed, HeldOutLoss | None]:
+    """The training data, and the loss on the held-out data if there are any."""
+    encoders = Encoders(models.components, mesh, settings.max_vae_encode)
+    cached = None
+    if settings.cache_dir is not None:
+        cached = CachedLatents(Cache(Path(settings.cache_dir)), models.components)
+    if cached is not None:
+        cached.fill(loader, progress)
+        loader.prepare = cached.prepare
+    feed = Feed(loader, encoders, mesh)
+    held_out = None
+    if settings.validation_data is not None:
+        opened = open_data(settings.validation_data, settings.video_length)
+        held_out_loader = Loader(opened.source, loader.config)
+        if cached is not None:
+            cached.fill(held_out_loader, progress)
+            held_out_loader.prepare = cached.prepare
+        held_out_feed = Feed(held_out_loader, encoders, mesh)
+        held_out = HeldOutLoss(trainer, held_out_feed, settings.validation_batches)
+    if cached is not None:
+        encoders.release()
+    return feed, held_out
+
+
+def _run_loop(
+    settings: TrainSettings,
+    trainer: Trainer,
+    feed: Feed,
+    held_out: HeldOutLoss | None,
+    models: TrainingModels,
+    checkpoints: Checkpoints,
+    reports: Reports,
+    state: TrainState,
+    steps: int,
+    progress: TerminalProgress,
+) -> TrainState:
+    output = Path(settings.output_dir)
+    clips = _clip_validation(settings, feed.loader, models, output)
+
+    def validate(step: int, state: TrainState) -> Mapping[str, float]:
+        trained = state.trained if state.average is None else state.average
+        if clips is not None:
+            clips.run(step, trained, models.frozen, reports)
+        return {} if held_out is None else {"loss_held_out": held_out.run(trained, models.frozen)}
+
+    metadata: dict[str, Any] = {
+        "settings": dataclasses.asdict(settings),
+        "model": models.fingerprint,
+    }
+    with _bar(steps, int(state.step)) as bar:
+
+        def advance(step: int, loss: float) -> None:
+            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            bar.update(1)
+
+        loop = Loop(
+            trainer,
+            feed,
+            models.frozen,
+            checkpoints,
+            metadata,
+            reports,
+            LoopConfig(
+                steps=steps,
+                save_every=settings.save_n_steps,
+                save_from=settings.save_starting_step,
+                validate_every=settings.validate_every_steps,
+                validate_at_start=settings.run_validation_at_start,
+                profile=settings.profiled(),
+                profile_folder=output / "profile",
+            ),
+            validate=validate,
+            advance=advance,
+            compiling=progress.compiling,
+        )
+        stop = StopRequest()
+        with stop.listening():
+            state = loop.run(state, stop)
+    for message, count in feed.loader.skipped.items():
+        logger.warning("Skipped %d times: %s", count, message)
+    return state
+
+
+def _clip_validation(
+    settings: TrainSettings, loader: Loader, models: TrainingModels, output: Path
+) -> ClipValidation | None:
+    if settings.test_prompts is None:
+        prompts: Sequence[str] = DEFAULT_PROMPTS
+    else:
+        prompts = [part.strip() for part in settings.test_prompts.split("|") if part.strip()]
+    if not prompts:
+        return None
+    config = ClipConfig(
+        prompts=prompts,
+        size=loader.used_sizes[-1],
+        resolution=settings.resolution,
+        frames=settings.video_length,
+        steps=settings.validation_steps,
+        precision="f32" if settings.mixed_precision == "no" else "bf16",
+    )
+    return ClipValidation(models.components, models.division, config, output / "validation")
+
+
+def _cache_folder(settings: TrainSettings) -> Path | None:
+    if settings.compilation_cache is None:
+        return default_folder()
+    if settings.compilation_cache == _NONE:
+        return None
+    return Path(os.path.expanduser(settings.compilation_cache))
+
+
+@contextlib.contextmanager
+def _bar(steps: int, done: int) -> Iterator[Any]:
+    with tqdm(
+        total=steps,
+        initial=done,
+        desc="training  ",
+        unit="step",
+        file=sys.stderr,
+        dynamic_ncols=True,
+        disable=jax.process_index() != 0,
+    ) as bar:
+        yield bar
+
+
+def _say(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr)

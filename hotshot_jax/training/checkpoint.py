@@ -1,0 +1,260 @@
+"""Checkpoints of a run, by Orbax: written beside the training, complete or not there at all.
+
+FOLDER/STEP/state     parameters, optimiser, moving average, random key, step
+FOLDER/STEP           and, in its metadata, the position in the data and the run's settings
+"""
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.training.step import TrainState
+
+FORMAT = 1
+_NAME = "state"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """Where a checkpoint lies.
+
+    Attributes:
+        folder: that holds the checkpoints of a run.
+        step: its step.
+    """
+
+    folder: Path
+    step: int
+
+    @property
+    def path(self) -> Path:
+        """Its own folder."""
+        return self.folder / str(self.step)
+
+
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Args:
+        folder: made if missing.
+        keep: how many of the latest to keep.
+
+    Raises:
+        HotshotError: the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path, keep: int):
+        self.folder = folder.absolute()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self.folder / f".writable-{jax.process_index()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise HotshotError(
+                f"{folder}: checkpoints cannot be written ({error.strerror or error}). Give "
+                "another --output_dir."
+            ) from error
+        training = ocp.training
+        with _quiet():
+            self._checkpointer = training.Checkpointer(
+                self.folder,
+                # Only when asked to: the loop knows when a step is known to be good.
+                save_decision_policy=training.save_decision_policies.FixedIntervalPolicy(1),
+                preservation_policy=training.preservation_policies.LatestN(keep),
+                # What a killed run was writing.
+                cleanup_tmp_directories=True,
+            )
+        self._saving: Any = None
+        self._step: int | None = None
+
+    @property
+    def latest(self) -> Saved | None:
+        """The last complete one."""
+        saved = self._checkpointer.latest
+        return None if saved is None else Saved(self.folder, int(saved.step))
+
+    def save(self, state: TrainState, step: int, metadata: Mapping[str, Any]) -> None:
+        """Starts to write a checkpoint; the arrays may be given away at once.
+
+        Raises:
+            HotshotError: this one or the one before could not be written.
+        """
+        self.wait()
+        if self.latest is not None and self.latest.step >= step:
+            return
+        with self._explained(step):
+            self._saving = self._checkpointer.save_async(
+                step,
+                stored(state),
+                force=True,
+                custom_metadata={"format": FORMAT, **metadata},
+            )
+        self._step = step
+
+    def wait(self) -> None:
+        """Waits until the checkpoint that is being written is complete.
+
+        Raises:
+            HotshotError: it could not be written.
+        """
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            with self._explained(self._step):
+                saving.result()
+
+    def close(self) -> None:
+        """Waits, and lets go of the folder."""
+        try:
+            self.wait()
+        finally:
+            with _quiet():
+                self._checkpointer.close()
+
+    @contextlib.contextmanager
+    def _explained(self, step: int | None) -> Iterator[None]:
+        try:
+            with _quiet():
+                yield
+        except (OSError, ValueError, RuntimeError) as error:
+            text = str(error)
+            full = "No space left" in text or "Disk quota" in text
+            reason = "the disk is full" if full else (text.splitlines() or [repr(error)])[0]
+            latest = self.latest
+            last = (
+                "There is none before it" if latest is None else f"The one before is {latest.path}"
+            )
+            raise HotshotError(
+                f"{self.folder}: the checkpoint of step {step} could not be written: "
+                f"{reason[:200]}.\n{last}. Make room or check permissions, and run the same "
+                "command again."
+            ) from error
+
+
+def find(path: Path) -> Saved:
+    """The checkpoint that `--resume PATH` names: a run's output, its checkpoints, or one of them.
+
+    Raises:
+        UsageError: there is no such folder.
+        HotshotError: it holds no complete checkpoint.
+    """
+    path = path.absolute()
+    if not path.is_dir():
+        raise UsageError(f"--resume {path}: there is no such folder.")
+    if path.name.isdigit() and (path / _NAME).is_dir():
+        return Saved(path.parent, int(path.name))
+    for folder in (path / "checkpoints", path):
+        if folder.is_dir():
+            with _quiet():
+                checkpointer = ocp.training.Checkpointer(folder)
+                latest = checkpointer.latest
+                checkpointer.close()
+            if latest is not None:
+                return Saved(folder, int(latest.step))
+    raise HotshotError(
+        f"--resume {path}: the folder holds no complete checkpoint (its writing may have been "
+        "interrupted). Name the --output_dir of a run, or one of its checkpoints."
+    )
+
+
+def read_metadata(saved: Saved) -> Mapping[str, Any]:
+    """What was stored beside the arrays.
+
+    Raises:
+        HotshotError: the checkpoint is damaged or of a newer version.
+    """
+    with _damaged(saved), _quiet():
+        checkpointer = ocp.training.Checkpointer(saved.folder)
+        try:
+            metadata = checkpointer.checkpointables_metadata(saved.step).custom_metadata
+        finally:
+            checkpointer.close()
+    if not metadata or metadata.get("format") != FORMAT:
+        raise HotshotError(
+            f"{saved.path} is no checkpoint of train.py, or one of another version of it."
+        )
+    return metadata
+
+
+def restore(saved: Saved, like: TrainState) -> TrainState:
+    """Reads a checkpoint to where the arrays of `like` lie, on whatever mesh that is.
+
+    Raises:
+        HotshotError: it is damaged or does not fit.
+    """
+    target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding),
+        stored(like),
+    )
+    with _damaged(saved), _quiet():
+        checkpointer = ocp.training.Checkpointer(saved.folder)
+        try:
+            loaded = checkpointer.load(saved.step, target)
+        finally:
+            checkpointer.close()
+    optimizer = jax.tree.unflatten(
+        jax.tree.structure(like.optimizer), [loaded["optimizer"][key] for key in _numbered(like)]
+    )
+    return dataclasses.replace(
+        like,
+        step=loaded["step"],
+        key=loaded["key"],
+        trained=loaded["trained"],
+        optimizer=optimizer,
+        average=loaded.get("average"),
+    )
+
+
+def stored(state: TrainState) -> dict[str, Any]:
+    """The arrays of a state as dictionaries, so that a file outlives the classes of Optax."""
+    tree = {
+        "step": state.step,
+        "key": state.key,
+        "trained": state.trained,
+        "optimizer": dict(
+            zip(_numbered(state), jax.tree.leaves(state.optimizer), strict=True),
+        ),
+    }
+    return tree if state.average is None else {**tree, "average": state.average}
+
+
+def _numbered(state: TrainState) -> list[str]:
+    paths = jax.tree_util.tree_flatten_with_path(state.optimizer)[0]
+    return [jax.tree_util.keystr(path) for path, _ in paths]
+
+
+@contextlib.contextmanager
+def _damaged(saved: Saved) -> Iterator[None]:
+    # Orbax and TensorStore raise whatever they meet, from KeyError to their own classes.
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise HotshotError(
+            f"{saved.path} cannot be restored: it is damaged, or of another model ({reason}).\n"
+            "Resume from another checkpoint by --resume PATH, or start anew in another "
+            "--output_dir."
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Orbax's log lines off the screen: what matters in them is raised as an error."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)

@@ -1,0 +1,98 @@
+"""The trained model for PyTorch users: a diffusers folder, and the temporal layers alone."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from hotshot_jax.convert.builders import KINDS
+from hotshot_jax.convert.diffusers_folder import open_component
+from hotshot_jax.convert.load import with_parameters
+from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
+from hotshot_jax.convert.rules import flat_parameters, torch_slots
+from hotshot_jax.convert.safetensors_writer import write_safetensors
+from hotshot_jax.convert.staging import staged_folder
+from hotshot_jax.convert.to_torch import positional_tables, write_component
+from hotshot_jax.training.selection import TEMPORAL, Division, Parameters, trained_names
+
+TEMPORAL_FILE = "hsxl_temporal_layers.safetensors"
+_COPIED = ("tokenizer", "tokenizer_2", "scheduler")
+_OLD = ".old"
+
+
+def export(
+    dest: Path, source: Path, unet_path: str | None, division: Division, trained: Parameters
+) -> None:
+    """Writes a checkpoint with the trained weights; it appears under its name when complete.
+
+    Args:
+        dest: the folder; replaced if it is there.
+        source: the checkpoint that was trained from. What did not train is read from it anew,
+            as it was before it was rounded to a compute dtype.
+        unet_path: where the UNet came from if not from there.
+        division: of the UNet.
+        trained: NumPy arrays of what trained.
+
+    Raises:
+        HotshotError: the source is gone, or `dest` cannot be written.
+    """
+    staged = dest.with_name(f"{dest.name}.new")
+    shutil.rmtree(staged, ignore_errors=True)
+    with staged_folder(staged) as folder:
+        _write(folder, source, unet_path, division, trained)
+    old = dest.with_name(dest.name + _OLD)
+    shutil.rmtree(old, ignore_errors=True)
+    if dest.exists():
+        dest.rename(old)
+    staged.rename(dest)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_temporal_layers(file: Path, unet: nnx.Module) -> None:
+    """Writes the temporal layers alone, float32, named and ordered as the published file has them.
+
+    Args:
+        file: the `.safetensors` file.
+        unet: with arrays.
+    """
+    parameters = flat_parameters(unet)
+    slots = torch_slots(unet)
+    tensors: dict[str, np.ndarray] = {}
+    for name in trained_names(unet, "temporal"):
+        slot = slots[name]
+        tensor = slot.to_torch(np.asarray(parameters[slot.path], np.float32))
+        tensors[name] = np.ascontiguousarray(tensor)
+    for name, table in positional_tables(parameters).items():
+        tensors[name] = table.astype(np.float32)
+    layout = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+    write_safetensors(file, layout, tensors.items(), {"format": "pt"})
+
+
+def _write(
+    folder: Path, source: Path, unet_path: str | None, division: Division, trained: Parameters
+) -> None:
+    checkpoint = open_checkpoint(source)
+    host = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
+    for name in KINDS:
+        component: Any = getattr(checkpoint, name)
+        if name == "unet" and unet_path is not None:
+            component = open_component(unet_path, name)
+        module = prepare_component(component, dtype=jnp.float32).load(shardings=host)
+        if name == "unet":
+            values: dict[Any, Any] = dict(flat_parameters(module))
+            values |= {division.paths[key]: np.asarray(leaf) for key, leaf in trained.items()}
+            module = with_parameters(module, values)
+            if any(TEMPORAL in path for path in values):
+                write_temporal_layers(folder / TEMPORAL_FILE, module)
+        write_component(folder / name, name, component.config, module)
+    for name in _COPIED:
+        (folder / name).mkdir()
+        for file in sorted((checkpoint.path / name).iterdir()):
+            if file.is_file():
+                shutil.copyfile(file, folder / name / file.name)
+    (folder / "model_index.json").write_text(json.dumps(dict(checkpoint.index), indent=2) + "\n")

@@ -1,0 +1,55 @@
+"""Stopping between two steps when a signal asks for it, with a checkpoint instead of a loss."""
+
+import contextlib
+import signal
+import time
+import types
+from collections.abc import Iterator
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A supervisor may signal a process and its whole group at once; that is one wish, not two.
+_REPEATED_WITHIN_SECONDS = 0.5
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training stopped because of a signal, after saving.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+class StopRequest:
+    """Whether a signal has asked to stop.
+
+    Attributes:
+        number: of the signal that did; None so far.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._at = 0.0
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Takes SIGINT and SIGTERM as requests; a second one interrupts at once, unsaved."""
+        previous = {number: signal.getsignal(number) for number in _SIGNALS}
+
+        def note(number: int, frame: types.FrameType | None) -> None:
+            now = time.monotonic()
+            if self.number is None:
+                self.number, self._at = number, now
+            elif now - self._at > _REPEATED_WITHIN_SECONDS:
+                raise Interrupted(number)
+
+        for number in _SIGNALS:
+            signal.signal(number, note)
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)

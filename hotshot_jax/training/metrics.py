@@ -1,0 +1,214 @@
+"""Where the numbers of a run go: JSON lines always, TensorBoard and Weights & Biases if asked for.
+
+Neither of the two may stop a run: what goes wrong with them is told once, and training goes on.
+"""
+
+import importlib
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hotshot_jax.errors import UsageError
+
+REPORTS = ("wandb", "tensorboard", "all", "none")
+_FRAMES_PER_SECOND = 8
+
+logger = logging.getLogger(__name__)
+
+Video = npt.NDArray[np.uint8]
+"""[frames, height, width, 3]."""
+
+
+class Report(Protocol):
+    """Takes the numbers and clips of a run."""
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers of a step, by name."""
+
+    def video(self, step: int, name: str, frames: Video) -> None:
+        """A validation clip."""
+
+    def close(self) -> None:
+        """No more will come."""
+
+
+class MetricsFile:
+    """`metrics.jsonl`: a line a step, on disk as soon as it is known.
+
+    Args:
+        path: the file.
+        last_step: lines of later steps are removed, since a resumed run will write them again.
+    """
+
+    def __init__(self, path: Path, last_step: int):
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= last_step]
+            staged = path.with_name(f".{path.name}.incomplete")
+            staged.write_text("".join(f"{line}\n" for line in kept))
+            os.replace(staged, path)
+        self._file = path.open("a", buffering=1)
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes one line; what is not finite is null, which JSON has no number for."""
+        finite = {
+            name: value if value is None or math.isfinite(value) else None
+            for name, value in values.items()
+        }
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+
+    def video(self, step: int, name: str, frames: Video) -> None:
+        """Clips lie beside this file."""
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class TensorBoardReport:
+    """Event files, through tensorboardX or PyTorch's writer, whichever is installed."""
+
+    def __init__(self, folder: Path):
+        for module in ("tensorboardX", "torch.utils.tensorboard"):
+            try:
+                writer = importlib.import_module(module).SummaryWriter
+            except ImportError:
+                continue
+            self._writer = writer(str(folder))
+            return
+        raise ImportError("neither tensorboardX nor torch with tensorboard is installed")
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        """Scalars of a step."""
+        for name, value in values.items():
+            if value is not None:
+                self._writer.add_scalar(name, value, step)
+
+    def video(self, step: int, name: str, frames: Video) -> None:
+        """A clip, as the GIF that TensorBoard shows."""
+        self._writer.add_video(
+            f"validation/{name}", frames.transpose(0, 3, 1, 2)[None], step, fps=_FRAMES_PER_SECOND
+        )
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._writer.close()
+
+
+class WandbReport:
+    """A run at Weights & Biases; offline where `WANDB_MODE=offline` says so."""
+
+    def __init__(self, folder: Path, project: str, name: str, config: Mapping[str, Any]):
+        self._wandb = importlib.import_module("wandb")
+        self._run = self._wandb.init(
+            project=project, name=name, dir=str(folder), config=dict(config), resume="allow"
+        )
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers of a step."""
+        self._run.log({k: v for k, v in values.items() if v is not None}, step=step)
+
+    def video(self, step: int, name: str, frames: Video) -> None:
+        """A clip."""
+        clip = self._wandb.Video(frames.transpose(0, 3, 1, 2), fps=_FRAMES_PER_SECOND, format="gif")
+        self._run.log({f"validation/{name}": clip}, step=step)
+
+    def close(self) -> None:
+        """Ends the run there."""
+        self._run.finish()
+
+
+class Reports:
+    """All reports of a run; one that fails is left out from then on, with a warning.
+
+    Args:
+        reports: the first is the run's own file, whose failure is not forgiven.
+    """
+
+    def __init__(self, reports: Sequence[Report]):
+        self._own, *self._others = reports
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers of a step, by name."""
+        self._own.numbers(step, values)
+        self._each(lambda report: report.numbers(step, values))
+
+    def video(self, step: int, name: str, frames: Video) -> None:
+        """A validation clip."""
+        self._each(lambda report: report.video(step, name, frames))
+
+    def close(self) -> None:
+        """No more will come."""
+        self._each(lambda report: report.close())
+        self._own.close()
+
+    def _each(self, call: Any) -> None:
+        for report in list(self._others):
+            try:
+                call(report)
+            # Their clients raise anything, from network errors to their own classes.
+            except Exception as error:
+                logger.warning(
+                    "%s failed and gets nothing more (%s); training goes on.",
+                    type(report).__name__.removesuffix("Report"),
+                    error,
+                )
+                self._others.remove(report)
+
+
+def open_reports(
+    report_to: str,
+    output_dir: Path,
+    logging_dir: str,
+    project: str,
+    name: str,
+    config: Mapping[str, Any],
+    last_step: int,
+) -> Reports:
+    """Opens `metrics.jsonl`, and what `--report_to` names as far as it can be had.
+
+    Args:
+        report_to: one of `REPORTS`.
+        output_dir: the run's folder.
+        logging_dir: for TensorBoard, below `output_dir`.
+        project: name of the project at Weights & Biases.
+        name: of the run there.
+        config: settings to show with it.
+        last_step: that a resumed run goes on from, otherwise 0.
+
+    Raises:
+        UsageError: `report_to` is unknown.
+    """
+    if report_to not in REPORTS:
+        raise UsageError(f"--report_to {report_to} is unknown; expected {', '.join(REPORTS)}.")
+    reports: list[Report] = [MetricsFile(output_dir / "metrics.jsonl", last_step)]
+    makers: dict[str, Callable[[], Report]] = {
+        "tensorboard": lambda: TensorBoardReport(output_dir / logging_dir),
+        "wandb": lambda: WandbReport(output_dir, project, name, config),
+    }
+    for kind, make in makers.items():
+        if report_to in (kind, "all"):
+            try:
+                reports.append(make())
+            except Exception as error:
+                logger.warning(
+                    "--report_to %s cannot be used (%s); training goes on, and metrics.jsonl has "
+                    "all numbers.",
+                    kind,
+                    error,
+                )
+    return Reports(reports)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        # The last line of a killed run may be cut short.
+        return math.inf
