@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageSequence
-from scipy import ndimage  # type: ignore[import-untyped]
-from scipy.spatial import ConvexHull  # type: ignore[import-untyped]
+from scipy import ndimage
+from scipy.spatial import ConvexHull
 
 Float = npt.NDArray[np.float64]
 

@@ -35,14 +35,15 @@ def read_config(
         irrelevant: keys that have no effect on the computation (dropout rates, initialisers).
 
     Raises:
-        HotshotError: a required key is missing, a key has a value outside `supported`, or a key is
-            unknown and not null.
+        HotshotError: a required key is missing, a key has a value of another type or outside
+            `supported`, or a key is unknown and not null.
     """
     fields = {field.name: field for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
     skipped = _BOOKKEEPING.union(irrelevant)
     arguments: dict[str, Any] = {}
     for key, value in values.items():
         if key in fields:
+            _check_type(key, value, fields[key].type, where)
             arguments[key] = tuple(value) if isinstance(value, list) else value
         elif key in supported:
             allowed = list(supported[key])
@@ -65,6 +66,16 @@ def read_config(
     if missing:
         raise HotshotError(f"{where}: missing {', '.join(missing)}; the file is incomplete.")
     return config_class(**arguments)
+
+
+def _check_type(key: str, value: Any, expected: Any, where: str) -> None:
+    # Fields of other types (lists, optional values) have checks of their own.
+    allowed: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,)}
+    types = allowed.get(expected)
+    if types is not None and (not isinstance(value, types) or isinstance(value, bool)):
+        raise HotshotError(
+            f"{where}: {key} = {value!r}; expected a value of type {expected.__name__}."
+        )
 
 
 def per_block(
