@@ -2,18 +2,23 @@
 
 import dataclasses
 import logging
+import os
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from hotshot_jax.cli.outputs import numbered
 from hotshot_jax.cli.settings import InferSettings
-from hotshot_jax.control.preprocess import Preprocessing, make_control_frames
+from hotshot_jax.control.preprocess import Preprocessing, check_available, make_control_frames
 from hotshot_jax.control.windows import ControlWindow, control_windows
-from hotshot_jax.errors import UsageError
-from hotshot_jax.media.clip import Clip
-from hotshot_jax.media.output import check_output
+from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.media.fetch import FetchLimits, fetch, is_url
+from hotshot_jax.media.output import check_output, output_target
 from hotshot_jax.media.read import open_clip, read_key_frames
 from hotshot_jax.media.resize import scale_aspect_fill
+from hotshot_jax.media.write import write_video
 from hotshot_jax.pipelines.control import ControlInput
 
 logger = logging.getLogger(__name__)
@@ -30,47 +35,54 @@ class ControlPlan:
 
     Attributes:
         controlnets: path or Hub id of each ControlNet.
-        clips: what each follows, opened.
+        sources: what they follow: key frames of each source, uint8
+            `[frames, height, width, 3]` in its own size.
+        followed: which of the sources each ControlNet follows.
         windows: strength and window of each.
         control_types: kind of the control frames of each union ControlNet, None for others.
-        preprocessing: how control frames are made of the clips.
+        preprocessing: how control frames are made of the sources.
     """
 
     controlnets: tuple[str, ...] = ()
-    clips: tuple[Clip, ...] = ()
+    sources: tuple[np.ndarray, ...] = ()
+    followed: tuple[int, ...] = ()
     windows: tuple[ControlWindow, ...] = ()
     control_types: tuple[int | None, ...] = ()
     preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
 
 
-def plan_control(settings: InferSettings) -> ControlPlan:
-    """Checks the ControlNet flags, and opens the clips.
+def plan_control(settings: InferSettings, outputs: Sequence[str] = ()) -> ControlPlan:
+    """Checks the ControlNet flags and reads the sources, before any model is loaded.
+
+    Args:
+        settings: the settings.
+        outputs: where the videos of the run go.
 
     Raises:
-        UsageError: flags contradict each other, or a value is out of range.
-        HotshotError: a clip cannot be read.
+        UsageError: flags contradict each other, or a value is out of range; a source does not exist
+            or has too few frames.
+        HotshotError: a source cannot be read, or what makes control frames is not installed.
     """
     wanted = settings.control_type is not None or bool(settings.controlnet)
     if not wanted:
+        if settings.save_control is not None:
+            raise UsageError("--save_control needs --gif and --control_type or --controlnet.")
         if settings.gif:
             logger.warning("--gif has no effect without --control_type or --controlnet.")
-        elif settings.save_control is not None:
-            raise UsageError("--save_control needs --gif and --control_type or --controlnet.")
         return ControlPlan()
     if not settings.gif:
-        raise UsageError("A ControlNet needs something to follow: give --gif CLIP.")
+        flag = "--controlnet" if settings.control_type is None else "--control_type"
+        raise UsageError(f"{flag} needs a clip to follow: give --gif with a GIF, MP4 or folder.")
+    if settings.pretrained_path is None and not settings.controlnet:
+        raise UsageError(
+            f"The built-in model has no ControlNet for {settings.control_type}: name one with "
+            "--controlnet, or a model with --pretrained_path."
+        )
     controlnets = settings.controlnet or (_CONTROLNETS[str(settings.control_type)],)
     count = len(controlnets)
-    if len(settings.gif) not in (1, count):
-        raise UsageError(
-            f"--gif has {len(settings.gif)} values for {count} ControlNet{'s' * (count != 1)}; "
-            "give one for each, or one for all."
-        )
-    if len(settings.control_type_id) not in (0, count):
-        raise UsageError(
-            f"--control_type_id has {len(settings.control_type_id)} values for {count} "
-            f"ControlNet{'s' * (count != 1)}; give one for each, or none."
-        )
+    _check_count("--gif", len(settings.gif), count, "one for all")
+    if settings.control_type_id:
+        _check_count("--control_type_id", len(settings.control_type_id), count, "none")
     preprocessing = Preprocessing(
         settings.control_preprocess,
         settings.canny_low_threshold,
@@ -83,13 +95,15 @@ def plan_control(settings: InferSettings) -> ControlPlan:
         starts=settings.control_guidance_start,
         ends=settings.control_guidance_end,
     )
-    if settings.save_control is not None:
-        check_output(settings.save_control, settings.video_length, settings.overwrite)
-    clips = [open_clip(path) for path in settings.gif]
+    _check_save_paths(settings, count, outputs)
+    check_available(settings.control_type, preprocessing)
+    limits = FetchLimits(allow_private=settings.allow_private_urls)
+    sources = [_read_source(source, settings, limits) for source in settings.gif]
     types: Sequence[int | None] = settings.control_type_id or [None] * count
     return ControlPlan(
         controlnets,
-        tuple(clips * count if len(clips) == 1 else clips),
+        tuple(sources),
+        tuple(range(count)) if len(sources) > 1 else (0,) * count,
         windows,
         tuple(types),
         preprocessing,
@@ -104,19 +118,79 @@ def control_inputs(plan: ControlPlan, settings: InferSettings) -> list[ControlIn
         settings: with width and height.
 
     Raises:
-        UsageError: a clip has too few frames.
-        HotshotError: a clip is damaged, or what makes control frames is not installed.
+        HotshotError: what makes control frames cannot be loaded.
     """
     assert settings.width is not None
     assert settings.height is not None
-    made: dict[int, np.ndarray] = {}
-    inputs = []
-    for clip, window, kind in zip(plan.clips, plan.windows, plan.control_types, strict=True):
-        if id(clip) not in made:
-            frames = read_key_frames(clip, settings.video_length, settings.video_duration)
-            scaled = np.stack(
-                [scale_aspect_fill(frame, settings.width, settings.height) for frame in frames]
-            )
-            made[id(clip)] = make_control_frames(scaled, settings.control_type, plan.preprocessing)
-        inputs.append(ControlInput(made[id(clip)], window, kind))
-    return inputs
+    made = []
+    for frames in plan.sources:
+        scaled = [scale_aspect_fill(frame, settings.width, settings.height) for frame in frames]
+        made.append(
+            make_control_frames(np.stack(scaled), settings.control_type, plan.preprocessing)
+        )
+    return [
+        ControlInput(made[source], window, kind)
+        for source, window, kind in zip(
+            plan.followed, plan.windows, plan.control_types, strict=True
+        )
+    ]
+
+
+def save_control(controls: Sequence[ControlInput], settings: InferSettings) -> list[str]:
+    """Writes the control frames where `--save_control` says, if it says so; gives the paths.
+
+    Raises:
+        HotshotError: they cannot be written.
+    """
+    paths = _save_paths(settings, len(controls))
+    for index, path in enumerate(paths):
+        frames = controls[index].frames
+        write_video(path, frames, settings.video_duration, {}, settings.overwrite)
+    return paths
+
+
+def _check_count(flag: str, values: int, controlnets: int, otherwise: str) -> None:
+    if values != controlnets and not (values == 1 and otherwise == "one for all"):
+        raise UsageError(
+            f"{flag} has {values} value{'s' * (values != 1)} for {controlnets} "
+            f"ControlNet{'s' * (controlnets != 1)}; give one for each, or {otherwise}."
+        )
+
+
+def _save_paths(settings: InferSettings, controlnets: int) -> list[str]:
+    base = settings.save_control
+    if base is None or controlnets == 0:
+        return []
+    if controlnets == 1:
+        return [base]
+    return [numbered(base, number, controlnets) for number in range(1, controlnets + 1)]
+
+
+def _check_save_paths(settings: InferSettings, controlnets: int, outputs: Sequence[str]) -> None:
+    taken = {output_target(output) for output in outputs}
+    for path in _save_paths(settings, controlnets):
+        if output_target(path) in taken:
+            raise UsageError(f"--save_control {path} is also where the result goes; name another.")
+        try:
+            check_output(path, settings.video_length, settings.overwrite)
+        except UsageError as error:
+            raise UsageError(str(error).replace("--output", "--save_control")) from error
+
+
+def _read_source(source: str, settings: InferSettings, limits: FetchLimits) -> np.ndarray:
+    if not source.strip():
+        raise UsageError("--gif is empty; expected a clip's path or URL.")
+    if not is_url(source):
+        return _read_frames(os.path.expanduser(source), settings)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "clip"
+        fetch(source, file, limits)
+        try:
+            return _read_frames(str(file), settings)
+        except HotshotError as error:
+            raise type(error)(str(error).replace(str(file), source)) from error
+
+
+def _read_frames(path: str, settings: InferSettings) -> np.ndarray:
+    clip = open_clip(path)
+    return read_key_frames(clip, settings.video_length, settings.video_duration)

@@ -15,9 +15,9 @@ import numpy as np
 from hotshot_jax.builtin import NAME as BUILTIN_NAME
 from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.cli.compilation_cache import compilation_cache, default_folder
-from hotshot_jax.cli.control import ControlPlan, control_inputs, plan_control
+from hotshot_jax.cli.control import ControlPlan, control_inputs, plan_control, save_control
 from hotshot_jax.cli.devices import explained_memory_errors, use_device
-from hotshot_jax.cli.outputs import Job, numbered, plan_jobs
+from hotshot_jax.cli.outputs import Job, plan_jobs
 from hotshot_jax.cli.run import run
 from hotshot_jax.cli.settings import STORED, InferSettings, parse_settings
 from hotshot_jax.cli.terminal_progress import TerminalProgress
@@ -64,7 +64,7 @@ def generate(settings: InferSettings) -> None:
     settings = settings.sized()
     _check(settings)
     jobs = plan_jobs(settings)
-    control = plan_control(settings)
+    control = plan_control(settings, [output for job in jobs for output in job.outputs])
     device = use_device(settings.device)
     with compilation_cache(_cache_folder(settings)):
         _generate(settings, jobs, control, device)
@@ -100,8 +100,8 @@ def _generate(
         _say(f"LoRA {lora}")
     settings = _with_size(settings, pipeline, builtin)
     controls = control_inputs(control, settings)
-    if settings.save_control is not None:
-        _save_control(controls, settings)
+    for path in save_control(controls, settings):
+        _say(f"control frames written to {path}")
     _say(f"{device}; {describe_memory(pipeline)}; {pipeline.precision.description}")
 
     written: list[str] = []
@@ -148,16 +148,6 @@ def _check(settings: InferSettings) -> None:
 
 def _flag_of(name: str) -> str:
     return _SIZE_FLAGS.get(name, f"--{name}")
-
-
-def _save_control(controls: Sequence[ControlInput], settings: InferSettings) -> None:
-    assert settings.save_control is not None
-    for number, control in enumerate(controls, 1):
-        path = settings.save_control
-        if len(controls) > 1:
-            path = numbered(path, number, len(controls))
-        write_video(path, control.frames, settings.video_duration, {}, settings.overwrite)
-        _say(f"control frames written to {path}")
 
 
 def _sample(

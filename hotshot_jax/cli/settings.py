@@ -144,11 +144,18 @@ class InferSettings:
     )
     gif: tuple[str, ...] = flag(
         (),
-        "clip to follow: GIF, MP4, WebM, WebP, a folder of frames or one picture; repeatable, one "
-        "for each ControlNet or one for all",
+        "clip to follow: GIF, MP4, WebM, WebP, a folder of frames, one picture held still, or an "
+        "http(s) URL of one; repeatable, one for each ControlNet or one for all",
         str,
         _CONTROL,
         repeatable=True,
+    )
+    allow_private_urls: bool = flag(
+        False,
+        "let --gif fetch from this machine and private networks",
+        bool,
+        _CONTROL,
+        about_this_run=True,
     )
     controlnet: tuple[str, ...] = flag(
         (),
@@ -285,7 +292,7 @@ def read_config_file(path: str) -> dict[str, Any]:
 
 def _stored_settings(path: str) -> Any:
     try:
-        return json.loads(read_metadata(path)[STORED])
+        stored = json.loads(read_metadata(path)[STORED])
     except (ValueError, KeyError) as error:
         raise UsageError(f"--config {path}: the stored settings are damaged.") from error
     except HotshotError as error:
@@ -293,3 +300,12 @@ def _stored_settings(path: str) -> Any:
             f"--config {path}: expected a .yaml or .json file, or a result of an earlier run that "
             f"holds its settings.\n{error}"
         ) from error
+    if not isinstance(stored, dict):
+        return stored
+    # A picture from elsewhere has no say in what is written where, or what may be fetched.
+    flags = flags_of(InferSettings)
+    return {
+        name: value
+        for name, value in stored.items()
+        if name not in flags or not flags[name].about_this_run
+    }

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from hotshot_jax.control.canny import HIGH_THRESHOLD, LOW_THRESHOLD, canny_edges, check_thresholds
 from hotshot_jax.control.depth import DEFAULT_CHECKPOINT, DepthEstimator
+from hotshot_jax.control.optional import require
 from hotshot_jax.errors import UsageError
 
 CONTROL_TYPES: Final = ("depth", "canny")
@@ -36,6 +37,20 @@ class Preprocessing:
                 f"--control_preprocess is {self.mode!r}; expected {' or '.join(PREPROCESSING)}."
             )
         check_thresholds(self.canny_low_threshold, self.canny_high_threshold)
+
+
+def check_available(control_type: str | None, preprocessing: Preprocessing) -> None:
+    """Checks that what makes control frames of a kind is installed, before anything is loaded.
+
+    Raises:
+        HotshotError: it is not; the message names the extra.
+    """
+    if preprocessing.mode == "none":
+        return
+    if control_type == "canny":
+        require("cv2", extra="control", purpose="Finding edges")
+    if control_type == "depth":
+        require("torch", extra="depth", purpose="Estimating depth")
 
 
 def make_control_frames(

@@ -228,7 +228,8 @@ def open_component(
             f"{config_path} lacks {', '.join(repr(key) for key in lacking)}; expected the "
             f"configuration of the model's {name}, download it again"
         )
-    if name in ("unet", "controlnet"):
+    # A ControlNet's configuration names its family itself when it is read.
+    if name == "unet":
         _refuse(path, foreign_unet(config))
     check_config_not_quantised(config, config_path)
     files = [entry.name for entry in _entries(path) if not entry.is_dir()]
