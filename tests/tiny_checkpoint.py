@@ -42,9 +42,11 @@ def tiny_configs() -> dict[str, Any]:
     return configs
 
 
-def write_tiny_checkpoint(folder: Path, dtype: Any = jnp.float32) -> Path:
+def write_tiny_checkpoint(
+    folder: Path, dtype: Any = jnp.float32, configs: dict[str, Any] | None = None
+) -> Path:
     """Writes the checkpoint to `folder`, with weights of that dtype, and returns the folder."""
-    configs = tiny_configs()
+    configs = configs or tiny_configs()
     for seed, name in enumerate(KINDS):
         build = model_builder(name, configs[name], where=name, param_dtype=dtype)
         write_component(folder / name, name, configs[name], _random(build, seed))

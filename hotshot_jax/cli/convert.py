@@ -10,10 +10,13 @@ import jax.numpy as jnp
 
 from hotshot_jax.cli.run import Parser, run
 from hotshot_jax.cli.terminal_progress import TerminalProgress
+from hotshot_jax.convert.assembly import open_temporal
 from hotshot_jax.convert.conversion import convert_folder, ignored_files, write_torch_folder
-from hotshot_jax.convert.converted import ConvertedFolder
+from hotshot_jax.convert.converted import ConvertedFolder, is_converted, open_converted
 from hotshot_jax.convert.hub import resolve
-from hotshot_jax.convert.prepare import open_checkpoint
+from hotshot_jax.convert.prepare import component_source, open_checkpoint
+from hotshot_jax.convert.temporal_layers import SPELLINGS
+from hotshot_jax.convert.temporal_writer import write_temporal_layers
 from hotshot_jax.errors import UsageError
 
 PROGRAM = "convert"
@@ -35,6 +38,9 @@ def convert(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     # Arrays are only passing through; an accelerator would be in the way, or held by another run.
     jax.config.update("jax_platforms", "cpu")
+    if given.temporal is not None:
+        _write_temporal(given)
+        return
     source = open_checkpoint(resolve(given.source, variant=given.variant), variant=given.variant)
     for note in source.notes:
         print(f"{PROGRAM}: {note}", file=sys.stderr)
@@ -57,6 +63,18 @@ def convert(arguments: Sequence[str] | None = None) -> None:
     print(dest)
 
 
+def _write_temporal(given: argparse.Namespace) -> None:
+    for flag in ("to_torch", "dtype"):
+        if getattr(given, flag):
+            raise UsageError(f"--{flag.replace('_', '-')} has no effect with --temporal.")
+    if is_converted(Path(given.source)):
+        tensors = component_source(open_converted(Path(given.source)).unet)
+    else:
+        tensors = open_temporal(given.source, given.variant)
+    write_temporal_layers(tensors, given.temporal, Path(given.dest))
+    print(given.dest)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m convert",
@@ -68,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
         "--to-torch",
         action="store_true",
         help="SOURCE is a converted checkpoint; write the diffusers layout again",
+    )
+    parser.add_argument(
+        "--temporal",
+        choices=SPELLINGS,
+        help="write the temporal layers alone: hotshot and comfyui to a .safetensors file, "
+        "diffusers to the folder of a MotionAdapter; SOURCE may also be a file of them",
     )
     parser.add_argument(
         "--dtype", choices=list(_DTYPES), help="dtype to store (default: as in the source)"

@@ -101,13 +101,30 @@ class InferSettings:
     pretrained_path: str | None = flag(
         None,
         "checkpoint folder or Hub id (such as hotshotco/Hotshot-XL), in the diffusers layout or "
-        "converted; default: the built-in small model",
+        "converted, or a single SDXL file with --temporal; default: the built-in small model",
         str,
         _MODEL,
     )
     variant: str | None = flag(
         None, "weight files to prefer where there are several, such as fp16", str, _MODEL
     )
+    spatial_unet_base: str | None = flag(
+        None,
+        "any SDXL whose UNet replaces the spatial layers: folder, single file or Hub id",
+        str,
+        _MODEL,
+    )
+    base: str | None = flag(
+        None, "any SDXL for spatial layers, text encoders and VAE, likewise", str, _MODEL
+    )
+    temporal: str | None = flag(
+        None,
+        "temporal layers from elsewhere: hsxl_temporal_layers.safetensors, a Hotshot-XL UNet, "
+        "ComfyUI's file or a diffusers MotionAdapter",
+        str,
+        _MODEL,
+    )
+    vae: str | None = flag(None, "another VAE: folder, file or Hub id", str, _MODEL)
     lora: tuple[str, ...] = flag(
         (),
         "LoRA file, folder or Hub id, PATH or PATH:SCALE; repeatable",

@@ -1,0 +1,1 @@
+"""Checkpoints of every layout: opening, checking, loading, converting."""

@@ -191,6 +191,17 @@ def _prepare_converted(
     return PreparedComponent(module, read, reread)
 
 
+def component_source(component: Component | ConvertedComponent) -> TensorSource:
+    """The tensors of a component under PyTorch's names; a converted one is read for that."""
+    if isinstance(component, Component):
+        return component.tensors
+    build = model_builder(component.name, component.config, where=str(component.config_path))
+    module = abstract(build)
+    component.check(module)
+    host = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
+    return module_source(component.restore(module, shardings=host), component.path)
+
+
 def module_source(module: nnx.Module, where: Path) -> TensorSource:
     """The parameters of a module as PyTorch's tensors.
 

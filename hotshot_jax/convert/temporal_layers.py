@@ -79,6 +79,16 @@ def temporal_source(source: TensorSource, shapes: Mapping[str, tuple[int, ...]])
     return weights
 
 
+def named_as_hotshot(source: TensorSource) -> TensorSource:
+    """The temporal layers of a file in any of the spellings, under the model's names.
+
+    Nothing is checked; positional tables are left out.
+    """
+    return _to_hotshot(source).renamed(
+        lambda name: None if name.endswith(POSITIONAL_TABLE) else name
+    )
+
+
 def with_temporal_layers(unet: TensorSource, temporal: TensorSource) -> TensorSource:
     """A UNet's spatial layers with temporal layers from elsewhere.
 

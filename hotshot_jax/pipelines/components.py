@@ -68,6 +68,15 @@ class Components:
                 "text_encoder_2/config.json: the second encoder has no projection; expected "
                 "CLIPTextModelWithProjection, as in SDXL."
             )
+        for tokenizer, encoder, name in (
+            (self.tokenizer, first, "text_encoder"),
+            (self.tokenizer_2, second, "text_encoder_2"),
+        ):
+            if tokenizer is not None and len(tokenizer) > encoder.vocab_size:
+                raise HotshotError(
+                    f"The tokenizer of {name} has {len(tokenizer)} words, the encoder "
+                    f"{encoder.vocab_size}: they belong to other models."
+                )
         width = first.hidden_size + second.hidden_size
         if width != unet.cross_attention_dim:
             raise HotshotError(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hotshot_jax.convert.assembly import Parts
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.control import ControlInput, prepare_control
@@ -90,6 +91,10 @@ class HotshotXLPipeline:
         precision: str = "f16",
         variant: str | None = None,
         scheduler: str | None = None,
+        spatial_unet_base: str | None = None,
+        base: str | None = None,
+        temporal: str | None = None,
+        vae: str | None = None,
         loras: Sequence[tuple[str, float]] = (),
         lora_allow_partial: bool = False,
         controlnets: Sequence[str] = (),
@@ -97,13 +102,20 @@ class HotshotXLPipeline:
         low_vram_mode: bool = False,
         **options: Any,
     ) -> "HotshotXLPipeline":
-        """Loads a checkpoint folder or Hub id, in the diffusers layout or converted.
+        """Loads a checkpoint, in the diffusers layout or converted, or a single SDXL file.
 
         Args:
-            path: a folder, or `organisation/name[@revision]` on the Hub.
+            path: a folder, `organisation/name[@revision]` on the Hub, or a `.safetensors` file as
+                sites publish it, which needs `temporal`.
             precision: "f16", "f32" or "bf16".
             variant: which files to prefer where there are several, such as "fp16".
             scheduler: see the class.
+            spatial_unet_base: any SDXL whose UNet takes the place of the spatial layers: a folder,
+                its `unet/`, a single file or a Hub id.
+            base: any SDXL for spatial layers, text encoders and VAE.
+            temporal: temporal layers from elsewhere: a file of them in any usual spelling, a
+                Hotshot-XL UNet, a diffusers MotionAdapter or a Hub id.
+            vae: another VAE: a folder, a single file or a Hub id.
             loras: paths or Hub ids of LoRAs and their strengths, merged into the weights.
             lora_allow_partial: whether keys of a LoRA that fit nowhere are left out.
             controlnets: folders, files or Hub ids of ControlNets, used in this order.
@@ -121,6 +133,7 @@ class HotshotXLPipeline:
             dtypes,
             variant=variant,
             scheduler=scheduler,
+            parts=Parts(spatial_unet_base, base, temporal, vae),
             loras=loras,
             lora_allow_partial=lora_allow_partial,
             on_host=low_vram_mode,

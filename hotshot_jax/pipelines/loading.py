@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from hotshot_jax.convert.assembly import Parts, open_assembled
 from hotshot_jax.convert.builders import KINDS
 from hotshot_jax.convert.diffusers_folder import open_component
 from hotshot_jax.convert.hub import resolve
 from hotshot_jax.convert.load import load_module
-from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
+from hotshot_jax.convert.prepare import prepare_component
 from hotshot_jax.convert.tensor_source import open_file
 from hotshot_jax.convert.weight_files import choose_weight_files, find_weight_files
 from hotshot_jax.errors import HotshotError
@@ -39,6 +40,7 @@ def load_components(
     *,
     variant: str | None = None,
     scheduler: str | None = None,
+    parts: Parts | None = None,
     loras: Sequence[tuple[str, float]] = (),
     lora_allow_partial: bool = False,
     on_host: bool = False,
@@ -47,11 +49,13 @@ def load_components(
     """Loads all components of a checkpoint.
 
     Args:
-        path: a folder in the diffusers layout or converted, or `organisation/name[@revision]`.
+        path: a folder in the diffusers layout or converted, a single SDXL file (with temporal
+            layers in `parts`), or `organisation/name[@revision]`.
         precision: dtypes; the VAE is float32 whatever they are.
         variant: which weight files to prefer where there are several.
         scheduler: the scheduler that will be used, checked against the checkpoint's configuration
             before its weights are read.
+        parts: what comes from elsewhere: spatial or temporal layers, encoders, VAE.
         loras: paths or Hub ids of LoRAs and their strengths, merged into the weights.
         lora_allow_partial: whether keys of a LoRA that fit nowhere are left out.
         on_host: leaves the weights in host memory.
@@ -61,23 +65,22 @@ def load_components(
         HotshotError: the checkpoint is missing, damaged or of another model.
         UsageError: the scheduler is unknown.
     """
-    folder = resolve(path, variant=variant)
     sharding = _host_sharding() if on_host else None
-    checkpoint = open_checkpoint(folder, variant=variant)
+    checkpoint = open_assembled(path, parts or Parts(), variant=variant)
     for note in checkpoint.notes:
         logger.warning("%s", note)
     # Everything that can be wrong short of the numbers is found before gigabytes are read.
     prepared = {
         name: prepare_component(
-            getattr(checkpoint, name),
+            checkpoint.components[name],
             dtype=jnp.float32 if name == "vae" else precision.compute,
         )
         for name in KINDS
     }
     components = Components(
         **{name: each.module for name, each in prepared.items()},
-        tokenizer=load_tokenizer(checkpoint.tokenizer),
-        tokenizer_2=load_tokenizer(checkpoint.tokenizer_2),
+        tokenizer=load_tokenizer(checkpoint.tokenizers[0], checkpoint.paddings[0]),
+        tokenizer_2=load_tokenizer(checkpoint.tokenizers[1], checkpoint.paddings[1]),
         scheduler_config=checkpoint.scheduler_config,
         force_zeros_for_empty_prompt=checkpoint.index.get("force_zeros_for_empty_prompt", True),
         name=path,
@@ -143,8 +146,12 @@ def _controlnet_files(names: Sequence[str], variant: str | None) -> list[str]:
     return ["config.json", *weights.names]
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path, padding: str | None = None) -> Any:
     """Loads a CLIP tokenizer from its folder.
+
+    Args:
+        folder: holds its files.
+        padding: what it fills up with, if not what its files say.
 
     Raises:
         HotshotError: its files are missing or damaged.
@@ -154,6 +161,8 @@ def load_tokenizer(folder: Path) -> Any:
     with _damaged(folder):
         tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
         tokenizer("test")
+        if padding is not None:
+            tokenizer.pad_token = padding
         return tokenizer
 
 
