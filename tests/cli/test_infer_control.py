@@ -132,14 +132,14 @@ def test_scale_zero_is_no_controlnet_bit_for_bit(
     np.testing.assert_array_equal(made(off, tmp_path), made(plain, tmp_path, "b"))
 
 
-def test_scale_window_and_guess_mode_change_the_picture(control: Control, tmp_path: Path) -> None:
+def test_scale_window_and_preprocessing_change_the_picture(
+    control: Control, tmp_path: Path
+) -> None:
     variants: dict[str, tuple[str, ...]] = {
         "a": (),
         "b": ("--controlnet_conditioning_scale", "0.2"),
         "c": ("--control_guidance_end", "0.5"),
-        "d": ("--control_guidance_start", "0.5"),
-        "e": ("--guess_mode",),
-        "f": ("--control_preprocess", "none"),
+        "d": ("--control_preprocess", "none"),
     }
     videos = {
         name: made(control(*flags, "--output", tmp_path / name), tmp_path, name)
@@ -148,6 +148,13 @@ def test_scale_window_and_guess_mode_change_the_picture(control: Control, tmp_pa
     for name, video in videos.items():
         same = [other for other in videos if (videos[other] == video).all()]
         assert same == [name]
+
+
+@pytest.mark.slow
+def test_guess_mode_changes_the_picture(control: Control, tmp_path: Path) -> None:
+    usual = made(control("--output", tmp_path / "a"), tmp_path)
+    guessed = made(control("--guess_mode", "--output", tmp_path / "b"), tmp_path, "b")
+    assert (usual != guessed).any()
 
 
 def test_a_window_that_no_step_lies_in_is_a_warning(control: Control) -> None:
