@@ -20,7 +20,11 @@ _STEPS = {
     "decode": compiled_steps.decode,
     "train": compiled_steps.train,
 }
-_OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
+# Two ways in which the compiler says how much it would need.
+_OUT_OF_MEMORY = (
+    re.compile(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm"),
+    re.compile(r"HLO temporaries \(([\d.]+)([KMG])\) exceeds available HBM"),
+)
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 _MODELLED = ("compute_seconds", "memory_seconds", "communication_seconds")
 
@@ -153,12 +157,15 @@ def _compile(program: Program, topology: Topology, effort: float) -> _Compiled:
         options: dict[str, Any] = {"exec_time_optimization_effort": effort} if effort else {}
         compiled = lowered.compile(options)
     except jax.errors.JaxRuntimeError as error:
-        needed = _OUT_OF_MEMORY.search(str(error))
-        if needed is None:
+        arguments = bytes_per_device(program.arguments)
+        whole, temporary = (pattern.search(str(error)) for pattern in _OUT_OF_MEMORY)
+        if whole:
+            peak = int(float(whole[1]) * _UNITS[whole[2]])
+        elif temporary:
+            peak = arguments + int(float(temporary[1]) * _UNITS[temporary[2]])
+        else:
             first = str(error).strip().splitlines()[0][:300]
             raise HotshotError(f"{topology}: the compiler refused the program: {first}") from error
-        peak = int(float(needed[1]) * _UNITS[needed[2]])
-        arguments = bytes_per_device(program.arguments)
         return _Compiled(None, arguments, peak - arguments, peak)
     memory = compiled.memory_analysis()
     assert memory is not None
