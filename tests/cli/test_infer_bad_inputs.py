@@ -398,7 +398,7 @@ MODELS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     ),
     "config.json with a value of another type": (
         lambda folder: change_json(folder / "vae" / "config.json", latent_channels="four"),
-        ("vae/config.json: no model can be built from these values", "download the file again"),
+        ("vae/config.json: latent_channels", "expected a value of type int"),
     ),
     "config.json with an activation that is not supported": (
         lambda folder: change_json(folder / "text_encoder" / "config.json", hidden_act="relu6"),
