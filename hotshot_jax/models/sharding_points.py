@@ -84,6 +84,17 @@ def image_by_image(
     )(x, parameters)
 
 
+def split_videos(x: jax.Array) -> jax.Array:
+    """Says that `x`, `[batch, frames, ...]`, is split along batch and frames and nothing else.
+
+    Where parameters are split over `fsdp`, the compiler has the choice of splitting activations
+    along their channels instead, with all samples on every device. It must not.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return _constrain(x, split_over(x.shape[1], FRAME_AXES), ())
+
+
 def frames_to_pixels(x: jax.Array) -> jax.Array:
     """Brings the frames of a pixel together for attention over frames: one all-to-all.
 
@@ -94,9 +105,9 @@ def frames_to_pixels(x: jax.Array) -> jax.Array:
         `x` split along pixels instead, which are padded with zeros to a number that divides.
     """
     axes = split_over(x.shape[1], FRAME_AXES)
+    x = split_videos(x)
     if not axes:
         return x
-    x = _constrain(x, axes, ())
     padding = -x.shape[2] % _size(axes)
     x = jnp.pad(x, ((0, 0), (0, 0), (0, padding), (0, 0)))
     return _constrain(x, (), axes)
@@ -110,10 +121,9 @@ def pixels_to_frames(x: jax.Array, pixels: int) -> jax.Array:
         pixels: how many of them are no padding.
     """
     axes = split_over(x.shape[1], FRAME_AXES)
-    if not axes:
-        return x
-    x = _constrain(x, (), axes)
-    return _constrain(x, axes, ())[:, :, :pixels]
+    if axes:
+        x = _constrain(x, (), axes)
+    return split_videos(x)[:, :, :pixels]
 
 
 def columns_in_parts(x: jax.Array, parts: int) -> jax.Array:

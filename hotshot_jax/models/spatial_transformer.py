@@ -7,6 +7,7 @@ from flax import nnx
 from hotshot_jax.models.attention import Attention, KeyValue, dot_product_attention
 from hotshot_jax.models.feed_forward import FeedForward
 from hotshot_jax.models.layers import Layers
+from hotshot_jax.models.sharding_points import split_videos
 
 
 class BasicTransformerBlock(nnx.Module):
@@ -38,6 +39,13 @@ class BasicTransformerBlock(nnx.Module):
         query = self.attn2.project_query(rearrange(x, "b f p c -> b (f p) c"))
         attended = self.attn2.project_out(dot_product_attention(query, *text))
         return rearrange(attended, "b (f p) c -> b f p c", f=frames)
+
+
+def _run_block(
+    x: jax.Array, block_and_text: tuple[BasicTransformerBlock, KeyValue]
+) -> tuple[jax.Array, None]:
+    block, text = block_and_text
+    return block(split_videos(x), text), None
 
 
 class Transformer2DModel(nnx.Module):
@@ -82,10 +90,6 @@ class Transformer2DModel(nnx.Module):
         """
         height, width = x.shape[-3:-1]
         hidden = self.proj_in(rearrange(self.norm(x), "b f h w c -> b f (h w) c"))
-        hidden, _ = jax.lax.scan(
-            lambda carry, block_and_text: (block_and_text[0](carry, block_and_text[1]), None),
-            hidden,
-            (self.transformer_blocks, text),
-        )
+        hidden, _ = jax.lax.scan(_run_block, hidden, (self.transformer_blocks, text))
         hidden = self.proj_out(hidden)
         return x + rearrange(hidden, "b f (h w) c -> b f h w c", h=height, w=width)
