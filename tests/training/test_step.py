@@ -1,0 +1,119 @@
+"""The training step by itself: accumulation, averages, dropped text, memory, overfitting."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from hotshot_jax.convert.builders import model_builder
+from hotshot_jax.schedulers import make_scheduler
+from hotshot_jax.training.loss import (
+    LossConfig,
+    draw,
+    min_snr_weights,
+    offset_noise,
+    per_sample_loss,
+)
+from hotshot_jax.training.optimizer import OptimizerConfig
+from hotshot_jax.training.selection import Division
+from hotshot_jax.training.step import StepConfig, Trainer
+from tests.tiny_checkpoint import tiny_configs
+
+
+@pytest.fixture(scope="module")
+def unet() -> Any:
+    build = model_builder("unet", tiny_configs()["unet"], where="unet")
+    return jax.jit(lambda: build(nnx.Rngs(0)))()
+
+
+def batch(unet: Any, samples: int = 2, seed: int = 0) -> dict[str, jax.Array]:
+    generator = np.random.default_rng(seed)
+    config = unet.config
+    pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+    shapes = {
+        "mean": (samples, 4, 2, 2, 4),
+        "hidden": (samples, 8, config.cross_attention_dim),
+        "pooled": (samples, pooled),
+        "empty_hidden": (1, 8, config.cross_attention_dim),
+        "empty_pooled": (1, pooled),
+    }
+    arrays = {k: jnp.asarray(generator.standard_normal(s, np.float32)) for k, s in shapes.items()}
+    arrays["deviation"] = jnp.full(shapes["mean"], 0.1)
+    arrays["time_ids"] = jnp.full((samples, 6), 16.0)
+    return arrays
+
+
+def trainer(unet: Any, selection: str = "temporal", rate: float = 1e-3, **options: Any) -> Trainer:
+    return Trainer(
+        Division.of(unet, selection),
+        make_scheduler("DDPMScheduler", {}),
+        StepConfig(**options),
+        lambda count: jnp.float32(rate),
+    )
+
+
+def test_accumulated_batches_make_the_gradient_of_their_mean(unet: Any) -> None:
+    single = trainer(unet, optimizer=OptimizerConfig(max_grad_norm=0.0))
+    double = trainer(unet, accumulation_steps=2, optimizer=OptimizerConfig(max_grad_norm=0.0))
+    trained, _ = single.division.split(unet)
+    generator = np.random.default_rng(0)
+    first, second = (
+        {n: jnp.asarray(generator.standard_normal(x.shape, np.float32)) for n, x in trained.items()}
+        for _ in range(2)
+    )
+    mean = {name: (first[name] + second[name]) / 2 for name in trained}
+    expected, _ = single.apply(single.init(trained, 0), mean, {})
+    state, _ = double.apply(double.init(trained, 0), first, {}, last=False)
+    assert int(state.step) == 0
+    state, metrics = double.apply(state, second, {}, last=True)
+    assert int(state.step) == 1 and "grad_norm" in metrics
+    for name in trained:
+        np.testing.assert_allclose(state.trained[name], expected.trained[name], rtol=1e-6)
+        assert not np.any(state.gathered[name])
+
+
+def test_the_moving_average_follows_what_trains(unet: Any) -> None:
+    training = trainer(unet, rate=0.1, ema_decay=0.75)
+    trained, _ = training.division.split(unet)
+    gradients = {name: jnp.ones_like(leaf) for name, leaf in trained.items()}
+    state, _ = training.apply(training.init(trained, 0), gradients, {})
+    for name, leaf in trained.items():
+        expected = 0.75 * leaf + 0.25 * state.trained[name]
+        np.testing.assert_allclose(state.average[name], expected, atol=1e-6)
+
+
+def test_text_is_dropped_for_the_asked_fraction(unet: Any) -> None:
+    training = trainer(unet, text_dropout=0.25)
+    arrays = batch(unet, samples=400)
+    dropped = training._drop_text(arrays, jax.random.key(0))
+    gone = (np.asarray(dropped["pooled"]) == np.asarray(arrays["empty_pooled"])).all(1)
+    gone_hidden = (np.asarray(dropped["hidden"]) == np.asarray(arrays["empty_hidden"])).all((1, 2))
+    np.testing.assert_array_equal(gone, gone_hidden)
+    # Binomial of 400 with p 0.25: three standard deviations are 26.
+    assert abs(gone.sum() - 100) < 26
+
+
+def test_noise_has_the_offset_s_variance_and_depends_on_the_key_alone() -> None:
+    config = LossConfig(noise_offset=0.5)
+    shape = (64, 2, 4, 4, 4)
+    draws = draw(jax.random.key(1), shape, config, 1000)
+    again = draw(jax.random.key(1), shape, config, 1000)
+    np.testing.assert_array_equal(draws.noise, again.noise)
+    means = np.asarray(draws.noise).mean((1, 2, 3))
+    # 0.25 of the offset, 1/32 of the noise itself; 256 means.
+    assert means.var() == pytest.approx(0.25 + 1 / 32, rel=0.3)
+    assert draws.timesteps.shape == (64,)
+    assert int(draws.timesteps.min()) >= 0 and int(draws.timesteps.max()) < 1000
+    np.testing.assert_array_equal(offset_noise(jnp.zeros(3), jnp.ones(3), 0.5), 0.5 * np.ones(3))
+
+
+def test_weights_and_losses_by_formula() -> None:
+    snr = jnp.asarray([0.0, 0.5, 5.0, 50.0])
+    np.testing.assert_allclose(min_snr_weights(snr, 5.0), [1, 1, 1, 0.1], rtol=1e-6)
+    error = jnp.asarray([[0.05], [2.0]])[..., None, None, None]
+    zero = jnp.zeros_like(error)
+    np.testing.assert_allclose(per_sample_loss(error, zero, "mse"), [0.0025, 4.0], rtol=1e-6)
+    np.testing.assert_allclose(per_sample_loss(error, zero, "huber"), [0.0125, 1.95], rtol=1e-6)
