@@ -1,0 +1,246 @@
+"""Whole runs of train.py: what they leave behind, and how they end when something is wrong."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hotshot_jax.data.build import main as build_data
+from hotshot_jax.training.cache import Cache, model_digest
+from tests.data.clips import write_data, write_sample
+from tests.training.conftest import Run
+
+Train = Callable[..., Run]
+
+
+def test_what_a_run_leaves_behind(unbroken: Run) -> None:
+    assert unbroken.status == 0
+    assert sorted(path.name for path in unbroken.output.iterdir()) == [
+        "checkpoints", "config.yaml", "export", "metrics.jsonl",
+    ]  # fmt: skip
+    kept = sorted(path.name for path in (unbroken.output / "checkpoints").iterdir())
+    assert kept == ["7", "8"]
+    assert [m["step"] for m in unbroken.metrics] == list(range(1, 9))
+    last = unbroken.metrics[-1]
+    assert last["learning_rate"] == pytest.approx(1e-3)
+    assert last["samples_per_second"] > 0 and last["step_seconds"] > 0
+    assert last["host_memory_bytes"] > 1e8 and last["flops_per_second"] > 0
+    quarters = [last[f"loss_quarter_{number}"] for number in range(1, 5)]
+    assert any(quarter is not None for quarter in quarters)
+
+
+def test_cached_latents_train_to_the_same_losses(train: Train, tmp_path: Path) -> None:
+    # The VAE encodes one clip at a time for the cache, so float32 sums have another order, and
+    # Adam turns gradients of round-off size into whole steps: these are made very small.
+    given: list[Any] = ["--learning_rate", "1e-9"]
+    expected = train(*given, "--output_dir", tmp_path / "frames")
+    cache = tmp_path / "cache"
+    entries: dict[Path, int] = {}
+    for name in ("first", "second"):
+        run = train(*given, "--cache_dir", cache, "--output_dir", tmp_path / name)
+        assert run.status == 0, run.stderr
+        losses = [loss for _, loss, _ in run.losses]
+        assert losses == pytest.approx([loss for _, loss, _ in expected.losses], rel=1e-5)
+        written = {path: path.stat().st_mtime_ns for path in cache.rglob("*.safetensors")}
+        assert len(written) == 6 and entries in ({}, written)
+        entries = written
+
+
+def test_a_changed_file_is_encoded_anew(
+    flags: dict[str, str], train: Train, clips: Path, tmp_path: Path
+) -> None:
+    data, cache = tmp_path / "data", tmp_path / "cache"
+    shutil.copytree(clips, data)
+    given: list[Any] = ["--data_dir", data, "--max_train_steps", 1, "--cache_dir", cache]
+    before = train(*given, "--output_dir", tmp_path / "a")
+    for frame in data.glob("*/0.png"):
+        Image.fromarray(np.full((16, 16, 3), 255, np.uint8)).save(frame)
+    after = train(*given, "--output_dir", tmp_path / "b")
+    fresh = train("--data_dir", data, "--max_train_steps", 1, "--output_dir", tmp_path / "c")
+    assert after.losses[0][1] != before.losses[0][1]
+    assert after.losses[0][1] == pytest.approx(fresh.losses[0][1], rel=1e-5)
+
+
+def test_records_train_to_the_same_losses(
+    unbroken: Run, train: Train, clips: Path, tmp_path: Path
+) -> None:
+    records = tmp_path / "records"
+    assert build_data(["--source", str(clips), "--output", str(records), "--frames", "4"]) == 0
+    run = train("--data_dir", records)
+    assert run.status == 0, run.stderr
+    assert run.losses == unbroken.losses[:4]
+
+
+def test_entries_depend_on_everything_and_damaged_ones_are_none(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    cache = Cache(tmp_path / "cache")
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    cache.put({"mean": array}, "latents", "model", (16, 16))
+    assert cache.get("latents", "other", (16, 16)) is None
+    assert cache.get("latents", "model", (16, 24)) is None
+    found = cache.get("latents", "model", (16, 16))
+    assert found is not None
+    np.testing.assert_array_equal(found["mean"], array)
+    (entry,) = cache.folder.rglob("*.safetensors")
+    entry.write_bytes(entry.read_bytes()[:-4])
+    assert cache.get("latents", "model", (16, 16)) is None
+
+
+def test_a_loss_that_is_no_number_stops_with_step_samples_and_checkpoint(train: Train) -> None:
+    run = train("--learning_rate", "1e30", "--max_train_steps", "30")
+    assert run.status == 1 and "Traceback" not in run.stderr
+    (message,) = [line for line in run.stderr.splitlines() if "train.py: error" in line]
+    step = len(run.losses) + 1
+    assert f"at step {step}, on the samples sample_" in message
+    assert f"checkpoints/{step - 1}." in run.stderr
+    assert all(np.isfinite(loss) for _, loss, _ in run.losses)
+    assert (run.output / "checkpoints" / str(step - 1)).is_dir()
+
+
+@pytest.mark.slow
+def test_validation_writes_clips_and_the_held_out_loss(
+    train: Train, clips: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given: list[Any] = ["--validation_data", clips, "--validation_steps", 1]
+    given += ["--validate_every_steps", 2, "--max_train_steps", 2, "--gradient_checkpointing"]
+    run = train(*given, "--test_prompts", "a red ball | \ud800")
+    assert run.status == 0, run.stderr
+    (clip,) = (run.output / "validation").rglob("*.gif")
+    assert clip.parent.name == "step-0000002" and clip.name == "00-a-red-ball.gif"
+    with Image.open(clip) as image:
+        assert image.size == (16, 16) and image.n_frames == 4
+    assert "validation clip of" in run.stderr and "training goes on" in run.stderr
+    (held_out,) = [m["loss_held_out"] for m in run.metrics if "loss_held_out" in m]
+    assert 0 < held_out < 100
+
+
+def test_reports_that_cannot_be_had_do_not_stop_training(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    for name in ("wandb", "tensorboardX", "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, name, None)
+    run = train("--report_to", "all", "--max_train_steps", "1")
+    assert run.status == 0
+    for name in ("wandb", "tensorboard"):
+        assert f"--report_to {name} cannot be used" in run.stderr
+    assert len(run.losses) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--learning_rate", "0"), "--learning_rate is 0.0; expected a positive number"),
+        (("--learning_rate", "-1"), "--learning_rate is -1.0; expected a positive number"),
+        (("--learning_rate", "nan"), "--learning_rate is nan; expected a positive number"),
+        (("--max_train_steps", "0"), "--max_train_steps is 0; expected at least 1"),
+        (("--gradient_accumulation_steps", "0"), "--gradient_accumulation_steps is 0"),
+        (("--train_batch_size", "0"), "--train_batch_size is 0; expected at least 1"),
+        (("--snr_gamma", "-1"), "--snr_gamma is -1.0; expected a positive number"),
+        (("--ema_decay", "1"), "--ema_decay is 1.0; expected 0 or more and less than 1"),
+        (("--text_dropout", "2"), "--text_dropout is 2.0; expected 0 to 1"),
+        (("--seed", "-1"), "--seed is -1; expected 0 to 2"),
+        (("--profile_steps", "5"), "--profile_steps is 5; expected first and last"),
+        (("--resolution", "12"), "--resolution 12 must be a positive multiple of 8"),
+        (("--lr_scheduler", "cosine"), "--lr_warmup_steps 500 is not shorter than the run of 4"),
+        (("--mesh", "data=3"), "does not fit"),
+        (("--data_dir", "/nowhere/at/all"), "/nowhere/at/all does not exist"),
+        (("--config", "/nowhere.yaml"), "--config /nowhere.yaml: there is no such file"),
+        (("--trian", "unet"), "did you mean --train?"),
+        (("--adam_beta1", "1"), "--adam_beta1 is 1.0"),
+    ],
+)
+def test_wrong_usage_is_refused_before_anything_is_written(
+    train: Train, given: tuple[str, ...], message: str
+) -> None:
+    run = train(*given)
+    assert run.status == 2, run.stderr
+    assert message in run.stderr and "Traceback" not in run.stderr
+    assert not run.output.exists()
+
+
+def test_data_dir_is_required(flags: dict[str, str], capfd: pytest.CaptureFixture[str]) -> None:
+    from hotshot_jax.cli.train import main
+
+    assert main([]) == 2
+    assert "--data_dir is missing" in capfd.readouterr().err
+
+
+def test_a_broken_data_set_is_told_whole_before_the_first_step(
+    train: Train, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    write_data(data, [(16, 16)] * 2, frames=4)
+    write_sample(data / "short", frames=2, size=(16, 16))
+    (write_sample(data / "silent", frames=4, size=(16, 16)), (data / "silent/prompt.txt").unlink())
+    write_sample(data / "torn", frames=4, size=(16, 16))
+    (data / "torn" / "2.png").write_bytes((data / "torn" / "2.png").read_bytes()[:60])
+    run = train("--data_dir", data)
+    assert run.status == 1 and not run.output.exists()
+    for name in ("short: has 2 frames", "silent/prompt.txt: is missing", "torn/2.png"):
+        assert name in run.stderr
+    skipping = train("--data_dir", data, "--on_bad_sample", "skip", "--max_train_steps", "1")
+    assert skipping.status == 0
+    assert "2 samples in 1 buckets" in skipping.stderr and "Skipped: silent" in skipping.stderr
+
+
+def test_an_output_that_cannot_be_written_is_told(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    run = train("--output_dir", tmp_path / "file")
+    assert run.status == 1 and "checkpoints cannot be written" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_lines_of_later_steps_are_removed(tmp_path: Path) -> None:
+    from hotshot_jax.training.metrics import MetricsFile
+
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    file = MetricsFile(path, 2)
+    file.numbers(3, {"loss": float("nan")})
+    file.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines == [{"step": 1}, {"step": 2}, {"step": 3, "loss": None}]
+
+
+def test_a_report_that_fails_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from hotshot_jax.training.metrics import MetricsFile, Reports
+
+    class BrokenReport:
+        calls = 0
+
+        def numbers(self, step: int, values: Any) -> None:
+            self.calls += 1
+            raise ConnectionError("no network")
+
+        video = close = numbers
+
+    broken = BrokenReport()
+    reports = Reports([MetricsFile(tmp_path / "metrics.jsonl", 0), broken])
+    with caplog.at_level(logging.WARNING, "hotshot_jax"):
+        for step in range(3):
+            reports.numbers(step, {"loss": 1.0})
+    reports.close()
+    assert broken.calls == 1 and "Broken failed" in caplog.text
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_models_have_digests_of_their_own() -> None:
+    import jax
+    from flax import nnx
+
+    from hotshot_jax.convert.builders import model_builder
+    from tests.tiny_checkpoint import tiny_configs
+
+    build = model_builder("vae", tiny_configs()["vae"], where="vae")
+    make = jax.jit(lambda seed: build(nnx.Rngs(jax.random.key(seed))))
+    first, again, other = (model_digest(make(seed)) for seed in (0, 0, 1))
+    assert first == again != other
