@@ -47,12 +47,13 @@ def accuracy(prompts: list[str], size: int, change=lambda clip: clip) -> dict[st
     return {name: float(np.mean([mark[name] for mark in marks])) for name in marks[0]}
 
 
-def test_real_clips_are_measured_right() -> None:
-    found = accuracy(random_prompts(500), 96)
+@pytest.mark.parametrize("count", [100, pytest.param(500, marks=pytest.mark.slow)])
+def test_real_clips_are_measured_right(count: int) -> None:
+    found = accuracy(random_prompts(count), 96)
     assert min(found.values()) >= 0.99, found
 
 
-@pytest.mark.parametrize(("size", "count"), [(64, 60), (128, 20)])
+@pytest.mark.parametrize(("size", "count"), [(64, 40), (128, 10)])
 def test_gif_palettes_blur_and_noise_do_not_matter(size: int, count: int) -> None:
     found = accuracy(random_prompts(count), size, lambda clip: as_gif(blurred_and_noisy(clip)))
     assert min(found.values()) >= 0.95, found

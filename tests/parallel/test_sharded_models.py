@@ -20,7 +20,19 @@ MIXED = [
     "data=2,fsdp=2,frames=2",
     "fsdp=2,frames=2,tensor=2",
 ]
-MESHES = ONE_AXIS + MIXED
+# One of each kind by default; the others take as long again.
+FAST = [
+    "data=2",
+    "fsdp=4",
+    "frames=2",
+    "frames=4",
+    "frames=8",
+    "tensor=2",
+    "data=2,frames=4",
+    "fsdp=2,frames=2,tensor=2",
+]
+SLOW = [mesh for mesh in ONE_AXIS + MIXED if mesh not in FAST]
+MESHES = FAST + [pytest.param(mesh, marks=pytest.mark.slow) for mesh in SLOW]
 GRADIENTS = ["fsdp=2,frames=2,tensor=2", "data=2,frames=4"]
 
 # float32 sums of a few thousand terms in another order; observed are 3e-7 to 2e-6.
@@ -47,8 +59,9 @@ def run(arguments: list[str]) -> dict[str, Any]:
 
 
 @functools.cache
-def forward_results() -> dict[str, Any]:
-    return run([f"{mesh}:unet+decode" for mesh in MESHES] + ["data=2,frames=2:decode_images"])
+def forward_results(*, slow: bool) -> dict[str, Any]:
+    meshes = [f"{mesh}:unet+decode" for mesh in (SLOW if slow else FAST)]
+    return run(meshes if slow else [*meshes, "data=2,frames=2:decode_images"])
 
 
 @functools.cache
@@ -58,23 +71,23 @@ def gradient_results() -> dict[str, Any]:
 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_unet_equals_one_device(mesh: str) -> None:
-    assert forward_results()[mesh]["unet"]["error"] <= TOLERANCE
+    assert forward_results(slow=mesh in SLOW)[mesh]["unet"]["error"] <= TOLERANCE
 
 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_decoding_equals_one_device(mesh: str) -> None:
-    assert forward_results()[mesh]["decode"]["error"] <= TOLERANCE
+    assert forward_results(slow=mesh in SLOW)[mesh]["decode"]["error"] <= TOLERANCE
 
 
 def test_images_are_decoded_on_all_devices_without_communication() -> None:
-    result = forward_results()["data=2,frames=2"]["decode_images"]
+    result = forward_results(slow=False)["data=2,frames=2"]["decode_images"]
     assert result["error"] <= TOLERANCE
     assert result["collectives"] == {}
 
 
 @pytest.mark.parametrize("mesh", ["frames=2", "frames=4", "frames=8", "data=2,frames=4"])
 def test_frames_are_exchanged_for_pixels_and_never_gathered(mesh: str) -> None:
-    collectives = forward_results()[mesh]["unet"]["collectives"]
+    collectives = forward_results(slow=False)[mesh]["unet"]["collectives"]
     # Group norms that pool over frames reduce; two exchanges for each of the 6 temporal layers.
     assert set(collectives) == {"all-reduce", "all-to-all"}
     assert collectives["all-to-all"] == 12
@@ -82,12 +95,12 @@ def test_frames_are_exchanged_for_pixels_and_never_gathered(mesh: str) -> None:
 
 @pytest.mark.parametrize("axis", ["data=2", "data=4", "data=8"])
 def test_samples_need_no_communication(axis: str) -> None:
-    assert forward_results()[axis]["unet"]["collectives"] == {}
+    assert forward_results(slow=False)[axis]["unet"]["collectives"] == {}
 
 
 @pytest.mark.parametrize("mesh", ["frames=8", "data=2,frames=4"])
 def test_frames_are_decoded_without_communication(mesh: str) -> None:
-    assert forward_results()[mesh]["decode"]["collectives"] == {}
+    assert forward_results(slow=False)[mesh]["decode"]["collectives"] == {}
 
 
 @pytest.mark.slow

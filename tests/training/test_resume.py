@@ -79,6 +79,8 @@ def test_a_half_written_checkpoint_is_passed_over(
     assert resumed.losses == unbroken.losses
 
 
+# Orbax leaves threads behind that find their event loop closed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_damaged_checkpoint_is_an_error_and_not_a_new_start(
     unbroken: Run, train: Train, tmp_path: Path
 ) -> None:
