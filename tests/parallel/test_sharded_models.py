@@ -93,9 +93,11 @@ def test_frames_are_exchanged_for_pixels_and_never_gathered(mesh: str) -> None:
     assert collectives["all-to-all"] == 12
 
 
-@pytest.mark.parametrize("axis", ["data=2", "data=4", "data=8"])
+@pytest.mark.parametrize(
+    "axis", ["data=2", *(pytest.param(f"data={n}", marks=pytest.mark.slow) for n in (4, 8))]
+)
 def test_samples_need_no_communication(axis: str) -> None:
-    assert forward_results(slow=False)[axis]["unet"]["collectives"] == {}
+    assert forward_results(slow=axis in SLOW)[axis]["unet"]["collectives"] == {}
 
 
 @pytest.mark.parametrize("mesh", ["frames=8", "data=2,frames=4"])
