@@ -137,6 +137,7 @@ def test_every_road_to_the_same_model(
         assert (frames(infer, tmp_path / str(index), *road) == expected).all(), road
 
 
+@pytest.mark.slow
 def test_spatial_layers_alone(
     infer: Infer, hotshot: Path, sdxl: Path, single: Path, expected: np.ndarray, tmp_path: Path
 ) -> None:

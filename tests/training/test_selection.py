@@ -41,6 +41,7 @@ def test_an_unknown_selection_is_refused(golden_unet: nnx.Module) -> None:
         trained_names(golden_unet, "vae")
 
 
+@pytest.mark.slow
 def test_a_divided_model_is_put_together_again() -> None:
     build = model_builder("unet", tiny_configs()["unet"], where="unet", param_dtype="bfloat16")
     unet = jax.jit(lambda: build(nnx.Rngs(0)))()

@@ -52,6 +52,7 @@ def test_cached_latents_train_to_the_same_losses(train: Train, tmp_path: Path) -
         entries = written
 
 
+@pytest.mark.slow
 def test_a_changed_file_is_encoded_anew(
     flags: dict[str, str], train: Train, clips: Path, tmp_path: Path
 ) -> None:
