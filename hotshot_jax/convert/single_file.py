@@ -25,6 +25,7 @@ from hotshot_jax.convert.ldm_names import (
     vae_table,
 )
 from hotshot_jax.convert.model_shapes import model_shapes
+from hotshot_jax.convert.name_lists import first_names
 from hotshot_jax.convert.single_file_config import (
     scheduler_config,
     text_encoder_2_config,
@@ -199,13 +200,13 @@ def _component(name: str, part: TensorSource, config: Mapping[str, Any]) -> Comp
     if extra:
         raise HotshotError(
             f"{part.path}: {len(extra)} tensors of the {_words(name)} belong to no layer of "
-            f"SDXL's: {_some(extra)}."
+            f"SDXL's: {first_names(extra)}."
         )
     missing = [each for each in spatial if each not in renamed]
     if missing:
         raise HotshotError(
             f"{part.path}: the {_words(name)} is incomplete, {len(missing)} tensors are missing: "
-            f"{_some(missing)}."
+            f"{first_names(missing)}."
         )
     return Component(name, part.path, part.path, config, renamed, variant=None)
 
@@ -228,8 +229,3 @@ def _leftovers(source: TensorSource, stored: Mapping[str, TensorSource]) -> list
         return []
     listed = ", ".join(f"{first} ({count})" for first, count in counts.items())
     return [f"{source.path.name}: tensors outside the model are ignored: {listed}."]
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from hotshot_jax.convert.load import check_positional_table
+from hotshot_jax.convert.name_lists import first_names
 from hotshot_jax.convert.rules import POSITIONAL_TABLE
 from hotshot_jax.convert.tensor_source import LazyTensor, TensorSource
 from hotshot_jax.convert.weight_types import check_weight_types
@@ -250,19 +251,23 @@ def _check_places(source: TensorSource, expected: Mapping[str, tuple[int, ...]])
     strange = sorted(_modules(source) - _modules(expected))
     if strange:
         raise HotshotError(
-            f"{source.path}: Hotshot-XL has no temporal layer at {_some(strange)} (AnimateDiff for "
-            "another model?)."
+            f"{source.path}: Hotshot-XL has no temporal layer at "
+            f"{first_names(strange, _LISTED)} (AnimateDiff for another model?)."
         )
     absent = sorted(_modules(expected) - _modules(source))
     if absent:
         raise HotshotError(
             f"{source.path}: {len(absent)} of {len(_modules(expected))} temporal layers are "
-            f"missing: {_some(absent)}."
+            f"missing: {first_names(absent, _LISTED)}."
         )
     unknown = [name for name in source if name not in expected]
     missing = [name for name in expected if name not in source]
     if unknown or missing:
-        what = f"unknown: {_some(unknown)}" if unknown else f"missing: {_some(missing)}"
+        what = (
+            f"unknown: {first_names(unknown, _LISTED)}"
+            if unknown
+            else f"missing: {first_names(missing, _LISTED)}"
+        )
         raise HotshotError(
             f"{source.path}: the temporal layers are not built as Hotshot-XL's; {what}."
         )
@@ -276,8 +281,3 @@ def _check_places(source: TensorSource, expected: Mapping[str, tuple[int, ...]])
 
 def _list(widths: list[int]) -> str:
     return ", ".join(str(width) for width in widths) or "0"
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hotshot_jax.convert.name_lists import first_names
 from hotshot_jax.convert.tensor_source import TensorSource, check_finite
 from hotshot_jax.convert.weight_types import check_weight_types
 from hotshot_jax.errors import HotshotError
@@ -22,7 +23,6 @@ Changes = Mapping[str, Mapping[str, tuple[Change, ...]]]
 """By component and PyTorch's name of a tensor."""
 
 _BUNDLED = "bundle_emb."
-_LISTED = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LoraReport:
         counts = ", ".join(f"{count} in {component}" for component, count in self.matched.items())
         text = f"{sum(self.matched.values())} modules matched ({counts})"
         if self.unmatched:
-            text += f", {len(self.unmatched)} keys unmatched: {_some(self.unmatched)}"
+            text += f", {len(self.unmatched)} keys unmatched: {first_names(self.unmatched)}"
         return ". ".join([text, *(note.rstrip(".") for note in self.notes)]) + "."
 
 
@@ -107,12 +107,12 @@ def read_lora(
     if not found:
         raise HotshotError(
             f"{source.path}: none of its {len(source)} keys names a module of this model "
-            f"({_some(tuple(source))})."
+            f"({first_names(tuple(source))})."
         )
     if unmatched and not allow_partial:
         raise HotshotError(
             f"{source.path}: {len(unmatched)} of its {len(source)} keys fit nowhere in this model "
-            f"({_some(tuple(unmatched))}).\nTo use the rest, add --lora_allow_partial."
+            f"({first_names(tuple(unmatched))}).\nTo use the rest, add --lora_allow_partial."
         )
 
     builder = ChangeBuilder(config, source.path)
@@ -178,8 +178,3 @@ def _read(source: TensorSource, key: str) -> np.ndarray:
 
 def _is_no_weight(key: str) -> bool:
     return key.endswith(f".{ALPHA}") or key.startswith(_BUNDLED)
-
-
-def _some(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
