@@ -108,7 +108,7 @@ def _train(
     models = load_models(
         settings.pretrained_model_name_or_path,
         settings.unet_resume_path,
-        settings.train,
+        _selection(settings),
         mesh,
         dtype=jnp.float32 if settings.mixed_precision == "no" else jnp.bfloat16,
         vae_dtype=jnp.bfloat16 if settings.vae_b16 else jnp.float32,
@@ -153,6 +153,15 @@ def _train(
             output / "export", models.folder, settings.unet_resume_path, models.division, average
         )
         print(output / "export")
+
+
+def _selection(settings: TrainSettings) -> str:
+    if settings.train == "unet" and settings.video_length == 1:
+        logger.info(
+            "Single frames do not pass through the temporal layers, which stay as they are."
+        )
+        return "spatial"
+    return settings.train
 
 
 def _step_config(settings: TrainSettings) -> StepConfig:

@@ -12,8 +12,8 @@ from hotshot_jax.cli.flags import (
     parse_flags,
     written_settings,
 )
+from hotshot_jax.data.buckets import bucket_sizes
 from hotshot_jax.errors import UsageError
-from hotshot_jax.media.aspect_ratios import SIZES_BY_RESOLUTION
 from hotshot_jax.training.learning_rate import SCHEDULES
 from hotshot_jax.training.loss import LOSSES
 from hotshot_jax.training.metrics import REPORTS
@@ -65,10 +65,9 @@ class TrainSettings:
     resolution: int = flag(512, "of the buckets: 512, 1024, or another multiple of 8", int, _DATA)
     aspect_ratio: str | None = flag(
         None,
-        "one bucket for all samples, such as 1.75 (default: the nearest for each sample)",
+        "one bucket for all samples, such as 1.75 or 1:1 (default: the nearest for each sample)",
         str,
         _DATA,
-        choices=tuple(SIZES_BY_RESOLUTION[512]),
     )
     video_length: int = flag(8, "frames of a sample", int, _DATA)
     on_bad_sample: str = flag(
@@ -213,6 +212,12 @@ class TrainSettings:
         Raises:
             UsageError: they are not two numbers.
         """
+        if self.train == "temporal" and self.video_length == 1:
+            raise UsageError(
+                "--train temporal needs a --video_length of 2 or more: single frames do not pass "
+                "through the temporal layers. To train on them, give --train spatial."
+            )
+        bucket_sizes(self.resolution, self.aspect_ratio)
         if self.profile_steps is None:
             return None
         first, _, last = self.profile_steps.partition(":")

@@ -104,7 +104,7 @@ def open_data(
 
     Args:
         data_dir: a folder of samples, one that holds a TFDS data set of clips, or
-            `shapes:SPLIT?length=N&seed=N&size=N`, which draws clips as they are needed.
+            `shapes:SPLIT?length=N&seed=N&size=N&frames=N`, which draws clips as they are needed.
         frames: that a clip must have at least.
         on_bad_sample: `error` raises when any sample is bad, `skip` leaves it out.
         check: how closely folders are looked at, see `open_folders`. Records were checked when they
@@ -152,7 +152,7 @@ def _open_records(folder: Path, frames: int, on_bad_sample: OnBadSample) -> Open
 
 def _parse_shapes(text: str, frames: int) -> ShapesSource:
     split, _, query = text.removeprefix(_SHAPES).partition("?")
-    allowed = {field.name for field in fields(ShapesSource)} - {"split", "frames"}
+    allowed = {field.name for field in fields(ShapesSource)} - {"split"}
     try:
         options = {name: int(value) for name, value in parse_qsl(query, strict_parsing=bool(query))}
     except ValueError as error:
@@ -167,9 +167,13 @@ def _parse_shapes(text: str, frames: int) -> ShapesSource:
         seed=options.get("seed", 0),
         size=options.get("size", 128),
         # A clip lasts a second in any case; a loader that wants fewer frames chooses some.
-        frames=max(frames, DEFAULT_FRAMES),
+        frames=options.get("frames", max(frames, DEFAULT_FRAMES)),
         split=split or "train",
     )
+    if source.frames < frames:
+        raise UsageError(
+            f"--data_dir {text}: frames is {source.frames}, but clips of {frames} are needed."
+        )
     if source.length < 1 or source.seed < 0:
         raise UsageError(f"--data_dir {text}: length must be positive and seed not negative.")
     return source
