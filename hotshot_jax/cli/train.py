@@ -23,6 +23,7 @@ from hotshot_jax.cli.train_settings import NO_LIMIT, TrainSettings, parse_train_
 from hotshot_jax.data.loader import Loader, LoaderConfig
 from hotshot_jax.data.open_data import open_data
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.parallel.gather import on_host
 from hotshot_jax.parallel.mesh import create_mesh, mesh_config
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.training.cache import Cache
@@ -30,7 +31,6 @@ from hotshot_jax.training.checkpoint import Checkpoints, Saved, find, read_metad
 from hotshot_jax.training.encoding import Encoders
 from hotshot_jax.training.export import export
 from hotshot_jax.training.feed import CachedLatents, Feed
-from hotshot_jax.training.gather import on_host
 from hotshot_jax.training.interruption import StopRequest
 from hotshot_jax.training.learning_rate import learning_rate_schedule
 from hotshot_jax.training.loop import Loop, LoopConfig

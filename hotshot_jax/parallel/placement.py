@@ -1,11 +1,16 @@
 """Where the inputs of a program go on the mesh, so that nothing is moved before the first layer."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from hotshot_jax.models.sharding_points import BATCH_AXES, FRAME_AXES, TENSOR_AXES, split_over
+from hotshot_jax.parallel.rules import state_shardings
+
+Module = TypeVar("Module", bound=nnx.Module)
 
 
 def whole(mesh: Mesh) -> NamedSharding:
@@ -24,6 +29,11 @@ def batch_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
     """Of what there is one of for each sample, `[batch, ...]`."""
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         return NamedSharding(mesh, PartitionSpec(split_over(shape[0], BATCH_AXES)))
+
+
+def image_sharding(mesh: Mesh) -> NamedSharding:
+    """Of images `[images, ...]` that need nothing of each other: split over all devices."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
 def projected_text_shardings(mesh: Mesh, text: Any) -> Any:
@@ -46,3 +56,42 @@ def projected_text_shardings(mesh: Mesh, text: Any) -> Any:
 
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         return jax.tree.map(sharding, text)
+
+
+def in_host_memory() -> SingleDeviceSharding:
+    """Of what waits in this host's main memory."""
+    return SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+
+
+def place(array: Any, sharding: NamedSharding) -> jax.Array:
+    """Puts an array on the mesh.
+
+    What is not there yet has to be the same on all hosts; each takes the parts of its devices.
+
+    Args:
+        array: a scalar, NumPy array or JAX array.
+        sharding: where it goes.
+    """
+    if isinstance(array, jax.Array) and array.sharding.device_set == sharding.device_set:
+        return jax.device_put(array, sharding)
+    whole_array = np.asarray(array)
+    return jax.make_array_from_callback(
+        whole_array.shape, sharding, lambda index: np.asarray(whole_array[index])
+    )
+
+
+def place_missing(tree: Any, mesh: Mesh) -> Any:
+    """The tree with copies on all devices of those arrays that are not on the mesh yet."""
+
+    def placed(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and isinstance(leaf.sharding, NamedSharding):
+            return leaf
+        return place(leaf, whole(mesh))
+
+    return jax.tree.map(placed, tree)
+
+
+def place_module(module: Module, mesh: Mesh) -> Module:
+    """The module with its parameters where the sharding rules want them."""
+    graph, state = nnx.split(module)
+    return nnx.merge(graph, jax.tree.map(place, state, state_shardings(module, mesh)))

@@ -54,7 +54,9 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(conv\w*|proj_in|proj_out)/(kernel|bias)$", WHOLE),
     (r"embedding/(embedding|linear_[12]/(kernel|bias))$", WHOLE),
     (r"^text_projection/kernel$", WHOLE),
+    # ControlNets: what comes before and after the layers that they share with the UNet.
     (r"^controlnet_", WHOLE),
+    (r"^(task_embedding|transformer_layes|spatial_ch_projs)(/|$)", WHOLE),
 )
 
 

@@ -14,11 +14,11 @@ import numpy as np
 from hotshot_jax.data.loader import Loader
 from hotshot_jax.media.pixels import to_uint8
 from hotshot_jax.media.write import write_video
+from hotshot_jax.parallel.gather import on_host
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.precision import Precision
 from hotshot_jax.training.feed import Feed
-from hotshot_jax.training.gather import on_host
 from hotshot_jax.training.metrics import Reports
 from hotshot_jax.training.selection import Division, Parameters
 from hotshot_jax.training.step import Trainer
