@@ -204,6 +204,12 @@ class TrainSettings:
             self._expect("ema_decay", 0 <= self.ema_decay < 1, "0 or more and less than 1")
         if self.max_vae_encode is not None:
             self._expect("max_vae_encode", self.max_vae_encode >= 1, "at least 1")
+        if self.train == "temporal" and self.video_length == 1:
+            raise UsageError(
+                "--train temporal needs a --video_length of 2 or more: single frames do not pass "
+                "through the temporal layers. To train on them, give --train spatial."
+            )
+        bucket_sizes(self.resolution, self.aspect_ratio)
         self.profiled()
 
     def profiled(self) -> tuple[int, int] | None:
@@ -212,12 +218,6 @@ class TrainSettings:
         Raises:
             UsageError: they are not two numbers.
         """
-        if self.train == "temporal" and self.video_length == 1:
-            raise UsageError(
-                "--train temporal needs a --video_length of 2 or more: single frames do not pass "
-                "through the temporal layers. To train on them, give --train spatial."
-            )
-        bucket_sizes(self.resolution, self.aspect_ratio)
         if self.profile_steps is None:
             return None
         first, _, last = self.profile_steps.partition(":")
