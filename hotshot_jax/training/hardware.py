@@ -28,14 +28,6 @@ def peak_flops(device: Any) -> float | None:
     return _PEAKS[max(known, key=len)] if known else None
 
 
-def program_flops(program: Any) -> float | None:
-    """Floating-point operations of one call of a compiled program, on each device."""
-    costs = program.cost_analysis()
-    costs = costs[0] if isinstance(costs, list) else costs
-    flops = (costs or {}).get("flops")
-    return None if flops is None or flops <= 0 else float(flops)
-
-
 def device_memory() -> int | None:
     """Bytes that this process has had in use on its first device at most; None if not known."""
     statistics = jax.local_devices()[0].memory_stats() or {}

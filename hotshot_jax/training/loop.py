@@ -17,16 +17,12 @@ from hotshot_jax.data.batch import Batch
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.training.checkpoint import Checkpoints
 from hotshot_jax.training.feed import Feed
-from hotshot_jax.training.hardware import (
-    device_memory,
-    host_memory,
-    peak_flops,
-    program_flops,
-)
+from hotshot_jax.training.flops import traced_flops
+from hotshot_jax.training.hardware import device_memory, host_memory, peak_flops
 from hotshot_jax.training.interruption import Interrupted, StopRequest
 from hotshot_jax.training.metrics import Reports
 from hotshot_jax.training.selection import Parameters
-from hotshot_jax.training.step import Trainer, TrainState, compile_step
+from hotshot_jax.training.step import Trainer, TrainState, trace_step
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +70,7 @@ class _Done:
     step: int
     metrics: list[dict[str, jax.Array]]
     batches: list[Batch]
-    flops: float | None
+    flops: float
 
 
 class Loop:
@@ -175,7 +171,7 @@ class Loop:
 
     def _update(self, state: TrainState, step: int) -> tuple[TrainState, _Done]:
         metrics, batches = [], []
-        flops: float | None = 0.0
+        flops = 0.0
         count = self.trainer.config.accumulation_steps
         for number in range(count):
             batch, arrays = self.feed.next()
@@ -183,18 +179,20 @@ class Loop:
             state, numbers = program(state, self.frozen, arrays, jnp.int32(number))
             metrics.append(numbers)
             batches.append(batch)
-            flops = None if flops is None or cost is None else flops + cost
+            flops += cost
         return state, _Done(step, metrics, batches, flops)
 
     def _program(
         self, state: TrainState, batch: Batch, arrays: Any, *, last: bool
-    ) -> tuple[Any, float | None]:
+    ) -> tuple[Any, float]:
         key = (batch.size, last)
         if key not in self._programs:
             name = f"training step, {batch.size[0]} x {batch.size[1]}"
             with self.compiling(name), jax.set_mesh(self.feed.mesh):
-                program = compile_step(self.trainer, state, self.frozen, arrays, last=last)
-            self._programs[key] = program, program_flops(program)
+                traced = trace_step(self.trainer, state, self.frozen, arrays, last=last)
+                program = traced.lower().compile()
+            # The share of each device.
+            self._programs[key] = program, traced_flops(traced.jaxpr) / self.feed.mesh.size
             self._last_time = time.monotonic()
         return self._programs[key]
 
@@ -218,16 +216,15 @@ class Loop:
             )
             / seconds,
             "step_seconds": seconds,
+            "flops_per_second": done.flops / seconds,
             "host_memory_bytes": host_memory(),
             "device_memory_bytes": device_memory(),
         }
         for quarter in range(4):
             mean = float(sums[quarter] / counts[quarter]) if counts[quarter] else None
             values[f"loss_quarter_{quarter + 1}"] = mean
-        if done.flops is not None:
-            values["flops_per_second"] = done.flops / seconds
-            if self._peak is not None:
-                values["flop_utilisation"] = done.flops / seconds / self._peak
+        if self._peak is not None:
+            values["flop_utilisation"] = done.flops / seconds / self._peak
         self.reports.numbers(done.step, values)
         self.advance(done.step, loss)
 

@@ -219,15 +219,15 @@ def on_mesh(state: TrainState, mesh: Mesh) -> TrainState:
     return jax.tree.map(placed, state)
 
 
-def compile_step(
+def trace_step(
     trainer: Trainer, state: TrainState, frozen: Parameters, batch: Arrays, *, last: bool = True
-) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-    """Compiles `Trainer.step` for arrays or shapes like these, with the state donated.
+) -> Any:
+    """Traces `Trainer.step` for arrays or shapes like these, with the state donated.
 
     The state comes back where it was: without being told so, the compiler may move parts of it.
 
     Returns:
-        An object of `jax.stages.Compiled`.
+        An object of `jax.stages.Traced`.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
 
@@ -235,4 +235,15 @@ def compile_step(
         return trainer.step(state, frozen, batch, micro, last=last)
 
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
-    return jitted.lower(state, frozen, batch, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+    return jitted.trace(state, frozen, batch, jax.ShapeDtypeStruct((), jnp.int32))
+
+
+def compile_step(
+    trainer: Trainer, state: TrainState, frozen: Parameters, batch: Arrays, *, last: bool = True
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """Traces and compiles `Trainer.step`; the arguments are those of `trace_step`.
+
+    Returns:
+        An object of `jax.stages.Compiled`.
+    """
+    return trace_step(trainer, state, frozen, batch, last=last).lower().compile()
