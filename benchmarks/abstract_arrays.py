@@ -41,7 +41,7 @@ class Size:
         videos: prompts sampled together, or samples trained on, over all devices.
         decoded_at_once: frames that the VAE decodes in one call.
         trained: which parameters train, "temporal" or "unet".
-        recomputed: whether training computes layers again instead of keeping their activations.
+        rematerialisation: what training computes again instead of keeping it.
     """
 
     model: str
@@ -51,7 +51,7 @@ class Size:
     videos: int = 1
     decoded_at_once: int = 1
     trained: str = "temporal"
-    recomputed: bool = True
+    rematerialisation: str = "blocks"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.frames,
             options.videos or 0,
             trained=options.train,
-            recomputed=options.recompute,
+            rematerialisation=options.remat,
         )
         report = compile_program(topology, options.task, options.mesh, size, effort=options.effort)
     except HotshotError as error:
@@ -58,10 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mesh", default="auto", help="such as data=2,frames=4 (default: auto)")
     parser.add_argument("--train", choices=("temporal", "unet"), default="temporal")
     parser.add_argument(
-        "--recompute",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="when training, compute layers again instead of keeping their activations",
+        "--remat",
+        choices=("none", "blocks", "dots", "full"),
+        default="blocks",
+        help="what training computes again instead of keeping it (default: blocks)",
     )
     parser.add_argument("--size", choices=("full", "tiny"), default="full")
     parser.add_argument("--width", type=int, default=512)

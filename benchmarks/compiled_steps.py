@@ -116,7 +116,7 @@ def train(size: Size, mesh: Mesh | None) -> Program:
     trainer = Trainer(
         division,
         make_scheduler(None, SCHEDULER),
-        StepConfig(gradient_checkpointing=size.recomputed, scaling_factor=0.13025),
+        StepConfig(rematerialisation=size.rematerialisation, scaling_factor=0.13025),
         learning_rate_schedule("constant", 1e-5, 0, 1),
     )
     parameters = _by_name(unet, division, abstract)

@@ -182,7 +182,7 @@ def _step_config(settings: TrainSettings) -> StepConfig:
         accumulation_steps=settings.gradient_accumulation_steps,
         ema_decay=settings.ema_decay,
         text_dropout=settings.text_dropout,
-        gradient_checkpointing=settings.gradient_checkpointing,
+        rematerialisation=settings.rematerialisation,
         zero_nan_latents=settings.latent_nan_checking,
     )
 

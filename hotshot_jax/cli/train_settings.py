@@ -17,6 +17,7 @@ from hotshot_jax.errors import UsageError
 from hotshot_jax.training.learning_rate import SCHEDULES
 from hotshot_jax.training.loss import LOSSES
 from hotshot_jax.training.metrics import REPORTS
+from hotshot_jax.training.rematerialisation import NAMES as REMATERIALISATIONS
 from hotshot_jax.training.selection import SELECTIONS
 
 _MODEL, _DATA, _TRAINING, _OPTIMIZER = "model", "data", "training", "optimiser"
@@ -89,7 +90,14 @@ class TrainSettings:
     )
     gradient_accumulation_steps: int = flag(1, "batches an update", int, _TRAINING)
     gradient_checkpointing: bool = flag(
-        False, "save memory by computing activations twice", bool, _TRAINING
+        False, "save memory by computing layers twice: --remat blocks", bool, _TRAINING
+    )
+    remat: str | None = flag(
+        None,
+        "what is computed twice: nothing, each layer, what is cheap, or layers and their blocks",
+        str,
+        _TRAINING,
+        choices=REMATERIALISATIONS,
     )
     noise_offset: float = flag(0.05, "scale of the noise offset", float, _TRAINING)
     snr_gamma: float | None = flag(
@@ -211,6 +219,11 @@ class TrainSettings:
             )
         bucket_sizes(self.resolution, self.aspect_ratio)
         self.profiled()
+
+    @property
+    def rematerialisation(self) -> str:
+        """What is computed twice: `--remat`, or what the switch that others know it by means."""
+        return self.remat or ("blocks" if self.gradient_checkpointing else "none")
 
     def profiled(self) -> tuple[int, int] | None:
         """First and last step of the profiler trace.

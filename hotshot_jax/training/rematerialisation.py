@@ -1,34 +1,101 @@
-"""Gradient checkpointing: layers are computed again on the way back instead of being kept."""
+"""Rematerialisation (gradient checkpointing): computing activations again on the way back.
+
+Chen et al., 2016, https://arxiv.org/abs/1604.06174. The less is kept, the more is computed twice.
+"""
 
 from typing import Any
 
 import jax
 from flax import nnx
 
+from hotshot_jax.errors import UsageError
 from hotshot_jax.models import UNet3DConditionModel
+
+NAMES = ("none", "blocks", "dots", "full")
+"""What is kept for the backward pass; the choices of `rematerialise`."""
 
 _LISTS = ("resnets", "attentions", "temporal_attentions")
 
 
-class Recomputed(nnx.Module):
-    """A layer whose activations are not kept for the backward pass."""
+def _products(primitive: Any, *shapes: Any, **parameters: Any) -> bool:
+    """Whether the result of an operation is kept: of linear layers and convolutions alone.
 
-    def __init__(self, layer: Any):
+    The products within attention are left out: they are as large as queries times keys.
+    """
+    if primitive is jax.lax.conv_general_dilated_p:
+        return True
+    return jax.checkpoint_policies.dots_with_no_batch_dims_saveable(
+        primitive, *shapes, **parameters
+    )
+
+
+_POLICIES = {"blocks": None, "dots": _products, "full": None}
+
+
+class Recomputed(nnx.Module):
+    """A layer whose activations are not kept for the backward pass.
+
+    Args:
+        layer: the layer.
+        policy: tells what is kept all the same, as `jax.checkpoint` takes it.
+    """
+
+    def __init__(self, layer: Any, policy: Any = None):
         self.layer = layer
+        self.policy = policy
 
     def __call__(self, *arguments: Any) -> Any:
         """What the layer gives."""
-        return jax.checkpoint(lambda layer, given: layer(*given))(self.layer, arguments)
+        run = jax.checkpoint(lambda layer, given: layer(*given), policy=self.policy)
+        return run(self.layer, arguments)
 
     def project_text(self, text: jax.Array) -> Any:
         """As the spatial transformers have it."""
         return self.layer.project_text(text)
 
 
-def recompute_layers(unet: UNet3DConditionModel) -> None:
-    """Makes every resnet and transformer of a UNet recompute its activations; changes the UNet."""
+class _RecomputedBlock(Recomputed):
+    @property
+    def attn2(self) -> Any:
+        """As the text is projected by."""
+        return self.layer.attn2
+
+
+def rematerialise(unet: UNet3DConditionModel, name: str) -> None:
+    """Makes a UNet keep less for its backward pass; changes the UNet, not its results.
+
+    Args:
+        unet: the model, put together within the function that is differentiated.
+        name: one of `NAMES`. "none" keeps everything. "blocks" keeps the input of every resnet and
+            transformer. "dots" keeps, besides these, what linear layers and convolutions give, so
+            that only the cheap operations are computed again. "full" keeps the same as "blocks",
+            and while a transformer is computed again only the inputs of its inner blocks.
+
+    Raises:
+        UsageError: the name is unknown.
+    """
+    if name not in NAMES:
+        raise UsageError(f"rematerialisation {name!r} is unknown; expected {', '.join(NAMES)}.")
+    if name == "none":
+        return
+    policy = _POLICIES[name]
     for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
-        for name in _LISTS:
-            if hasattr(block, name):
-                layers = [Recomputed(layer) for layer in getattr(block, name)]
-                setattr(block, name, nnx.List(layers))
+        for list_name in _LISTS:
+            if not hasattr(block, list_name):
+                continue
+            layers = list(getattr(block, list_name))
+            if name == "full":
+                for layer in layers:
+                    _recompute_inner_blocks(layer)
+            setattr(block, list_name, nnx.List([Recomputed(layer, policy) for layer in layers]))
+
+
+def _recompute_inner_blocks(layer: Any) -> None:
+    blocks = getattr(layer, "transformer_blocks", None)
+    if blocks is None:
+        return
+    if isinstance(blocks, nnx.List):
+        layer.transformer_blocks = nnx.List([Recomputed(block) for block in blocks])
+    else:
+        # Stacked: `jax.lax.scan` hands out one block at a time, wrapper and all.
+        layer.transformer_blocks = _RecomputedBlock(blocks)

@@ -13,7 +13,7 @@ from hotshot_jax.schedulers.base import Scheduler
 from hotshot_jax.training.learning_rate import Schedule
 from hotshot_jax.training.loss import Arrays, Draws, LossConfig, diffusion_loss, draw
 from hotshot_jax.training.optimizer import OptimizerConfig, clip_by_global_norm, make_optimizer
-from hotshot_jax.training.rematerialisation import recompute_layers
+from hotshot_jax.training.rematerialisation import rematerialise
 from hotshot_jax.training.selection import Division, Parameters
 
 
@@ -49,7 +49,7 @@ class StepConfig:
         accumulation_steps: batches an update.
         ema_decay: of the moving average; None for none.
         text_dropout: fraction of samples that are trained without their prompt.
-        gradient_checkpointing: compute layers again instead of keeping their activations.
+        rematerialisation: what is computed again instead of being kept; see `rematerialise`.
         scaling_factor: of the VAE's latents.
         zero_nan_latents: put zeros in place of latents that are not numbers.
     """
@@ -59,7 +59,7 @@ class StepConfig:
     accumulation_steps: int = 1
     ema_decay: float | None = None
     text_dropout: float = 0.0
-    gradient_checkpointing: bool = False
+    rematerialisation: str = "none"
     scaling_factor: float = 1.0
     zero_nan_latents: bool = False
 
@@ -132,8 +132,7 @@ class Trainer:
     ) -> tuple[jax.Array, dict[str, Any]]:
         """The loss of scaled latents with given random numbers; see `diffusion_loss`."""
         unet = self.division.merge(trained, frozen)
-        if self.config.gradient_checkpointing:
-            recompute_layers(unet)
+        rematerialise(unet, self.config.rematerialisation)
         return diffusion_loss(unet, self.scheduler, self.config.loss, latents, text, draws)
 
     def step(
