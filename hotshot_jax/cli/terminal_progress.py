@@ -16,13 +16,17 @@ _NAME_WIDTH = 10
 class TerminalProgress:
     """A bar for each stage, and a line for each compilation.
 
+    Args:
+        quiet: shows nothing, as all but one of several processes should.
+
     Attributes:
         seconds: how long each stage took, by its name, added up.
         totals: the size of each stage in its units, by its name.
         compilations: what was compiled and what came from the cache.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
         self.seconds: dict[str, float] = {}
         self.totals: dict[str, int] = {}
         self.compilations = CompilationCounter()
@@ -41,6 +45,7 @@ class TerminalProgress:
             unit_divisor=1024,
             file=sys.stderr,
             dynamic_ncols=True,
+            disable=self.quiet,
         ) as bar:
             yield lambda units: _advance(bar, units)
         self._add(name, start)
@@ -50,12 +55,16 @@ class TerminalProgress:
         """Says that a program is compiled, and then how long that took."""
         start = time.monotonic()
         misses = self.compilations.misses
-        tqdm.write(f"{'compiling'.ljust(_NAME_WIDTH)}: {name} ...", file=sys.stderr)
+        self._write(f"{'compiling'.ljust(_NAME_WIDTH)}: {name} ...")
         yield
         seconds = time.monotonic() - start
         how = "compiled" if self.compilations.misses > misses else "taken from the cache"
-        tqdm.write(f"{' ' * _NAME_WIDTH}  {how} in {seconds:.1f} s", file=sys.stderr)
+        self._write(f"{' ' * _NAME_WIDTH}  {how} in {seconds:.1f} s")
         self._add("compiling", start)
+
+    def _write(self, line: str) -> None:
+        if not self.quiet:
+            tqdm.write(line, file=sys.stderr)
 
     def _add(self, name: str, start: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start

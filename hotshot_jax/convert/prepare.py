@@ -32,6 +32,7 @@ from hotshot_jax.convert.load import (
 from hotshot_jax.convert.rules import Path as ParameterPath
 from hotshot_jax.convert.rules import Slot, flat_parameters, torch_slots
 from hotshot_jax.convert.tensor_source import LazyTensor, TensorSource
+from hotshot_jax.parallel.placement import in_host_memory
 
 Change = Callable[[TensorSource], TensorSource]
 """Takes a component's tensors under the model's names and gives them changed."""
@@ -185,7 +186,7 @@ def _prepare_converted(
 
     def stored() -> TensorSource:
         # In the stored dtype and on the host: what is changed is changed before the cast.
-        host = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
+        host = in_host_memory()
         return module_source(component.restore(module, dtype=None, shardings=host), component.path)
 
     return PreparedComponent(module, read, reread)
@@ -198,7 +199,7 @@ def component_source(component: Component | ConvertedComponent) -> TensorSource:
     build = model_builder(component.name, component.config, where=str(component.config_path))
     module = abstract(build)
     component.check(module)
-    host = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
+    host = in_host_memory()
     return module_source(component.restore(module, shardings=host), component.path)
 
 

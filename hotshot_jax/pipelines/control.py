@@ -2,16 +2,23 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from hotshot_jax.control.frames import prepare_control_frames
 from hotshot_jax.control.residuals import Control, make_control
 from hotshot_jax.control.windows import ControlWindow, scale_table
 from hotshot_jax.errors import UsageError
-from hotshot_jax.models.controlnet import ControlNetModel
+from hotshot_jax.models.controlnet import ControlNetModel, EmbeddedCondition
+from hotshot_jax.parallel.placement import (
+    batch_sharding,
+    projected_text_shardings,
+    video_sharding,
+    whole,
+)
 from hotshot_jax.pipelines.request import Request
 from hotshot_jax.pipelines.runtime import Runtime
 
@@ -115,6 +122,22 @@ def _prepare_one(
             model, hidden, [frames], control_types=kinds or (0,), only_last=only_last
         )
 
-    arguments = (arrays, hidden, jnp.asarray(frames[None]))
-    program = runtime.program("control", (index, kinds, only_last), control, arguments)
+    arguments = (
+        arrays,
+        runtime.place(hidden, batch_sharding),
+        runtime.place(frames[None], video_sharding),
+    )
+    out_shardings = None
+    if runtime.mesh is not None:
+        out_shardings = _shardings(runtime.mesh, jax.eval_shape(control, *arguments))
+    program = runtime.program(
+        "control", (index, kinds, only_last), control, arguments, out_shardings=out_shardings
+    )
     return program(*arguments)
+
+
+def _shardings(mesh: Mesh, shapes: Control) -> Any:
+    """Of what a ControlNet is conditioned on: text like the UNet's, features like the latents."""
+    features: Any = [video_sharding(mesh, each.shape) for each in shapes.condition.features]
+    kinds: Any = whole(mesh)
+    return Control(projected_text_shardings(mesh, shapes.text), EmbeddedCondition(features), kinds)

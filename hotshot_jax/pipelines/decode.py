@@ -1,20 +1,27 @@
 """From latents to pixels."""
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from hotshot_jax.models import AutoencoderKL
+from hotshot_jax.parallel.gather import on_host
+from hotshot_jax.parallel.placement import image_sharding, place
 from hotshot_jax.pipelines.runtime import Runtime
 
 
 def decode_latents(runtime: Runtime, latents: jax.Array, *, most_frames: int) -> np.ndarray:
     """Decodes videos, a few frames at a time, in float32.
 
+    On a mesh, frames of all videos are spread over all devices, whatever axes these are on.
+
     Args:
         runtime: holds the VAE.
         latents: `[videos, frames, height / 8, width / 8, 4]`, as the UNet sees them.
-        most_frames: frames decoded at once, at most.
+        most_frames: frames that a device decodes at once, at most.
 
     Returns:
         `[videos, frames, height, width, 3]`, float32 in [0, 1].
@@ -26,17 +33,51 @@ def decode_latents(runtime: Runtime, latents: jax.Array, *, most_frames: int) ->
         vae: AutoencoderKL = build(arrays)
         return jnp.clip(vae.decode(latents / scaling) / 2 + 0.5, 0.0, 1.0)
 
+    total = latents.shape[0] * latents.shape[1]
+    if runtime.mesh is None:
+        chunks, out_sharding = _chunks(latents, most_frames), None
+    else:
+        chunks = _chunks_on_mesh(latents, most_frames, runtime.mesh)
+        out_sharding = image_sharding(runtime.mesh)
+    pixels: list[np.ndarray] = []
+    with runtime.progress.stage("decoding", total, "frame") as advance:
+        for chunk in chunks:
+            program = runtime.program(
+                "VAE decoder",
+                None,
+                decode,
+                (arrays, chunk),
+                matmul="float32",
+                out_shardings=out_sharding,
+            )
+            decoded = on_host(program(arrays, chunk))
+            # Without the leading axis of one video, and without what filled up the last chunk.
+            images = decoded.reshape(-1, *decoded.shape[-3:])[: total - sum(map(len, pixels))]
+            pixels.append(images)
+            advance(len(images))
+    joined = np.concatenate(pixels)
+    return joined.reshape(*latents.shape[:2], *joined.shape[1:])
+
+
+def _chunks(latents: jax.Array, most_frames: int) -> Iterator[jax.Array]:
+    """`[1, frames, ...]`: a few frames of a video."""
     videos, frames = latents.shape[:2]
-    at_once = max(count for count in range(1, most_frames + 1) if frames % count == 0)
-    program = runtime.program(
-        "VAE decoder", None, decode, (arrays, latents[:1, :at_once]), matmul="float32"
-    )
-    pixels = []
-    with runtime.progress.stage("decoding", videos * frames, "frame") as advance:
-        for video in range(videos):
-            for first in range(0, frames, at_once):
-                chunk = latents[video : video + 1, first : first + at_once]
-                pixels.append(np.asarray(program(arrays, chunk)))
-                advance(at_once)
-    chunks = np.concatenate(pixels, axis=1)[0]
-    return chunks.reshape(videos, frames, *chunks.shape[1:])
+    at_once = _at_once(frames, most_frames)
+    for video in range(videos):
+        for first in range(0, frames, at_once):
+            yield latents[video : video + 1, first : first + at_once]
+
+
+def _chunks_on_mesh(latents: jax.Array, most_frames: int, mesh: Mesh) -> Iterator[jax.Array]:
+    """`[images, ...]`: as many for each device, of whatever videos; the last are filled up."""
+    images = on_host(latents)
+    images = images.reshape(-1, *images.shape[2:])
+    each = -(-len(images) // mesh.size)
+    images = np.concatenate([images, np.zeros_like(images[:1]).repeat(each * mesh.size, 0)])
+    at_once = _at_once(each, most_frames) * mesh.size
+    for first in range(0, each * mesh.size, at_once):
+        yield place(images[first : first + at_once], image_sharding(mesh))
+
+
+def _at_once(frames: int, most: int) -> int:
+    return max(count for count in range(1, most + 1) if frames % count == 0)

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from hotshot_jax.control.residuals import Control, control_residuals
 from hotshot_jax.models import ProjectedText, UNet3DConditionModel
 from hotshot_jax.models.controlnet import ControlNetModel
+from hotshot_jax.parallel.placement import batch_sharding, projected_text_shardings
 from hotshot_jax.pipelines.guidance import classifier_free_guidance, rescale_guidance
 from hotshot_jax.pipelines.prompt import TextEmbeddings
 from hotshot_jax.pipelines.runtime import Runtime
@@ -174,6 +175,16 @@ def make_conditioning(
 
     # The reference rounds the sizes to the dtype of the embeddings.
     sizes = jnp.asarray([time_ids] * len(embeddings.pooled), runtime.precision.noise)
-    arguments = (arrays, embeddings.hidden)
-    text = runtime.program("text projection", None, project, arguments)(*arguments)
-    return Conditioning(text, embeddings.pooled, sizes.astype(jnp.float32))
+    arguments = (arrays, runtime.place(embeddings.hidden, batch_sharding))
+    out_shardings = None
+    if runtime.mesh is not None:
+        shapes = jax.eval_shape(project, *arguments)
+        out_shardings = projected_text_shardings(runtime.mesh, shapes)
+    program = runtime.program(
+        "text projection", None, project, arguments, out_shardings=out_shardings
+    )
+    return Conditioning(
+        program(*arguments),
+        runtime.place(embeddings.pooled, batch_sharding),
+        runtime.place(sizes.astype(jnp.float32), batch_sharding),
+    )

@@ -1,10 +1,12 @@
 """Compiled programs, each compiled once and with the time it took made known."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from flax import nnx
+from jax.sharding import Mesh
 
 from hotshot_jax.pipelines.progress import Progress
 
@@ -14,9 +16,13 @@ class Programs:
 
     A program is kept for its key and for the shapes, dtypes and shardings of its arguments, so the
     second prompt of a run finds everything compiled.
+
+    Args:
+        mesh: where the programs run; None for the device that their arguments lie on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mesh: Mesh | None = None) -> None:
+        self.mesh = mesh
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
     def get(
@@ -29,6 +35,7 @@ class Programs:
         *,
         donate: tuple[int, ...] = (),
         matmul: str | None = None,
+        out_shardings: Any = None,
     ) -> Callable[..., Any]:
         """The compiled form of `function` for arguments like these.
 
@@ -40,15 +47,18 @@ class Programs:
             progress: is told of a compilation.
             donate: positions of arguments whose buffers the outputs may take over.
             matmul: precision of float32 products, see `jax.default_matmul_precision`.
+            out_shardings: where results go on the mesh; None leaves it to the compiler. It has to
+                follow from the other arguments.
         """
         leaves, structure = jax.tree.flatten(arguments)
         shapes = tuple((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves)
         full_key = (name, key, structure, shapes)
         program = self._compiled.get(full_key)
         if program is None:
-            with progress.compiling(name), jax.default_matmul_precision(matmul):
-                lowered = jax.jit(function, donate_argnums=donate).lower(*arguments)
-                program = lowered.compile()
+            on_mesh = contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
+            with progress.compiling(name), jax.default_matmul_precision(matmul), on_mesh:
+                jitted = jax.jit(function, donate_argnums=donate, out_shardings=out_shardings)
+                program = jitted.lower(*arguments).compile()
             self._compiled[full_key] = program
         return program
 

@@ -4,7 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from hotshot_jax.parallel.placement import place, place_missing, place_module
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.precision import Precision
 from hotshot_jax.pipelines.programs import Programs, flattened
@@ -23,6 +26,7 @@ class Runtime:
         progress: shows the stages of each call.
         low_vram_mode: the components lie in host memory; a model is copied to the device when it is
             used, and dropped there by `rest`.
+        mesh: the devices to run on; None for the default device alone.
     """
 
     def __init__(
@@ -32,12 +36,15 @@ class Runtime:
         progress: Progress,
         *,
         low_vram_mode: bool = False,
+        mesh: Mesh | None = None,
     ):
         self.components = components
         self.precision = precision
         self.progress = progress
         self.low_vram_mode = low_vram_mode
-        self._programs = Programs()
+        # A mesh of one device is no mesh: everything stays as it is compiled without.
+        self.mesh = None if mesh is None or mesh.size == 1 else mesh
+        self._programs = Programs(self.mesh)
         self._arrays: dict[str, tuple[list[jax.Array], Build]] = {}
 
     def model(self, name: str) -> tuple[list[jax.Array], Build]:
@@ -47,9 +54,12 @@ class Runtime:
         not, and is what a program called at every step should be given.
         """
         if name not in self._arrays:
-            arrays, build = flattened(self.components.model(name))
-            if self.low_vram_mode:
-                arrays = jax.device_put(arrays, jax.devices()[0])
+            model = self.components.model(name)
+            if self.mesh is not None:
+                model = place_module(model, self.mesh)
+            arrays, build = flattened(model)
+            if self.low_vram_mode and self.mesh is None:
+                arrays = jax.device_put(arrays, jax.local_devices()[0])
             self._arrays[name] = arrays, build
         return self._arrays[name]
 
@@ -72,9 +82,16 @@ class Runtime:
         *,
         donate: tuple[int, ...] = (),
         matmul: str | None = None,
+        out_shardings: Any = None,
     ) -> Callable[..., Any]:
-        """A compiled program; the arguments are those of `Programs.get`."""
-        return self._programs.get(
+        """A compiled program; the arguments are those of `Programs.get`.
+
+        On a mesh, whatever among its arguments is not there yet is copied to every device.
+        """
+        mesh = self.mesh
+        if mesh is not None:
+            arguments = place_missing(arguments, mesh)
+        program = self._programs.get(
             name,
             key,
             function,
@@ -82,4 +99,19 @@ class Runtime:
             self.progress,
             donate=donate,
             matmul=matmul or self.precision.matmul,
+            out_shardings=out_shardings,
         )
+        if mesh is None:
+            return program
+        return lambda *given: program(*place_missing(given, mesh))
+
+    def place(self, array: Any, sharding: Callable[[Mesh, tuple[int, ...]], Any]) -> jax.Array:
+        """An array where a program wants it: on a mesh by `sharding(mesh, shape)`.
+
+        Args:
+            array: the same on all hosts; a JAX array is left as it is where there is no mesh.
+            sharding: such as `parallel.placement.video_sharding`.
+        """
+        if self.mesh is None:
+            return jnp.asarray(array)
+        return place(array, sharding(self.mesh, array.shape))

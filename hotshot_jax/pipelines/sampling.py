@@ -10,6 +10,7 @@ import numpy as np
 
 from hotshot_jax.control.residuals import Control
 from hotshot_jax.errors import UsageError
+from hotshot_jax.parallel.placement import place_missing, video_sharding
 from hotshot_jax.pipelines.control import ControlRun
 from hotshot_jax.pipelines.denoise import Conditioning, Guidance, StepInput, denoising_step
 from hotshot_jax.pipelines.noise import NoiseSource
@@ -65,14 +66,21 @@ def sample_latents(
             drawn = schedule.draws_noise[call]
             used = noise.draw(shape) if drawn else np.zeros(shape, np.float32)
         timestep = np.float32(schedule.timesteps[call])
-        return jax.device_put(StepInput(timestep, schedule.row(call), used, scales[call]))
+        given = StepInput(timestep, schedule.row(call), used, scales[call])
+        if runtime.mesh is None:
+            return jax.device_put(given)
+        if used is not None:
+            given = dataclasses.replace(given, noise=runtime.place(used, video_sharding))
+        return place_missing(given, runtime.mesh)
 
     first = noise.draw(shape) if initial is None else np.asarray(initial, np.float32)
     if first.shape != shape:
         raise UsageError(f"latents has the shape {first.shape}; expected {shape}.")
-    latents = jnp.asarray(first) * jnp.float32(schedule.init_noise_sigma)
+    latents = runtime.place(first, video_sharding) * np.float32(schedule.init_noise_sigma)
     # Copies, since a history of equal zeros may be one array, and each is donated.
-    solver = jax.tree.map(jnp.copy, scheduler.init_state(latents))
+    solver = jax.tree.map(
+        lambda leaf: runtime.place(jnp.copy(leaf), video_sharding), scheduler.init_state(latents)
+    )
     pending = inputs(0)
     # A call in which no ControlNet acts runs the program without ControlNets.
     programs = {
@@ -95,6 +103,7 @@ def sample_latents(
             jax.block_until_ready(latents)
             if after_step is not None:
                 latents = after_step(call, float(schedule.timesteps[call]), latents)
+                latents = runtime.place(latents, video_sharding)
             advance(1)
     return latents
 
@@ -144,12 +153,18 @@ def _step_program(
         )
 
     bound = (unet_arrays, [arrays for arrays, _ in controlnets], controls, conditioning, guidance)
+    out_shardings = None
+    if runtime.mesh is not None:
+        bound = place_missing(bound, runtime.mesh)
+        # Latents and solver come back where they were, which the compiler need not choose.
+        out_shardings = jax.tree.map(lambda leaf: leaf.sharding, example[:2])
     program = runtime.program(
         "denoising step" if control is None else "denoising step with ControlNet",
         (scheduler, enable_temporal_attentions, guess_mode),
         step,
         (*bound, *example),
         donate=(5, 6),
+        out_shardings=out_shardings,
     )
     return lambda latents, solver, inputs: program(*bound, latents, solver, inputs)
 

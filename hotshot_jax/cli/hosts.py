@@ -1,0 +1,139 @@
+"""A command that runs on several hosts at once: it starts together and ends together."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+
+from hotshot_jax.cli.flags import flag
+from hotshot_jax.cli.run import run
+from hotshot_jax.errors import HotshotError
+from hotshot_jax.parallel.hosts import AUTO, HostsConfig, compare, join
+from hotshot_jax.version import __version__
+
+# What every process has for itself.
+_OWN = ("process_index",)
+_OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
+
+# Waits for the command's end in a process of its own, since JAX's runtime aborts the command
+# without a way back to Python.
+_WATCHER = """
+import os, sys
+said = b""
+while True:
+    part = os.read(0, 16)
+    if not part:
+        break
+    said += part
+if not said:
+    os.write(2, sys.argv[1].encode())
+"""
+
+
+def coordinator_address(group: str) -> Any:
+    """The flag `--coordinator_address`."""
+    return flag(
+        None,
+        f"HOST:PORT of process 0, or '{AUTO}' under Slurm or Open MPI; not needed on Cloud TPU",
+        str,
+        group,
+        about_this_run=True,
+    )
+
+
+def process_count(group: str) -> Any:
+    """The flag `--process_count`."""
+    return flag(None, "processes in all, usually one a host", int, group, about_this_run=True)
+
+
+def process_index(group: str) -> Any:
+    """The flag `--process_index`."""
+    return flag(None, "which of them this one is, from 0", int, group, about_this_run=True)
+
+
+@contextlib.contextmanager
+def on_hosts(program: str, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Runs a command's body together with the other processes, if there are any.
+
+    Without others it does nothing. With them, it does not come back from an error: leaving Python
+    the ordinary way waits for the others, which may be waiting for this process.
+
+    Args:
+        program: name of the command.
+        settings: all that has to be the same everywhere, with `coordinator_address`,
+            `process_count` and `process_index` among it.
+
+    Raises:
+        UsageError: the flags make no sense.
+    """
+    config = HostsConfig.given(
+        settings["coordinator_address"], settings["process_count"], settings["process_index"]
+    )
+    if config.alone or (settings.get("device") == "cpu" and config.coordinator_address is None):
+        yield
+        return
+    watcher = _Watcher(program)
+    try:
+        if join(config):
+            shared = {name: value for name, value in settings.items() if name not in _OWN}
+            compare({**shared, "jax": jax.__version__, "hotshot-jax": __version__})
+        yield
+    except BaseException as error:
+        status = _tell(program, error)
+        watcher.dismiss()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    jax.distributed.shutdown()
+    watcher.dismiss()
+
+
+def _tell(program: str, error: BaseException) -> int:
+    """Shows an error as `run` does, and gives its exit status."""
+    if isinstance(error, jax.errors.JaxRuntimeError) and _OUT_OF_MEMORY not in str(error):
+        reason = " ".join(str(error).split())[:200]
+        error = HotshotError(
+            f"Communication with another process failed ({reason}).\n"
+            "It has died or cannot be reached: look at its output. Start the command again on all "
+            "hosts; training goes on from the last checkpoint."
+        )
+
+    def fail() -> None:
+        raise error
+
+    try:
+        return run(program, fail)
+    except BaseException:
+        traceback.print_exc()
+        return HotshotError.exit_status
+
+
+class _Watcher:
+    """Says what has happened if this process is ended without being able to say it."""
+
+    def __init__(self, program: str):
+        message = (
+            f"\n{program}: error: The run ended because another of its processes has died or "
+            "cannot be reached (look at the output of the others), or because this one was "
+            "killed.\nStart the command again on all hosts; training goes on from the last "
+            "checkpoint.\n"
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _WATCHER, message],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            # Signals to the whole group are for the command.
+            start_new_session=True,
+        )
+
+    def dismiss(self) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.write(b"done")
+            self._process.stdin.close()
+        self._process.wait()

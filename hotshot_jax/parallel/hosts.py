@@ -1,0 +1,208 @@
+"""Several processes, usually one a host, that run one command together."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from hotshot_jax.errors import HotshotError, UsageError
+
+AUTO = "auto"
+"""As coordinator address: Slurm, Open MPI and others tell JAX where the processes are."""
+
+# A process that is gone is noticed after this. Beyond it lies only the time to say so.
+HEARTBEAT_SECONDS = 30
+# Hosts of a pod start minutes apart when an image is being fetched.
+_START_SECONDS = 300
+# The last to finish may still be writing what the others need not wait for.
+_END_SECONDS = 600
+
+_ENVIRONMENT = {
+    "coordinator_address": "JAX_COORDINATOR_ADDRESS",
+    "process_count": "JAX_NUM_PROCESSES",
+    "process_index": "JAX_PROCESS_ID",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class HostsConfig:
+    """Where the processes of a run find each other.
+
+    Attributes:
+        coordinator_address: host and port of process 0, or "auto"; None for what a Cloud TPU says
+            of itself, or for a process on its own.
+        process_count: how many processes there are.
+        process_index: which of them this is, from 0.
+    """
+
+    coordinator_address: str | None = None
+    process_count: int | None = None
+    process_index: int | None = None
+
+    @classmethod
+    def given(
+        cls,
+        coordinator_address: str | None,
+        process_count: int | None,
+        process_index: int | None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> "HostsConfig":
+        """The values of flags; what is None there is taken from JAX's environment variables.
+
+        Raises:
+            UsageError: one is missing or makes no sense.
+        """
+        return cls(
+            coordinator_address or environment.get(_ENVIRONMENT["coordinator_address"]),
+            _number("process_count", process_count, environment),
+            _number("process_index", process_index, environment),
+        )
+
+    def __post_init__(self) -> None:
+        if self.coordinator_address == AUTO:
+            return
+        values = dataclasses.asdict(self)
+        missing = [name for name, value in values.items() if value is None]
+        if len(missing) == len(values):
+            return
+        if missing:
+            raise UsageError(
+                f"Several processes need --{' and --'.join(missing)} too (or "
+                f"{' and '.join(_ENVIRONMENT[name] for name in missing)}); on Cloud TPU none of "
+                "these flags is needed."
+            )
+        assert self.coordinator_address is not None
+        assert self.process_count is not None and self.process_index is not None
+        host, _, port = self.coordinator_address.rpartition(":")
+        if not host or not port.isdigit():
+            raise UsageError(
+                f"--coordinator_address {self.coordinator_address}: expected HOST:PORT of process "
+                f"0, such as 10.0.0.2:1234, or {AUTO} under Slurm or Open MPI."
+            )
+        if self.process_count < 1:
+            raise UsageError(f"--process_count is {self.process_count}; expected at least 1.")
+        if not 0 <= self.process_index < self.process_count:
+            raise UsageError(
+                f"--process_index is {self.process_index}; expected 0 to {self.process_count - 1}, "
+                f"as --process_count is {self.process_count}."
+            )
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing speaks for other processes."""
+        return self.coordinator_address is None and not _on_cloud_tpu()
+
+
+def join(config: HostsConfig) -> bool:
+    """Meets the other processes; to be called before anything asks JAX for devices.
+
+    Returns:
+        Whether there are others, or may be.
+
+    Raises:
+        HotshotError: they were not found.
+    """
+    if config.alone:
+        return False
+    arguments: dict[str, Any] = {}
+    if config.coordinator_address not in (None, AUTO):
+        arguments = {
+            "coordinator_address": config.coordinator_address,
+            "num_processes": config.process_count,
+            "process_id": config.process_index,
+        }
+    try:
+        jax.distributed.initialize(
+            **arguments,
+            initialization_timeout=_START_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=_END_SECONDS,
+        )
+    except ValueError as error:
+        # What looked like a Cloud TPU is none, or has one host and does not say so.
+        if config.coordinator_address is None:
+            return False
+        raise UsageError(
+            f"--coordinator_address {config.coordinator_address}: {_first_line(error)} Give "
+            "--coordinator_address HOST:PORT, --process_count and --process_index."
+        ) from error
+    except RuntimeError as error:
+        raise HotshotError(
+            f"The other processes were not found at {config.coordinator_address or 'process 0'} "
+            f"({_first_line(error)}).\nStart the same command on every host within "
+            f"{_START_SECONDS // 60} minutes, and let the port through the firewall."
+        ) from error
+    return True
+
+
+def compare(settings: Mapping[str, Any]) -> None:
+    """Checks that all hosts were given the same; they have to call it together.
+
+    Raises:
+        UsageError: on every host, with the names and values of what differs.
+    """
+    if jax.process_count() > 1:
+        listed = differences(_of_all_hosts(settings))
+        if listed:
+            raise UsageError(
+                f"The processes of this run were started differently: {'; '.join(listed)}.\n"
+                "Start the same command with the same version on every host."
+            )
+
+
+def differences(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """What differs between hosts, in words.
+
+    Args:
+        settings: of each host, values as text.
+    """
+    listed = []
+    for name in dict.fromkeys(name for each in settings for name in each):
+        values = [each.get(name, "missing") for each in settings]
+        other = next((i for i, value in enumerate(values) if value != values[0]), None)
+        if other is not None:
+            listed.append(f"{name} is {values[0]} on process 0 and {values[other]} on {other}")
+    return listed
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes what is written once."""
+    return jax.process_index() == 0
+
+
+def _of_all_hosts(settings: Mapping[str, Any]) -> list[dict[str, str]]:
+    from jax.experimental import multihost_utils
+
+    text = json.dumps({name: str(value) for name, value in settings.items()}).encode()
+    lengths = multihost_utils.process_allgather(np.int32(len(text)))
+    padded = np.zeros(lengths.max(), np.uint8)
+    padded[: len(text)] = np.frombuffer(text, np.uint8)
+    rows = multihost_utils.process_allgather(padded)
+    return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
+
+
+def _number(name: str, value: int | None, environment: Mapping[str, str]) -> int | None:
+    if value is not None:
+        return value
+    text = environment.get(_ENVIRONMENT[name])
+    if text is None:
+        return None
+    if not text.isdigit():
+        raise UsageError(f"{_ENVIRONMENT[name]} is {text!r}; expected a whole number.")
+    return int(text)
+
+
+def _on_cloud_tpu() -> bool:
+    # JAX turns the question to the metadata server off where it finds no chips.
+    named = "TPU_WORKER_HOSTNAMES" in os.environ or "TPU_PROCESS_ADDRESSES" in os.environ
+    asked = "TPU_SKIP_MDS_QUERY" not in os.environ
+    return importlib.util.find_spec("libtpu") is not None and (named or asked)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

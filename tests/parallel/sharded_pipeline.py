@@ -1,0 +1,87 @@
+"""Makes small videos on meshes of 8 simulated devices and prints how far they are from one device.
+
+A program of its own, because the number of simulated devices is fixed once JAX has started:
+`python tests/parallel/sharded_pipeline.py CHECKPOINT CONTROLNET MESH:CASE+CASE ...` prints one JSON
+object, by mesh and case: the relative error, and the sharding of what matters.
+"""
+
+import json
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+from hotshot_jax.control.windows import ControlWindow
+from hotshot_jax.parallel.mesh import MeshConfig, create_mesh
+from hotshot_jax.pipelines import HotshotXLPipeline
+from hotshot_jax.pipelines.control import ControlInput
+
+PROMPTS = ["a fox in the snow", "a (red:1.3) boat"]
+FRAMES = 8
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    # A solver with a history, and no noise of its own.
+    "solver": {"scheduler": "dpmpp_2m", "guidance_rescale": 0.5},
+    "control": {"controlled": True},
+    "low_vram": {"low_vram_mode": True},
+}
+
+
+def run(
+    checkpoint: str, controlnet: str, case: dict[str, Any], mesh: jax.sharding.Mesh | None
+) -> tuple[np.ndarray, HotshotXLPipeline]:
+    controls = []
+    if case.get("controlled"):
+        frames = np.random.default_rng(0).integers(0, 256, (FRAMES, 16, 32, 3), np.uint8)
+        controls = [ControlInput(frames, ControlWindow(0.7, end=0.5))]
+    pipeline = HotshotXLPipeline.from_pretrained(
+        checkpoint,
+        precision="f32",
+        scheduler=case.get("scheduler"),
+        controlnets=[controlnet] if controls else (),
+        low_vram_mode=case.get("low_vram_mode", False),
+        mesh=mesh,
+    )
+    output = pipeline(
+        PROMPTS,
+        negative_prompt="blurry",
+        height=16,
+        width=32,
+        video_length=FRAMES,
+        num_inference_steps=2,
+        guidance_rescale=case.get("guidance_rescale", 0.0),
+        controls=controls,
+    )
+    return np.asarray(output.videos), pipeline
+
+
+def held(pipeline: HotshotXLPipeline) -> float:
+    """The share of the UNet's parameters that the first device holds."""
+    arrays, _ = pipeline.runtime.model("unet")
+    assert all(isinstance(each.sharding, NamedSharding) for each in arrays)
+    return sum(each.addressable_data(0).size for each in arrays) / sum(each.size for each in arrays)
+
+
+def main(checkpoint: str, controlnet: str, arguments: list[str]) -> None:
+    assert jax.device_count() == 8
+    expected: dict[str, np.ndarray] = {}
+    results: dict[str, dict[str, Any]] = {}
+    for argument in arguments:
+        text, _, names = argument.partition(":")
+        config = MeshConfig.parse(text)
+        mesh = create_mesh(config, jax.devices()[: config.size])
+        results[text] = {}
+        for name in names.split("+"):
+            if name not in expected:
+                expected[name] = run(checkpoint, controlnet, CASES[name], None)[0]
+            videos, pipeline = run(checkpoint, controlnet, CASES[name], mesh)
+            error = np.abs(videos - expected[name]).max() / np.abs(expected[name]).max()
+            results[text][name] = {"error": float(error), "held": held(pipeline)}
+        print(text, results[text], file=sys.stderr, flush=True)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])
