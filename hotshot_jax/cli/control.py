@@ -38,6 +38,7 @@ class ControlPlan:
         sources: what they follow: key frames of each source, uint8
             `[frames, height, width, 3]` in its own size.
         followed: which of the sources each ControlNet follows.
+        made_by: "canny" or "depth" for each ControlNet, None for ready-made control frames.
         windows: strength and window of each.
         control_types: kind of the control frames of each union ControlNet, None for others.
         preprocessing: how control frames are made of the sources.
@@ -46,6 +47,7 @@ class ControlPlan:
     controlnets: tuple[str, ...] = ()
     sources: tuple[np.ndarray, ...] = ()
     followed: tuple[int, ...] = ()
+    made_by: tuple[str | None, ...] = ()
     windows: tuple[ControlWindow, ...] = ()
     control_types: tuple[int | None, ...] = ()
     preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
@@ -63,24 +65,27 @@ def plan_control(settings: InferSettings, outputs: Sequence[str] = ()) -> Contro
             or has too few frames.
         HotshotError: a source cannot be read, or what makes control frames is not installed.
     """
-    wanted = settings.control_type is not None or bool(settings.controlnet)
-    if not wanted:
+    if not settings.control_type and not settings.controlnet:
         if settings.save_control is not None:
             raise UsageError("--save_control needs --gif and --control_type or --controlnet.")
         if settings.gif:
             logger.warning("--gif has no effect without --control_type or --controlnet.")
         return ControlPlan()
     if not settings.gif:
-        flag = "--controlnet" if settings.control_type is None else "--control_type"
+        flag = "--control_type" if settings.control_type else "--controlnet"
         raise UsageError(f"{flag} needs a clip to follow: give --gif with a GIF, MP4 or folder.")
     if settings.pretrained_path is None and not settings.controlnet:
         raise UsageError(
-            f"The built-in model has no ControlNet for {settings.control_type}: name one with "
+            f"The built-in model has no ControlNet for {settings.control_type[0]}: name one with "
             "--controlnet, or a model with --pretrained_path."
         )
-    controlnets = settings.controlnet or (_CONTROLNETS[str(settings.control_type)],)
+    controlnets = settings.controlnet or tuple(
+        _CONTROLNETS[control_type] for control_type in settings.control_type
+    )
     count = len(controlnets)
     _check_count("--gif", len(settings.gif), count, "one for all")
+    kinds: Sequence[str | None] = settings.control_type or (None,)
+    _check_count("--control_type", len(kinds), count, "one for all")
     if settings.control_type_id:
         _check_count("--control_type_id", len(settings.control_type_id), count, "none")
     preprocessing = Preprocessing(
@@ -96,7 +101,8 @@ def plan_control(settings: InferSettings, outputs: Sequence[str] = ()) -> Contro
         ends=settings.control_guidance_end,
     )
     _check_save_paths(settings, count, outputs)
-    check_available(settings.control_type, preprocessing)
+    for kind in kinds:
+        check_available(kind, preprocessing)
     limits = FetchLimits(allow_private=settings.allow_private_urls)
     sources = [_read_source(source, settings, limits) for source in settings.gif]
     types: Sequence[int | None] = settings.control_type_id or [None] * count
@@ -104,6 +110,7 @@ def plan_control(settings: InferSettings, outputs: Sequence[str] = ()) -> Contro
         controlnets,
         tuple(sources),
         tuple(range(count)) if len(sources) > 1 else (0,) * count,
+        tuple(kinds) if len(kinds) > 1 else tuple(kinds) * count,
         windows,
         tuple(types),
         preprocessing,
@@ -122,16 +129,19 @@ def control_inputs(plan: ControlPlan, settings: InferSettings) -> list[ControlIn
     """
     assert settings.width is not None
     assert settings.height is not None
-    made = []
-    for frames in plan.sources:
-        scaled = [scale_aspect_fill(frame, settings.width, settings.height) for frame in frames]
-        made.append(
-            make_control_frames(np.stack(scaled), settings.control_type, plan.preprocessing)
-        )
+    scaled = [
+        np.stack([scale_aspect_fill(frame, settings.width, settings.height) for frame in frames])
+        for frames in plan.sources
+    ]
+    wanted = list(zip(plan.followed, plan.made_by, strict=True))
+    made = {
+        (source, kind): make_control_frames(scaled[source], kind, plan.preprocessing)
+        for source, kind in dict.fromkeys(wanted)
+    }
     return [
-        ControlInput(made[source], window, kind)
-        for source, window, kind in zip(
-            plan.followed, plan.windows, plan.control_types, strict=True
+        ControlInput(made[source_and_kind], window, control_type)
+        for source_and_kind, window, control_type in zip(
+            wanted, plan.windows, plan.control_types, strict=True
         )
     ]
 

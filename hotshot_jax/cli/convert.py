@@ -11,8 +11,21 @@ import jax.numpy as jnp
 from hotshot_jax.cli.run import Parser, run
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.convert.assembly import open_temporal
-from hotshot_jax.convert.conversion import convert_folder, ignored_files, write_torch_folder
-from hotshot_jax.convert.converted import ConvertedFolder, is_converted, open_converted
+from hotshot_jax.convert.controlnet_files import is_controlnet, open_controlnet
+from hotshot_jax.convert.conversion import (
+    convert_controlnet,
+    convert_folder,
+    ignored_files,
+    write_torch_controlnet,
+    write_torch_folder,
+)
+from hotshot_jax.convert.converted import (
+    ConvertedComponent,
+    ConvertedFolder,
+    is_converted,
+    open_converted,
+)
+from hotshot_jax.convert.diffusers_folder import Component, DiffusersFolder
 from hotshot_jax.convert.hub import resolve
 from hotshot_jax.convert.prepare import component_source, open_checkpoint
 from hotshot_jax.convert.temporal_layers import SPELLINGS
@@ -41,26 +54,41 @@ def convert(arguments: Sequence[str] | None = None) -> None:
     if given.temporal is not None:
         _write_temporal(given)
         return
-    source = open_checkpoint(resolve(given.source, variant=given.variant), variant=given.variant)
-    for note in source.notes:
+    source = _open(given.source, given.variant)
+    for note in getattr(source, "notes", ()):
         print(f"{PROGRAM}: {note}", file=sys.stderr)
     dest = Path(given.dest)
     if given.to_torch:
-        if not isinstance(source, ConvertedFolder):
+        if not isinstance(source, ConvertedFolder | ConvertedComponent):
             raise UsageError(f"{source.path} is in the diffusers layout already.")
         if given.dtype is not None:
             raise UsageError("--dtype has no effect with --to-torch: tensors keep their own.")
-        write_torch_folder(source, dest)
+        if isinstance(source, ConvertedComponent):
+            write_torch_controlnet(source, dest)
+        else:
+            write_torch_folder(source, dest)
     else:
-        if isinstance(source, ConvertedFolder):
+        if isinstance(source, ConvertedFolder | ConvertedComponent):
             raise UsageError(f"{source.path} is converted already; --to-torch goes the other way.")
-        ignored = ignored_files(source)
+        ignored = [] if isinstance(source, Component) else ignored_files(source)
         if ignored:
             print(f"{PROGRAM}: not converted: {', '.join(ignored)}", file=sys.stderr)
         with TerminalProgress().stage("converting", source.nbytes, "B") as advance:
             dtype = _DTYPES.get(given.dtype)
-            convert_folder(source, dest, dtype=dtype, progress=advance)
+            if isinstance(source, Component):
+                convert_controlnet(source, dest, dtype=dtype, progress=advance)
+            else:
+                convert_folder(source, dest, dtype=dtype, progress=advance)
     print(dest)
+
+
+def _open(
+    source: str, variant: str | None
+) -> DiffusersFolder | ConvertedFolder | Component | ConvertedComponent:
+    """A whole checkpoint, or a ControlNet."""
+    if is_controlnet(source):
+        return open_controlnet(source, variant=variant)
+    return open_checkpoint(resolve(source, variant=variant), variant=variant)
 
 
 def _write_temporal(given: argparse.Namespace) -> None:
@@ -78,9 +106,14 @@ def _write_temporal(given: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m convert",
-        description="Converts a Hotshot-XL checkpoint from the diffusers layout to Orbax, or back.",
+        description="Converts a Hotshot-XL checkpoint or an SDXL ControlNet from PyTorch's layout "
+        "to Orbax, or back.",
     )
-    parser.add_argument("source", help="checkpoint folder, or organisation/name[@revision]")
+    parser.add_argument(
+        "source",
+        help="folder of a checkpoint or ControlNet, single file of a ControlNet, or "
+        "organisation/name[@revision] of a checkpoint",
+    )
     parser.add_argument("dest", help="folder to make")
     parser.add_argument(
         "--to-torch",

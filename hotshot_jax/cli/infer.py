@@ -18,6 +18,8 @@ from hotshot_jax.cli.compilation_cache import compilation_cache, default_folder
 from hotshot_jax.cli.control import ControlPlan, control_inputs, plan_control, save_control
 from hotshot_jax.cli.devices import explained_memory_errors, use_device
 from hotshot_jax.cli.outputs import Job, plan_jobs
+from hotshot_jax.cli.presets import describe_preset
+from hotshot_jax.cli.prompts import check_prompts
 from hotshot_jax.cli.run import run
 from hotshot_jax.cli.settings import STORED, InferSettings, parse_settings
 from hotshot_jax.cli.terminal_progress import TerminalProgress
@@ -30,6 +32,7 @@ from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.memory import describe_memory, describe_size
 from hotshot_jax.pipelines.request import Request
+from hotshot_jax.pipelines.textual_inversion import parse_embedding
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.version import __version__
 
@@ -64,6 +67,7 @@ def generate(settings: InferSettings) -> None:
     settings = settings.sized()
     _check(settings)
     jobs = plan_jobs(settings)
+    check_prompts(settings, [job.prompt for job in jobs])
     control = plan_control(settings, [output for job in jobs for output in job.outputs])
     device = use_device(settings.device)
     with compilation_cache(_cache_folder(settings)):
@@ -74,6 +78,8 @@ def _generate(
     settings: InferSettings, jobs: Sequence[Job], control: ControlPlan, device: str
 ) -> None:
     progress = TerminalProgress()
+    if settings.preset is not None:
+        _say(describe_preset(settings.preset, settings))
 
     builtin = settings.pretrained_path is None
     if builtin:
@@ -90,18 +96,22 @@ def _generate(
             precision=settings.precision,
             variant=settings.variant,
             scheduler=settings.scheduler,
+            scheduler_options=_scheduler_options(settings),
             spatial_unet_base=settings.spatial_unet_base,
             base=settings.base,
             temporal=settings.temporal,
             vae=settings.vae,
             loras=[parse_lora(argument) for argument in settings.lora],
             lora_allow_partial=settings.lora_allow_partial,
+            embeddings=[parse_embedding(argument) for argument in settings.embedding],
             controlnets=control.controlnets,
             low_vram_mode=settings.low_vram_mode,
             progress=progress,
         )
     for lora in pipeline.loras:
         _say(f"LoRA {lora}")
+    for inversion in pipeline.components.inversions:
+        _say(f"embedding {inversion}")
     settings = _with_size(settings, pipeline, builtin)
     controls = control_inputs(control, settings)
     for path in save_control(controls, settings):
@@ -150,6 +160,11 @@ def _check(settings: InferSettings) -> None:
     ).check(multiple=_LATENT_PIXELS, encoder_depth=_ENCODER_DEPTH, spell=_flag_of)
 
 
+def _scheduler_options(settings: InferSettings) -> dict[str, Any]:
+    spacing = settings.timestep_spacing
+    return {} if spacing is None else {"timestep_spacing": spacing}
+
+
 def _flag_of(name: str) -> str:
     return _SIZE_FLAGS.get(name, f"--{name}")
 
@@ -178,6 +193,8 @@ def _sample(
         target_size=(settings.target_width, settings.target_height),
         eta=settings.eta,
         clip_skip=settings.clip_skip,
+        prompt_weights=settings.prompt_weights,
+        long_prompts=settings.long_prompts,
         controls=controls,
         guess_mode=settings.guess_mode,
     )

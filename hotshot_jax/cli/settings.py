@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from hotshot_jax.cli.flags import (
     parse_flags,
     written_settings,
 )
+from hotshot_jax.cli.presets import PRESETS, preset_values
 from hotshot_jax.control.canny import HIGH_THRESHOLD, LOW_THRESHOLD
 from hotshot_jax.control.depth import DEFAULT_CHECKPOINT
 from hotshot_jax.control.preprocess import CONTROL_TYPES, PREPROCESSING
@@ -24,6 +25,7 @@ from hotshot_jax.media.aspect_ratios import size_of_aspect_ratio
 from hotshot_jax.media.metadata import read_metadata
 from hotshot_jax.pipelines.noise import NOISES
 from hotshot_jax.pipelines.precision import PRECISIONS
+from hotshot_jax.schedulers.timestep_spacing import SPACINGS
 
 STORED = "settings"
 """Key of the settings in a result's metadata."""
@@ -58,6 +60,16 @@ class InferSettings:
     clip_skip: int = flag(
         0, "text encoder layers to leave out before the last but one", int, _PROMPT
     )
+    prompt_weights: bool = flag(
+        True,
+        "(word:1.3) and [word] weigh words, \\( is a bracket; --no-prompt_weights takes brackets "
+        "as text",
+        bool,
+        _PROMPT,
+    )
+    long_prompts: bool = flag(
+        False, "read what exceeds 75 tokens in further pieces, instead of cutting it", bool, _PROMPT
+    )
 
     aspect_ratio: str | None = flag(
         None, "one of the seven trained sizes by its ratio, such as 1.75 (672 x 384)", str, _SIZE
@@ -83,6 +95,20 @@ class InferSettings:
         "checkpoint's own",
         str,
         _SAMPLING,
+    )
+    timestep_spacing: str | None = flag(
+        None,
+        "which timesteps the scheduler visits (default: as the checkpoint's configuration says)",
+        str,
+        _SAMPLING,
+        choices=SPACINGS,
+    )
+    preset: str | None = flag(
+        None,
+        "scheduler, timestep spacing, steps and guidance for a model of few steps; flags win",
+        str,
+        _SAMPLING,
+        choices=tuple(PRESETS),
     )
     guidance_scale: float = flag(5.0, "how closely to follow the prompt", float, _SAMPLING)
     guidance_rescale: float = flag(
@@ -135,6 +161,14 @@ class InferSettings:
     lora_allow_partial: bool = flag(
         False, "leave out keys of a LoRA that fit nowhere, instead of refusing it", bool, _MODEL
     )
+    embedding: tuple[str, ...] = flag(
+        (),
+        "textual inversion, PATH or PATH:WORD: a file, folder or Hub id, and what stands for it in "
+        "prompts (default: the file's name); repeatable",
+        str,
+        _MODEL,
+        repeatable=True,
+    )
     precision: str = flag(
         "f16", "numbers of text encoders and UNet", str, _MODEL, choices=PRECISIONS
     )
@@ -156,8 +190,13 @@ class InferSettings:
         about_this_run=True,
     )
 
-    control_type: str | None = flag(
-        None, "what the GIF gives the composition by", str, _CONTROL, choices=CONTROL_TYPES
+    control_type: tuple[str, ...] = flag(
+        (),
+        "what the GIF gives the composition by; repeatable, one for each ControlNet or one for all",
+        str,
+        _CONTROL,
+        choices=CONTROL_TYPES,
+        repeatable=True,
     )
     gif: tuple[str, ...] = flag(
         (),
@@ -256,6 +295,13 @@ class InferSettings:
             if not each.about_this_run and getattr(self, name) not in (None, ())
         }
 
+    @property
+    def model_files(self) -> tuple[str, ...]:
+        """Paths and Hub ids of what makes up the UNet, strengths left out; LoRAs come last."""
+        models = (self.pretrained_path, self.base, self.spatial_unet_base)
+        loras = (argument.rpartition(":")[0] or argument for argument in self.lora)
+        return (*(model for model in models if model is not None), *loras)
+
     def sized(self) -> "InferSettings":
         """These settings with `aspect_ratio` turned into width and height.
 
@@ -290,7 +336,13 @@ def parse_settings(arguments: Sequence[str] | None, program: str) -> InferSettin
         values = {name: values[name] for name in values if name not in _SIZES}
     if any(name in given for name in _SIZES):
         values.pop("aspect_ratio", None)
-    return InferSettings(**(values | given))
+    files = InferSettings(**(values | given)).model_files
+
+    def preset(layer: Mapping[str, Any]) -> dict[str, Any]:
+        return preset_values(layer["preset"], files) if "preset" in layer else {}
+
+    # A preset from the command line wins over the file's values, a preset in the file does not.
+    return InferSettings(**(preset(values) | values | preset(given) | given))
 
 
 def read_config_file(path: str) -> dict[str, Any]:

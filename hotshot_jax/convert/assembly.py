@@ -80,10 +80,7 @@ class Checkpoint:
     @property
     def nbytes(self) -> int:
         """Bytes of all weights as they are stored."""
-        return sum(
-            each.tensors.nbytes if isinstance(each, Component) else each.nbytes
-            for each in self.components.values()
-        )
+        return sum(each.nbytes for each in self.components.values())
 
 
 def open_assembled(path: str, parts: Parts = Parts(), *, variant: str | None = None) -> Checkpoint:

@@ -17,6 +17,8 @@ from hotshot_jax.models import (
     UNet3DConditionModel,
     UNet3DConfig,
 )
+from hotshot_jax.models.controlnet_config import ControlNetConfig
+from hotshot_jax.models.controlnet_union import controlnet_class
 
 _LONGEST_REASON = 160
 
@@ -40,6 +42,14 @@ KINDS: Mapping[str, ComponentKind] = {
 """The models of a checkpoint by the name of their folder."""
 
 
+def _controlnet(config: ControlNetConfig, **options: Any) -> nnx.Module:
+    return controlnet_class(config)(config, **options)
+
+
+CONTROLNET = "controlnet"
+_BUILT = {**KINDS, CONTROLNET: ComponentKind(ControlNetConfig, _controlnet)}
+
+
 def model_builder(
     component: str,
     config: Mapping[str, Any],
@@ -51,7 +61,7 @@ def model_builder(
     """A function that builds a component from random streams.
 
     Args:
-        component: a key of `KINDS`.
+        component: a key of `KINDS`, or `CONTROLNET`.
         config: the content of its `config.json`.
         where: the path of that file, for messages.
         dtype: compute dtype.
@@ -61,7 +71,7 @@ def model_builder(
         HotshotError: names the key of the configuration that is missing or not supported. What
             is returned raises it too, where the values do not make a model.
     """
-    kind = KINDS[component]
+    kind = _BUILT[component]
     with _impossible_values(where):
         parsed = kind.config.from_dict(config, where)
 

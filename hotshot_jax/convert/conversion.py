@@ -1,4 +1,4 @@
-"""Converting a whole checkpoint, to our form and back to PyTorch's."""
+"""Converting a whole checkpoint or a ControlNet, to our form and back to PyTorch's."""
 
 import dataclasses
 import functools
@@ -72,13 +72,29 @@ def convert_folder(
         for plan in planned:
             name = plan.component.name
             dtypes[name] = plan.convert(folder / name, progress)
-        marker = {
-            "format": FORMAT,
-            "version": __version__,
-            "source": str(source.path),
-            "dtypes": dtypes,
-        }
-        (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
+        _write_marker(folder, source.path, dtypes)
+
+
+def convert_controlnet(
+    source: Component,
+    dest: Path,
+    *,
+    dtype: Any = None,
+    progress: Progress = lambda size: None,
+) -> None:
+    """Converts a ControlNet; the further arguments and errors are those of `convert_folder`.
+
+    Args:
+        source: the ControlNet.
+        dest: see `convert_folder`.
+        dtype: see there.
+        progress: see there.
+    """
+    check_destination(dest, source=source.path)
+    plan = _plan(source, dtype)
+    check_memory(plan.nbytes)
+    with staged_folder(dest, source=source.path, required_bytes=plan.nbytes) as folder:
+        _write_marker(folder, source.path, {source.name: plan.convert(folder, progress)})
 
 
 def ignored_files(source: DiffusersFolder) -> list[str]:
@@ -108,26 +124,25 @@ def write_torch_folder(source: ConvertedFolder, dest: Path) -> None:
         HotshotError: the checkpoint is damaged, or the disk is too small.
     """
     check_destination(dest, source=source.path)
-    planned: dict[str, tuple[ConvertedComponent, nnx.Module]] = {}
-    for name in KINDS:
-        component: ConvertedComponent = getattr(source, name)
-        build = model_builder(name, component.config, where=str(component.config_path))
-        module = abstract(build)
-        component.check(module)
-        planned[name] = component, module
-    check_memory(max(component.nbytes for component, _ in planned.values()))
+    components: list[ConvertedComponent] = [getattr(source, name) for name in KINDS]
+    modules = [_checked_module(component) for component in components]
+    check_memory(max(component.nbytes for component in components))
     with staged_folder(dest, source=source.path, required_bytes=source.nbytes) as folder:
         _copy_small_files(source.path, folder)
-        for name, (component, module) in planned.items():
-            buffers = component.path / BUFFERS
-            write_component(
-                folder / name,
-                name,
-                component.config,
-                component.restore(module),
-                _read_buffers(buffers),
-                dtypes=component.dtypes,
-            )
+        for component, module in zip(components, modules, strict=True):
+            _write_torch_component(component, module, folder / component.name)
+
+
+def write_torch_controlnet(source: ConvertedComponent, dest: Path) -> None:
+    """Writes a converted ControlNet in the diffusers layout again.
+
+    The errors are those of `write_torch_folder`.
+    """
+    check_destination(dest, source=source.path)
+    module = _checked_module(source)
+    check_memory(source.nbytes)
+    with staged_folder(dest, source=source.path, required_bytes=source.nbytes) as folder:
+        _write_torch_component(source, module, folder)
 
 
 def convert_component(
@@ -181,7 +196,7 @@ class _Plan:
     def convert(self, folder: Path, progress: Progress) -> dict[str, str]:
         """Writes the model; returns what `convert_component` does."""
         component = self.component
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / CONFIG).write_text(json.dumps(component.config, indent=2) + "\n")
         module = fill_module(self.match, component.tensors, dtype=self.stored, progress=progress)
         checkpoint.save(folder / WEIGHTS, parameter_tree(flat_parameters(module)))
@@ -204,6 +219,35 @@ def _plan(component: Component, dtype: Any) -> _Plan:
     if dtype is not None:
         return _Plan(component, match, {}, np.dtype(dtype))
     return _Plan(component, match, given, _common_dtype(given.values()))
+
+
+def _checked_module(component: ConvertedComponent) -> nnx.Module:
+    """The model without its parameters, after a check that the stored ones are those of it."""
+    build = model_builder(component.name, component.config, where=str(component.config_path))
+    module = abstract(build)
+    component.check(module)
+    return module
+
+
+def _write_torch_component(component: ConvertedComponent, module: nnx.Module, folder: Path) -> None:
+    write_component(
+        folder,
+        component.name,
+        component.config,
+        component.restore(module),
+        _read_buffers(component.path / BUFFERS),
+        dtypes=component.dtypes,
+    )
+
+
+def _write_marker(folder: Path, source: Path, dtypes: Mapping[str, Any]) -> None:
+    marker = {
+        "format": FORMAT,
+        "version": __version__,
+        "source": str(source),
+        "dtypes": dtypes,
+    }
+    (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
 
 
 def _copy_small_files(source: Path, dest: Path) -> None:

@@ -5,6 +5,8 @@ DEST/COMPONENT/config.json                                      as in the source
 DEST/COMPONENT/weights/                                         Orbax, by parameter path
 DEST/COMPONENT/buffers.safetensors                              what is stored but not learned
 DEST/hotshot_jax.json                                           format, source, dtypes
+
+A ControlNet alone has its config.json and weights/ directly in DEST.
 """
 
 import dataclasses
@@ -18,7 +20,7 @@ import numpy as np
 from flax import nnx
 
 from hotshot_jax.convert import checkpoint
-from hotshot_jax.convert.builders import KINDS
+from hotshot_jax.convert.builders import CONTROLNET, KINDS
 from hotshot_jax.convert.diffusers_folder import TOKENIZERS, read_scheduler_config
 from hotshot_jax.convert.file_content import read_json_object
 from hotshot_jax.convert.load import with_parameters
@@ -132,32 +134,16 @@ def open_converted(folder: Path) -> ConvertedFolder:
     """Opens a converted checkpoint.
 
     Raises:
-        HotshotError: it was written by a newer version, or files are missing or damaged.
+        HotshotError: it was written by a newer version, holds one model alone, or files are missing
+            or damaged.
     """
-    marker = read_json_object(folder / MARKER)
-    if marker.get("format") != FORMAT:
-        raise HotshotError(
-            f"{folder / MARKER}: format {marker.get('format')!r}, this version reads {FORMAT}; "
-            "convert the checkpoint again."
-        )
-    dtypes = marker.get("dtypes")
-    if not isinstance(dtypes, dict) or not all(
-        isinstance(dtypes.get(name), dict) for name in KINDS
-    ):
-        raise HotshotError(
-            f"{folder / MARKER} lacks the dtypes of the models; convert the checkpoint again."
-        )
-    index = read_json_object(folder / INDEX)
+    dtypes = _read_dtypes(folder)
+    if CONTROLNET in dtypes:
+        raise HotshotError(f"{folder} is a converted ControlNet, not a model; give it as such.")
     components: dict[str, Any] = {
-        name: ConvertedComponent(
-            name=name,
-            path=folder / name,
-            config_path=folder / name / CONFIG,
-            config=read_json_object(folder / name / CONFIG),
-            dtypes=dtypes[name],
-        )
-        for name in KINDS
+        name: _component(folder / name, name, dtypes, folder) for name in KINDS
     }
+    index = read_json_object(folder / INDEX)
     for name in TOKENIZERS:
         check_tokenizer_folder(folder / name)
     return ConvertedFolder(
@@ -168,6 +154,38 @@ def open_converted(folder: Path) -> ConvertedFolder:
         scheduler_config=read_scheduler_config(folder, index),
         **components,
     )
+
+
+def open_converted_controlnet(folder: Path) -> ConvertedComponent:
+    """Opens a converted ControlNet.
+
+    Raises:
+        HotshotError: it is something else, was written by a newer version, or files are missing or
+            damaged.
+    """
+    return _component(folder, CONTROLNET, _read_dtypes(folder), folder)
+
+
+def _read_dtypes(folder: Path) -> Mapping[str, Any]:
+    marker = read_json_object(folder / MARKER)
+    if marker.get("format") != FORMAT:
+        raise HotshotError(
+            f"{folder / MARKER}: format {marker.get('format')!r}, this version reads {FORMAT}; "
+            "convert the checkpoint again."
+        )
+    dtypes = marker.get("dtypes")
+    return dtypes if isinstance(dtypes, dict) else {}
+
+
+def _component(
+    path: Path, name: str, dtypes: Mapping[str, Any], folder: Path
+) -> ConvertedComponent:
+    if not isinstance(dtypes.get(name), dict):
+        raise HotshotError(
+            f"{folder / MARKER} lacks the dtypes of the {name}; convert the checkpoint again."
+        )
+    config = read_json_object(path / CONFIG)
+    return ConvertedComponent(name, path, path / CONFIG, config, dtypes[name])
 
 
 def parameter_tree(parameters: Mapping[ParameterPath, Any]) -> dict[str, Any]:

@@ -81,6 +81,11 @@ class Component:
     notes: tuple[str, ...] = ()
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors as they are stored."""
+        return self.tensors.nbytes
+
+    @property
     def has_temporal_layers(self) -> bool:
         """Whether the tensors include temporal layers (a Hotshot-XL UNet)."""
         return any(TEMPORAL_PART in name for name in self.tensors)

@@ -37,7 +37,7 @@ PREFIXES: Mapping[str, str] = {
 
 TEMPORAL = ".temporal_attentions."
 
-_UNET_EDGES = {
+UNET_EDGES = {
     "conv_in": "input_blocks.0.0",
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
@@ -46,7 +46,7 @@ _UNET_EDGES = {
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
 }
-_UNET_RESNET = {
+UNET_RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
     "time_emb_proj": "emb_layers.1",
@@ -166,12 +166,12 @@ def _is_attention_of(module: str, blocks: str) -> bool:
 
 
 def _unet_module(module: str, layers: int, attending: set[str]) -> str:
-    if module in _UNET_EDGES:
-        return _UNET_EDGES[module]
+    if module in UNET_EDGES:
+        return UNET_EDGES[module]
     match module.split("."):
         case ["down_blocks", level, "resnets", layer, leaf]:
             return (
-                f"input_blocks.{(layers + 1) * int(level) + int(layer) + 1}.0.{_UNET_RESNET[leaf]}"
+                f"input_blocks.{(layers + 1) * int(level) + int(layer) + 1}.0.{UNET_RESNET[leaf]}"
             )
         case ["down_blocks", level, "attentions", layer, *rest]:
             index = (layers + 1) * int(level) + int(layer) + 1
@@ -179,11 +179,11 @@ def _unet_module(module: str, layers: int, attending: set[str]) -> str:
         case ["down_blocks", level, "downsamplers", "0", "conv"]:
             return f"input_blocks.{(layers + 1) * (int(level) + 1)}.0.op"
         case ["mid_block", "resnets", layer, leaf]:
-            return f"middle_block.{2 * int(layer)}.{_UNET_RESNET[leaf]}"
+            return f"middle_block.{2 * int(layer)}.{UNET_RESNET[leaf]}"
         case ["mid_block", "attentions", "0", *rest]:
             return ".".join(["middle_block.1", *rest])
         case ["up_blocks", level, "resnets", layer, leaf]:
-            return f"output_blocks.{(layers + 1) * int(level) + int(layer)}.0.{_UNET_RESNET[leaf]}"
+            return f"output_blocks.{(layers + 1) * int(level) + int(layer)}.0.{UNET_RESNET[leaf]}"
         case ["up_blocks", level, "attentions", layer, *rest]:
             return ".".join([f"output_blocks.{(layers + 1) * int(level) + int(layer)}.1", *rest])
         case ["up_blocks", level, "upsamplers", "0", "conv"]:

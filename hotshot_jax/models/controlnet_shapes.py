@@ -16,7 +16,16 @@ _TEXT_CHANNELS: Final = 2048
 
 
 def config_from_shapes(shapes: Shapes, where: str) -> ControlNetConfig:
-    """Reads the configuration off the tensors' names and shapes.
+    """The configuration of a ControlNet of these tensors; the arguments are those of the next.
+
+    Raises:
+        HotshotError: the tensors are not those of an SDXL ControlNet.
+    """
+    return ControlNetConfig.from_dict(config_values(shapes, where), where)
+
+
+def config_values(shapes: Shapes, where: str) -> dict[str, Any]:
+    """The `config.json` that belongs to a ControlNet's tensors, as diffusers would write it.
 
     Heads are taken to be 64 wide, as they are in SDXL: no shape tells.
 
@@ -43,6 +52,9 @@ def config_from_shapes(shapes: Shapes, where: str) -> ControlNetConfig:
             "give the folder with the config.json instead of the file."
         )
     values: dict[str, Any] = {
+        "_class_name": "ControlNetModel",
+        "addition_embed_type": "text_time",
+        "use_linear_projection": True,
         "block_out_channels": widths,
         "down_block_types": [
             "CrossAttnDownBlock2D" if cross_attention else "DownBlock2D"
@@ -61,12 +73,13 @@ def config_from_shapes(shapes: Shapes, where: str) -> ControlNetConfig:
     }
     if "task_embedding" in shapes:
         values |= {
+            "_class_name": "ControlNetUnionModel",
             "num_control_type": shapes["task_embedding"][0],
             "num_trans_channel": shapes["task_embedding"][1],
             "num_trans_layer": len(_indices(shapes, r"transformer_layes\.(\d+)\.")),
             "num_proj_channel": shapes["spatial_ch_projs.weight"][0],
         }
-    return ControlNetConfig.from_dict(values, where)
+    return values
 
 
 def _check_family(shapes: Shapes, where: str) -> None:
@@ -75,11 +88,8 @@ def _check_family(shapes: Shapes, where: str) -> None:
         "controlnet_cond_embedding.conv_in.weight",
         "down_blocks.0.resnets.0.conv1.weight",
     )
-    if any(name.startswith(("control_model.", "input_hint_block.")) for name in shapes):
-        raise HotshotError(
-            f"{where}: this ControlNet has the tensor names of the original code; "
-            "convert it to diffusers' format first."
-        )
+    if "lora_controlnet" in shapes:
+        raise HotshotError(f"{where}: this is a Control-LoRA, which is not supported.")
     for name in needed:
         if name not in shapes:
             raise HotshotError(f"{where}: not a ControlNet: there is no tensor {name}.")

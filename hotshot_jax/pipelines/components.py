@@ -10,6 +10,8 @@ from hotshot_jax.errors import HotshotError
 from hotshot_jax.models import AutoencoderKL, CLIPTextModel, UNet3DConditionModel
 from hotshot_jax.models.controlnet import ControlNetModel
 from hotshot_jax.pipelines.loras import Loras
+from hotshot_jax.pipelines.prompt_weighting import Vocabulary
+from hotshot_jax.pipelines.textual_inversion import TextualInversion, extended_vocabulary
 
 MODELS = ("text_encoder", "text_encoder_2", "unet", "vae")
 
@@ -31,6 +33,8 @@ class Components:
         controlnets: ControlNets that add to the UNet, if there are any.
         loras: what is merged into text encoders and UNet; None where they were not loaded from a
             checkpoint.
+        inversions: words that files give a meaning to, whose vectors end the token tables of both
+            text encoders, in this order.
     """
 
     text_encoder: CLIPTextModel
@@ -44,12 +48,19 @@ class Components:
     name: str = ""
     controlnets: tuple[ControlNetModel, ...] = ()
     loras: Loras | None = None
+    inversions: tuple[TextualInversion, ...] = ()
 
     def model(self, name: str) -> nnx.Module:
         """A model by its attribute's name; `controlnets.0` is the first ControlNet."""
         attribute, _, index = name.partition(".")
         value = getattr(self, attribute)
         return value[int(index)] if index else value
+
+    def vocabulary(self, encoder: str) -> Vocabulary:
+        """What "text_encoder" or "text_encoder_2" reads: its tokenizer's words and new ones."""
+        tokenizer = self.tokenizer if encoder == "text_encoder" else self.tokenizer_2
+        first_id = getattr(self, encoder).config.vocab_size - sum(map(len, self.inversions))
+        return extended_vocabulary(Vocabulary.of(tokenizer), self.inversions, first_id)
 
     @property
     def controlnet_names(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The Hotshot-XL pipeline: prompts in, videos out."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,13 +14,13 @@ from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.control import ControlInput, prepare_control
 from hotshot_jax.pipelines.decode import decode_latents
 from hotshot_jax.pipelines.denoise import join_embeddings, make_conditioning
-from hotshot_jax.pipelines.loading import load_components, load_controlnet
+from hotshot_jax.pipelines.loading import load_components
 from hotshot_jax.pipelines.loras import COMPONENTS as CHANGED_BY_LORAS
 from hotshot_jax.pipelines.loras import LoadedLora
 from hotshot_jax.pipelines.noise import GivenNoise, NoiseSource, make_noise
 from hotshot_jax.pipelines.precision import Precision, current_platform
 from hotshot_jax.pipelines.progress import NoProgress, Progress
-from hotshot_jax.pipelines.prompt import PromptEncoder, TextEmbeddings
+from hotshot_jax.pipelines.prompt import PromptEncoder, embed_prompts, given_embeddings
 from hotshot_jax.pipelines.request import Request
 from hotshot_jax.pipelines.runtime import Runtime
 from hotshot_jax.pipelines.sampling import AfterStep, sample_latents
@@ -91,12 +91,14 @@ class HotshotXLPipeline:
         precision: str = "f16",
         variant: str | None = None,
         scheduler: str | None = None,
+        scheduler_options: Mapping[str, Any] | None = None,
         spatial_unet_base: str | None = None,
         base: str | None = None,
         temporal: str | None = None,
         vae: str | None = None,
         loras: Sequence[tuple[str, float]] = (),
         lora_allow_partial: bool = False,
+        embeddings: Sequence[tuple[str, str]] = (),
         controlnets: Sequence[str] = (),
         progress: Progress | None = None,
         low_vram_mode: bool = False,
@@ -110,6 +112,8 @@ class HotshotXLPipeline:
             precision: "f16", "f32" or "bf16".
             variant: which files to prefer where there are several, such as "fp16".
             scheduler: see the class.
+            scheduler_options: values that replace those of the checkpoint's configuration, such as
+                `{"timestep_spacing": "trailing"}`.
             spatial_unet_base: any SDXL whose UNet takes the place of the spatial layers: a folder,
                 its `unet/`, a single file or a Hub id.
             base: any SDXL for spatial layers, text encoders and VAE.
@@ -118,6 +122,7 @@ class HotshotXLPipeline:
             vae: another VAE: a folder, a single file or a Hub id.
             loras: paths or Hub ids of LoRAs and their strengths, merged into the weights.
             lora_allow_partial: whether keys of a LoRA that fit nowhere are left out.
+            embeddings: paths or Hub ids of textual inversions, and the words that stand for them.
             controlnets: folders, files or Hub ids of ControlNets, used in this order.
             progress: shows the loading, and the stages of each call.
             low_vram_mode: see the class.
@@ -127,24 +132,22 @@ class HotshotXLPipeline:
             HotshotError: a model is missing, damaged or of another family.
         """
         dtypes = Precision.named(precision, current_platform())
-        shown = progress or NoProgress()
         components = load_components(
             path,
             dtypes,
             variant=variant,
             scheduler=scheduler,
+            scheduler_options=scheduler_options,
             parts=Parts(spatial_unet_base, base, temporal, vae),
             loras=loras,
             lora_allow_partial=lora_allow_partial,
+            embeddings=embeddings,
+            controlnets=controlnets,
             on_host=low_vram_mode,
-            progress=shown,
+            progress=progress or NoProgress(),
         )
-        nets = [
-            load_controlnet(net, dtypes, variant=variant, on_host=low_vram_mode, progress=shown)
-            for net in controlnets
-        ]
         return cls(
-            dataclasses.replace(components, controlnets=tuple(nets)),
+            components,
             precision=dtypes,
             scheduler=scheduler,
             progress=progress,
@@ -212,6 +215,8 @@ class HotshotXLPipeline:
         target_size: tuple[float, float] | None = None,
         eta: float = 0.0,
         clip_skip: int = 0,
+        prompt_weights: bool = True,
+        long_prompts: bool = False,
         denoising_end: float | None = None,
         controls: Sequence[ControlInput] = (),
         guess_mode: bool = False,
@@ -245,6 +250,10 @@ class HotshotXLPipeline:
             target_size: last two time ids, (height, width) by default.
             eta: noise of DDIM.
             clip_skip: text encoder layers left out before the last but one.
+            prompt_weights: whether brackets in prompts weigh words, `(word:1.3)`, `[word]`, or are
+                text.
+            long_prompts: whether what exceeds the encoders' 77 tokens is read in further chunks;
+                otherwise it is cut, with a warning.
             denoising_end: stops after this fraction of the schedule.
             controls: what each ControlNet follows, in the order of the components' ControlNets.
             guess_mode: the ControlNets see the conditional half alone, and weakly at the top.
@@ -272,31 +281,22 @@ class HotshotXLPipeline:
             denoising_end=denoising_end,
         )
         self._check(request, output_type)
-        encoder = PromptEncoder(self.runtime, clip_skip)
-        positive = _given(prompt_embeds, pooled_prompt_embeds, prompt, "prompt")
-        if positive is None:
-            if prompt is None:
-                raise UsageError("Neither prompt nor prompt_embeds is given.")
-            positive = encoder.prompts(prompt, prompt_2)
-        embeddings = [positive]
-        if request.guided:
-            negative = _given(
+        embeddings = embed_prompts(
+            PromptEncoder(self.runtime, clip_skip, prompt_weights, long_prompts),
+            (prompt, prompt_2),
+            (negative_prompt, negative_prompt_2),
+            given_embeddings(prompt_embeds, pooled_prompt_embeds, prompt, "prompt"),
+            given_embeddings(
                 negative_prompt_embeds,
                 negative_pooled_prompt_embeds,
                 negative_prompt,
                 "negative_prompt",
-            )
-            if negative is None:
-                negative = encoder.negatives(negative_prompt, negative_prompt_2, positive)
-            if negative.hidden.shape != positive.hidden.shape:
-                raise UsageError(
-                    f"negative_prompt_embeds has the shape {negative.hidden.shape}, prompt_embeds "
-                    f"{positive.hidden.shape}; they have to be equal."
-                )
-            embeddings = [negative, positive]
+            ),
+            guided=request.guided,
+        )
         self.runtime.rest("text_encoder", "text_encoder_2")
 
-        videos = positive.pooled.shape[0] * num_videos_per_prompt
+        videos = embeddings[-1].pooled.shape[0] * num_videos_per_prompt
         batch = join_embeddings(
             embeddings,
             videos_per_prompt=num_videos_per_prompt,
@@ -366,16 +366,6 @@ class HotshotXLPipeline:
             return jnp.asarray(changed["latents"], jnp.float32)
 
         return after_step
-
-
-def _given(hidden: Any, pooled: Any, text: Any, name: str) -> TextEmbeddings | None:
-    if hidden is None and pooled is None:
-        return None
-    if hidden is None or pooled is None:
-        raise UsageError(f"{name}_embeds and its pooled twin have to be given together.")
-    if text is not None:
-        raise UsageError(f"{name} and {name}_embeds are both given; one of them is enough.")
-    return TextEmbeddings(jnp.asarray(hidden), jnp.asarray(pooled))
 
 
 def _as_images(videos: np.ndarray) -> list[list[Any]]:

@@ -3,32 +3,24 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from hotshot_jax.convert.assembly import Parts, open_assembled
 from hotshot_jax.convert.builders import KINDS
-from hotshot_jax.convert.diffusers_folder import open_component
-from hotshot_jax.convert.hub import resolve
-from hotshot_jax.convert.load import load_module
+from hotshot_jax.convert.controlnet_files import open_controlnet
 from hotshot_jax.convert.prepare import prepare_component
-from hotshot_jax.convert.tensor_source import open_file
-from hotshot_jax.convert.weight_files import choose_weight_files, find_weight_files
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.models.controlnet import ControlNetModel
-from hotshot_jax.models.controlnet_config import ControlNetConfig
-from hotshot_jax.models.controlnet_shapes import config_from_shapes
-from hotshot_jax.models.controlnet_union import controlnet_class
 from hotshot_jax.pipelines.components import Components
+from hotshot_jax.pipelines.embedding_files import ENCODERS, open_embeddings, with_embeddings
 from hotshot_jax.pipelines.loras import open_loras
 from hotshot_jax.pipelines.precision import Precision
 from hotshot_jax.pipelines.progress import Progress
+from hotshot_jax.pipelines.prompt_weighting import Vocabulary
 from hotshot_jax.schedulers import make_scheduler
 
 logger = logging.getLogger(__name__)
@@ -40,9 +32,12 @@ def load_components(
     *,
     variant: str | None = None,
     scheduler: str | None = None,
+    scheduler_options: Mapping[str, Any] | None = None,
     parts: Parts | None = None,
     loras: Sequence[tuple[str, float]] = (),
     lora_allow_partial: bool = False,
+    embeddings: Sequence[tuple[str, str]] = (),
+    controlnets: Sequence[str] = (),
     on_host: bool = False,
     progress: Progress,
 ) -> Components:
@@ -55,95 +50,66 @@ def load_components(
         variant: which weight files to prefer where there are several.
         scheduler: the scheduler that will be used, checked against the checkpoint's configuration
             before its weights are read.
+        scheduler_options: what replaces values of that configuration.
         parts: what comes from elsewhere: spatial or temporal layers, encoders, VAE.
         loras: paths or Hub ids of LoRAs and their strengths, merged into the weights.
         lora_allow_partial: whether keys of a LoRA that fit nowhere are left out.
+        embeddings: paths or Hub ids of textual inversions, and their words.
+        controlnets: paths or Hub ids of ControlNets.
         on_host: leaves the weights in host memory.
         progress: shows the loading.
 
     Raises:
         HotshotError: the checkpoint is missing, damaged or of another model.
-        UsageError: the scheduler is unknown.
+        UsageError: the scheduler is unknown, or two embeddings have one word.
     """
     sharding = _host_sharding() if on_host else None
     checkpoint = open_assembled(path, parts or Parts(), variant=variant)
     for note in checkpoint.notes:
         logger.warning("%s", note)
     # Everything that can be wrong short of the numbers is found before gigabytes are read.
+    dtypes = {name: jnp.float32 if name == "vae" else precision.compute for name in KINDS}
     prepared = {
-        name: prepare_component(
-            checkpoint.components[name],
-            dtype=jnp.float32 if name == "vae" else precision.compute,
-        )
-        for name in KINDS
+        name: prepare_component(checkpoint.components[name], dtype=dtypes[name]) for name in KINDS
     }
+    tokenizer, tokenizer_2 = (
+        load_tokenizer(folder, padding)
+        for folder, padding in zip(checkpoint.tokenizers, checkpoint.paddings, strict=True)
+    )
+    widths = {name: prepared[name].module.config.hidden_size for name in ENCODERS}
+    inversions = open_embeddings(embeddings, widths)
+    if inversions:
+        extended = with_embeddings(checkpoint.components, inversions, Vocabulary.of(tokenizer))
+        prepared |= {
+            name: prepare_component(each, dtype=dtypes[name]) for name, each in extended.items()
+        }
+    opened_nets = [open_controlnet(net, variant=variant) for net in controlnets]
+    nets = [prepare_component(net, dtype=precision.compute) for net in opened_nets]
+    scheduler_config = {**checkpoint.scheduler_config, **(scheduler_options or {})}
     components = Components(
         **{name: each.module for name, each in prepared.items()},
-        tokenizer=load_tokenizer(checkpoint.tokenizers[0], checkpoint.paddings[0]),
-        tokenizer_2=load_tokenizer(checkpoint.tokenizers[1], checkpoint.paddings[1]),
-        scheduler_config=checkpoint.scheduler_config,
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        scheduler_config=scheduler_config,
         force_zeros_for_empty_prompt=checkpoint.index.get("force_zeros_for_empty_prompt", True),
         name=path,
+        controlnets=tuple(net.module for net in nets),
+        inversions=inversions,
     )
     components.check()
     if scheduler is not None:
-        make_scheduler(scheduler, checkpoint.scheduler_config)
+        make_scheduler(scheduler, scheduler_config)
     opened = open_loras(loras, prepared, allow_partial=lora_allow_partial)
     with progress.stage("loading", checkpoint.nbytes, "B") as advance:
         models: dict[str, Any] = {
             name: each.load(shardings=sharding, progress=advance, change=opened.change(name))
             for name, each in prepared.items()
         }
-    return dataclasses.replace(components, **models, loras=opened)
-
-
-def load_controlnet(
-    path: str,
-    precision: Precision,
-    *,
-    variant: str | None = None,
-    on_host: bool = False,
-    progress: Progress,
-) -> ControlNetModel:
-    """Loads an SDXL ControlNet.
-
-    Args:
-        path: a folder in the diffusers layout, a single .safetensors file, or a Hub id.
-        precision: dtypes.
-        variant: which weight files to prefer where there are several.
-        on_host: leaves the weights in host memory.
-        progress: shows the loading.
-
-    Raises:
-        HotshotError: it is missing, damaged, or of another model family.
-    """
-    source = resolve(path, variant=variant, select=partial(_controlnet_files, variant=variant))
-    if source.is_dir():
-        component = open_component(source, "controlnet", variant)
-        where, tensors = str(component.config_path), component.tensors
-        config = ControlNetConfig.from_dict(component.config, where)
-    else:
-        where, tensors = str(source), open_file(source)
-        config = config_from_shapes({name: tensor.shape for name, tensor in tensors.items()}, where)
-    dtype = precision.compute
-    model = controlnet_class(config)
-
-    def build(rngs: nnx.Rngs) -> ControlNetModel:
-        return model(config, rngs=rngs, dtype=dtype, param_dtype=dtype)
-
-    sharding = _host_sharding() if on_host else None
-    with progress.stage("ControlNet", tensors.nbytes, "B") as advance:
-        return load_module(
-            build, tensors, where=where, dtype=dtype, shardings=sharding, progress=advance
-        )
-
-
-def _controlnet_files(names: Sequence[str], variant: str | None) -> list[str]:
-    top = [name for name in names if "/" not in name]
-    weights = choose_weight_files(find_weight_files(top), variant)
-    if "config.json" not in top or weights is None:
-        raise HotshotError("The repository holds no ControlNet in the diffusers layout.")
-    return ["config.json", *weights.names]
+    loaded_nets: list[Any] = []
+    for net, ready in zip(opened_nets, nets, strict=True):
+        with progress.stage("ControlNet", net.nbytes, "B") as advance:
+            loaded_nets.append(ready.load(shardings=sharding, progress=advance))
+    return dataclasses.replace(components, **models, loras=opened, controlnets=tuple(loaded_nets))
 
 
 def load_tokenizer(folder: Path, padding: str | None = None) -> Any:

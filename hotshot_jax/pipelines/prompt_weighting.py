@@ -52,6 +52,7 @@ class Vocabulary:
         end: id of the token that ends it.
         padding: id of the token that fills it up.
         length: tokens of a sequence, begin and end included.
+        decode: token ids to text, for messages.
     """
 
     encode: Callable[[str], Sequence[int]]
@@ -59,6 +60,7 @@ class Vocabulary:
     end: int
     padding: int
     length: int = 77
+    decode: Callable[[Sequence[int]], str] = str
 
     @classmethod
     def of(cls, tokenizer: Any) -> Vocabulary:
@@ -73,6 +75,7 @@ class Vocabulary:
             tokenizer.eos_token_id,
             tokenizer.pad_token_id,
             tokenizer.model_max_length,
+            tokenizer.decode,
         )
 
 
@@ -93,17 +96,25 @@ class PromptChunks:
         """Whether any weight differs from 1."""
         return bool((self.weights != 1).any())
 
+    def tokens(self, vocabulary: Vocabulary) -> list[int]:
+        """The ids of the prompt's own tokens, without begin, end and padding."""
+        ends = (self.ids[:, 1:] == vocabulary.end).argmax(axis=1)
+        return [
+            int(each) for row, end in zip(self.ids, ends, strict=True) for each in row[1 : end + 1]
+        ]
+
     def __len__(self) -> int:
         return len(self.ids)
 
 
-def parse_weights(prompt: str) -> list[WeightedText]:
+def parse_weights(prompt: str, *, where: str = "prompt") -> list[WeightedText]:
     """Splits a prompt into parts of one weight.
 
     `(text:number)` sets a weight; a colon that no number follows is text.
 
     Args:
         prompt: as the user wrote it.
+        where: what messages call it.
 
     Raises:
         UsageError: a bracket has no partner; names the bracket and its place.
@@ -124,7 +135,7 @@ def parse_weights(prompt: str) -> list[WeightedText]:
             parts.append(["", 1.0])
         elif character in _CLOSING.values():
             if not opened or _CLOSING[opened[-1][0]] != character:
-                _unbalanced(prompt, character, position)
+                _unbalanced(prompt, character, position, where)
             bracket, _, first = opened.pop()
             factor = ROUND if bracket == "(" else SQUARE
             number = _NUMBER.search(parts[-1][0]) if bracket == "(" else None
@@ -137,7 +148,7 @@ def parse_weights(prompt: str) -> list[WeightedText]:
         else:
             parts[-1][0] += character
     if opened:
-        _unbalanced(prompt, opened[-1][0], opened[-1][1])
+        _unbalanced(prompt, opened[-1][0], opened[-1][1], where)
     return _joined(parts)
 
 
@@ -178,13 +189,6 @@ def chunk_prompt(
         np.asarray([row[0] for row in rows], np.int64),
         np.asarray([row[1] for row in rows], np.float32),
     )
-
-
-def token_count(parts: Sequence[WeightedText] | str, vocabulary: Vocabulary) -> int:
-    """Number of tokens of a prompt, without begin, end and padding."""
-    if isinstance(parts, str):
-        parts = [WeightedText(parts)]
-    return sum(len(vocabulary.encode(part.text)) for part in parts if part.text.strip())
 
 
 def pad_chunks(prompt: PromptChunks, count: int, vocabulary: Vocabulary) -> PromptChunks:
@@ -253,9 +257,9 @@ def _joined(parts: list[list[Any]]) -> list[WeightedText]:
     return joined
 
 
-def _unbalanced(prompt: str, bracket: str, position: int) -> None:
+def _unbalanced(prompt: str, bracket: str, position: int, where: str) -> None:
     shown = prompt if len(prompt) <= 60 else prompt[max(0, position - 30) : position + 30]
     raise UsageError(
-        f"prompt: the {bracket!r} at character {position} has no partner (… {shown} …).\n"
+        f"{where}: the {bracket!r} at character {position} has no partner (… {shown} …).\n"
         f"Close it, or write \\{bracket} for a bracket that is meant literally."
     )

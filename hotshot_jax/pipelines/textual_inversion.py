@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +42,9 @@ class TextualInversion:
     def __len__(self) -> int:
         return len(self.vectors["text_encoder"])
 
+    def __str__(self) -> str:
+        return f"{self.token}: {len(self)} vector{'s' * (len(self) != 1)} for each text encoder"
+
 
 def parse_embedding(argument: str) -> tuple[str, str]:
     """Splits `PATH[:TOKEN]`.
@@ -52,13 +57,18 @@ def parse_embedding(argument: str) -> tuple[str, str]:
     """
     path, colon, token = argument.rpartition(":")
     if not colon or Path(argument).exists():
-        path, token = argument, Path(argument).stem
+        path, token = argument, Path(argument).stem.partition("@")[0]
     if not path or not token or re.search(r"\s", token):
         raise UsageError(
             f"--embedding {argument}: {token!r} cannot be the word for it; expected PATH or "
             "PATH:WORD, a word without spaces."
         )
     return path, token
+
+
+def mentions(text: str, word: str) -> bool:
+    """Whether a prompt has a word in it, standing by itself."""
+    return re.search(_standing_alone(word), text) is not None
 
 
 def refuse_pickle(path: Path) -> None:
@@ -122,16 +132,9 @@ def extended_vocabulary(
         vocabulary: the tokenizer.
         inversions: the words, in the order of their vectors in the table.
         first_id: id of the first vector: the size of the table without them.
-
-    Raises:
-        UsageError: two have the same word.
     """
     ids: dict[str, list[int]] = {}
     for inversion in inversions:
-        if inversion.token in ids:
-            raise UsageError(
-                f"--embedding: the word {inversion.token!r} is used twice; name one PATH:WORD."
-            )
         ids[inversion.token] = list(range(first_id, first_id + len(inversion)))
         first_id += len(inversion)
     if not ids:
@@ -147,7 +150,20 @@ def extended_vocabulary(
             position = match.end()
         return result + _encode(vocabulary, text[position:])
 
-    return dataclasses.replace(vocabulary, encode=encode)
+    starts = {numbers[0]: word for word, numbers in ids.items()}
+
+    def decode(sequence: Sequence[int]) -> str:
+        # What a tokenizer does with ids that it does not know is its own affair.
+        runs = itertools.groupby(sequence, key=lambda each: each in new)
+        return " ".join(
+            " ".join(starts[each] for each in run if each in starts)
+            if is_new
+            else vocabulary.decode(list(run))
+            for is_new, run in runs
+        )
+
+    new = {each for numbers in ids.values() for each in numbers}
+    return dataclasses.replace(vocabulary, encode=encode, decode=decode)
 
 
 def extended_table(
@@ -168,24 +184,20 @@ def extended_table(
 
 
 def extended_config(
-    config: CLIPTextConfig, inversions: Sequence[TextualInversion], vocabulary: Vocabulary
-) -> CLIPTextConfig:
-    """The configuration of a text encoder with an extended table.
+    config: Mapping[str, Any], inversions: Sequence[TextualInversion], vocabulary: Vocabulary
+) -> dict[str, Any]:
+    """The `config.json` of a text encoder with an extended table.
 
     The end of the text has to be found by its own id: the rule of SDXL's published configuration,
     the largest id, would find a new word instead.
 
     Args:
-        config: of the encoder without new words.
+        config: that of the encoder without new words.
         inversions: the new words.
         vocabulary: its tokenizer.
     """
-    count = sum(len(inversion) for inversion in inversions)
-    if not count:
-        return config
-    return dataclasses.replace(
-        config, vocab_size=config.vocab_size + count, eos_token_id=vocabulary.end
-    )
+    size = config.get("vocab_size", CLIPTextConfig.vocab_size) + sum(map(len, inversions))
+    return {**config, "vocab_size": size, "eos_token_id": vocabulary.end}
 
 
 def _encode(vocabulary: Vocabulary, text: str) -> list[int]:

@@ -226,7 +226,7 @@ def test_settings_are_stored_and_make_the_picture_again(
     assert control(*flags, "--output", first).status == 0
     stored = json.loads(read_metadata(first)["settings"])
     expected: dict[str, Any] = {
-        "control_type": "canny",
+        "control_type": ["canny"],
         "gif": [str(clips["walk.gif"])],
         "controlnet": [str(nets[0])],
         "controlnet_conditioning_scale": [0.9],

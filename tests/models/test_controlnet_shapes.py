@@ -83,7 +83,7 @@ def test_a_union() -> None:
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ({"control_model.time_embed.0.weight": (1,)}, "names of the original code"),
+        ({"lora_controlnet": (1,)}, "a Control-LoRA, which is not supported"),
         ({"conv_in.weight": (320, 4, 3, 3)}, "not a ControlNet: there is no tensor"),
         (
             {

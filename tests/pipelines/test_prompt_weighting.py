@@ -16,7 +16,6 @@ from hotshot_jax.pipelines.prompt_weighting import (
     has_syntax,
     pad_chunks,
     parse_weights,
-    token_count,
     weigh_embeddings,
 )
 
@@ -148,10 +147,13 @@ def test_positive_and_negative_become_equally_long(tokenizer):
         pad_chunks(padded, 2, vocabulary)
 
 
-def test_token_count(tokenizer):
-    expected = len(tokenizer(PROMPT).input_ids) - 2
-    assert token_count(PROMPT, Vocabulary.of(tokenizer)) == expected
-    assert token_count("  ", Vocabulary.of(tokenizer)) == 0
+@pytest.mark.parametrize("count", [0, 1, 75, 76, 200])
+def test_the_tokens_of_a_prompt(tokenizer, count):
+    vocabulary = Vocabulary.of(tokenizer)
+    prompt = " ".join(["panda"] * count)
+    encoded = list(vocabulary.encode(prompt)) if prompt else []
+    assert chunk_prompt(prompt, vocabulary).tokens(vocabulary) == encoded
+    assert vocabulary.decode(encoded).split() == prompt.split()
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -1,4 +1,3 @@
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,6 @@ from transformers import CLIPTokenizer
 
 from hotshot_jax.convert.tensor_source import open_file
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.models import CLIPTextConfig
 from hotshot_jax.pipelines.prompt_weighting import Vocabulary, chunk_prompt, parse_weights
 from hotshot_jax.pipelines.textual_inversion import (
     TextualInversion,
@@ -109,9 +107,11 @@ def test_no_words_change_nothing(vocabulary):
     assert extended_vocabulary(vocabulary, [], 1000) is vocabulary
 
 
-def test_one_word_for_two_files(vocabulary):
-    with pytest.raises(UsageError, match="used twice"):
-        extended_vocabulary(vocabulary, [inversion("x", 1), inversion("x", 1)], 1000)
+def test_ids_become_words_again(vocabulary):
+    words = [inversion("<style>", 2), inversion("panda2", 1)]
+    extended = extended_vocabulary(vocabulary, words, 1000)
+    ids = extended.encode("a photo of <style> panda2 and snow")
+    assert extended.decode(ids).split() == "a photo of <style> panda2 and snow".split()
 
 
 def test_table(vocabulary):
@@ -125,10 +125,10 @@ def test_table(vocabulary):
 
 def test_the_end_of_the_text_stays_where_it_is(vocabulary):
     """SDXL's configuration takes the largest id for the end, which a new word would be."""
-    config = CLIPTextConfig(24, 96, 3, 3, vocab_size=1000, eos_token_id=2)
+    config = {"hidden_size": 24, "vocab_size": 1000, "eos_token_id": 2}
     extended = extended_config(config, [inversion("a", 2)], vocabulary)
-    assert extended == dataclasses.replace(config, vocab_size=1002, eos_token_id=vocabulary.end)
-    assert extended_config(config, [], vocabulary) is config
+    assert extended == {"hidden_size": 24, "vocab_size": 1002, "eos_token_id": vocabulary.end}
+    assert extended_config({}, [inversion("a", 2)], vocabulary)["vocab_size"] == 49410
 
 
 @pytest.mark.parametrize(
@@ -136,6 +136,8 @@ def test_the_end_of_the_text_stays_where_it_is(vocabulary):
     [
         ("dir/style.safetensors", ("dir/style.safetensors", "style")),
         ("style.safetensors:<s>", ("style.safetensors", "<s>")),
+        ("someone/style@main", ("someone/style@main", "style")),
+        ("someone/style:word", ("someone/style", "word")),
     ],
 )
 def test_path_and_word(argument, expected):

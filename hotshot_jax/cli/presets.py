@@ -1,0 +1,90 @@
+"""`--preset`: the settings that models of few steps were made for.
+
+The numbers are those of the models' own pages: LCM-LoRA (https://arxiv.org/abs/2311.05556) takes
+2 to 8 steps of its own sampler and next to no guidance; SDXL-Lightning
+(https://arxiv.org/abs/2402.13929) and Hyper-SD (https://arxiv.org/abs/2404.13686) begin at the last
+training timestep, so their spacing has to be "trailing", and are distilled for one number of steps
+each, which their files' names say.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+from hotshot_jax.errors import UsageError
+
+_MOST_STEPS = 16
+_STEPS = re.compile(r"(\d+)[ _-]?steps?", re.IGNORECASE)
+# Hyper-SD's files whose guidance is not distilled away.
+_GUIDED = re.compile(r"hyper.*cfg", re.IGNORECASE)
+_GUIDED_SCALE = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Settings of a kind of model.
+
+    Attributes:
+        scheduler: diffusers' class name.
+        timestep_spacing: replaces the checkpoint's; None leaves it.
+        steps: where no file's name tells.
+        guidance_scale: 1 is no guidance.
+    """
+
+    scheduler: str
+    timestep_spacing: str | None
+    steps: int
+    guidance_scale: float = 1.0
+
+
+PRESETS: Mapping[str, Preset] = {
+    "lcm": Preset("LCMScheduler", None, 4),
+    "lightning": Preset("EulerDiscreteScheduler", "trailing", 4),
+    "hyper": Preset("DDIMScheduler", "trailing", 8),
+}
+"""By name."""
+
+
+def preset_values(name: str, files: Iterable[str]) -> dict[str, Any]:
+    """What a preset sets, by the names of the settings.
+
+    Args:
+        name: a key of `PRESETS`.
+        files: paths or Hub ids of the models and LoRAs of the run.
+
+    Raises:
+        UsageError: a file is made for a single step.
+    """
+    values = dataclasses.asdict(PRESETS[name])
+    for file in files:
+        last = PurePath(file).name
+        found = _STEPS.search(last)
+        # Names of fine-tuned models may count the steps of their training.
+        if found and int(found[1]) <= _MOST_STEPS:
+            values["steps"] = int(found[1])
+            if values["steps"] == 1 and name != "lcm":
+                raise UsageError(
+                    f"--preset {name}: {last} is made for a single step, which needs a sampler of "
+                    "its own; take the file for 2, 4 or 8 steps."
+                )
+        if name == "hyper" and _GUIDED.search(last):
+            values["guidance_scale"] = _GUIDED_SCALE
+    return values
+
+
+def describe_preset(name: str, settings: Any) -> str:
+    """What is in effect of a preset, and what was given in its place."""
+    values = preset_values(name, settings.model_files)
+    told = []
+    for key, value in values.items():
+        actual = getattr(settings, key)
+        if actual is not None:
+            given = "" if actual == value else " (as given)"
+            shown = f"{actual:g}" if isinstance(actual, float) else actual
+            told.append(f"{key} {shown}{given}")
+    text = f"preset {name}: {', '.join(told)}"
+    if settings.guidance_scale <= 1:
+        text += "; without guidance, negative prompts have no effect"
+    return text
