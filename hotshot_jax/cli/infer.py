@@ -17,7 +17,8 @@ from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.cli.compilation_cache import compilation_cache, default_folder
 from hotshot_jax.cli.control import ControlPlan, control_inputs, plan_control, save_control
 from hotshot_jax.cli.devices import explained_memory_errors, use_device
-from hotshot_jax.cli.outputs import Job, plan_jobs
+from hotshot_jax.cli.hosts import on_hosts
+from hotshot_jax.cli.outputs import Job, batches, plan_jobs
 from hotshot_jax.cli.presets import describe_preset
 from hotshot_jax.cli.prompts import check_prompts
 from hotshot_jax.cli.run import run
@@ -28,6 +29,8 @@ from hotshot_jax.lora import parse_lora
 from hotshot_jax.media import aspect_ratios
 from hotshot_jax.media.pixels import to_uint8
 from hotshot_jax.media.write import write_video
+from hotshot_jax.parallel.hosts import is_first
+from hotshot_jax.parallel.mesh import MeshConfig, create_mesh, mesh_config
 from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.memory import describe_memory, describe_size
@@ -66,18 +69,24 @@ def generate(settings: InferSettings) -> None:
     """
     settings = settings.sized()
     _check(settings)
-    jobs = plan_jobs(settings)
-    check_prompts(settings, [job.prompt for job in jobs])
-    control = plan_control(settings, [output for job in jobs for output in job.outputs])
-    device = use_device(settings.device)
-    with compilation_cache(_cache_folder(settings)):
-        _generate(settings, jobs, control, device)
+    with on_hosts(PROGRAM, dataclasses.asdict(settings)):
+        jobs = plan_jobs(settings)
+        check_prompts(settings, [job.prompt for job in jobs])
+        control = plan_control(settings, [output for job in jobs for output in job.outputs])
+        device = use_device(settings.device)
+        mesh = _mesh_config(settings, jobs)
+        with compilation_cache(_cache_folder(settings)):
+            _generate(settings, jobs, control, device, mesh)
 
 
 def _generate(
-    settings: InferSettings, jobs: Sequence[Job], control: ControlPlan, device: str
+    settings: InferSettings,
+    jobs: Sequence[Job],
+    control: ControlPlan,
+    device: str,
+    mesh: MeshConfig,
 ) -> None:
-    progress = TerminalProgress()
+    progress = TerminalProgress(quiet=not is_first())
     if settings.preset is not None:
         _say(describe_preset(settings.preset, settings))
 
@@ -106,6 +115,7 @@ def _generate(
             embeddings=[parse_embedding(argument) for argument in settings.embedding],
             controlnets=control.controlnets,
             low_vram_mode=settings.low_vram_mode,
+            mesh=create_mesh(mesh) if mesh.size > 1 else None,
             progress=progress,
         )
     for lora in pipeline.loras:
@@ -114,19 +124,37 @@ def _generate(
         _say(f"embedding {inversion}")
     settings = _with_size(settings, pipeline, builtin)
     controls = control_inputs(control, settings)
-    for path in save_control(controls, settings):
-        _say(f"control frames written to {path}")
+    if is_first():
+        for path in save_control(controls, settings):
+            _say(f"control frames written to {path}")
+    if mesh.size > 1:
+        device = f"{device} as {mesh}"
     _say(f"{device}; {describe_memory(pipeline)}; {pipeline.precision.description}")
 
     written: list[str] = []
-    for job in jobs:
+    # Long prompts of a batch would be padded to the longest, which changes what they draw.
+    for batch in batches(jobs, 1 if settings.long_prompts else mesh.data):
         with explained_memory_errors(lambda: describe_memory(pipeline)):
-            videos = _sample(pipeline, settings, controls, job.prompt)
-        for output in _write(videos, settings, job):
-            written.append(output)
-            print(output)
-    if settings.json:
+            videos = _sample(pipeline, settings, controls, batch.prompts)
+        if not is_first():
+            continue
+        for job, of_job in zip(batch.jobs, np.split(videos, len(batch.prompts)), strict=False):
+            for output in _write(of_job, settings, job):
+                written.append(output)
+                print(output)
+    if settings.json and is_first():
         print(json.dumps(_report(settings, jobs, written, device, progress)))
+
+
+def _mesh_config(settings: InferSettings, jobs: Sequence[Job]) -> MeshConfig:
+    return mesh_config(
+        settings.mesh,
+        "infer",
+        jax.device_count(),
+        frames=settings.video_length,
+        videos=settings.num_videos if settings.num_videos > 1 else len(jobs),
+        guidance=settings.guidance_scale > 1,
+    )
 
 
 def _describe_loading(progress: TerminalProgress) -> str:
@@ -173,11 +201,12 @@ def _sample(
     pipeline: HotshotXLPipeline,
     settings: InferSettings,
     controls: Sequence[ControlInput],
-    prompt: str,
+    prompts: Sequence[str],
 ) -> np.ndarray:
+    """Videos of several prompts; each is what it would be alone."""
     output = pipeline(
-        prompt,
-        settings.prompt_2,
+        prompts,
+        None if settings.prompt_2 is None else [settings.prompt_2] * len(prompts),
         negative_prompt=settings.negative_prompt,
         negative_prompt_2=settings.negative_prompt_2,
         height=settings.height,
@@ -187,7 +216,7 @@ def _sample(
         guidance_scale=settings.guidance_scale,
         guidance_rescale=settings.guidance_rescale,
         num_videos_per_prompt=settings.num_videos,
-        seed=settings.seed,
+        seed=settings.seed if len(prompts) == 1 else [settings.seed] * len(prompts),
         noise=settings.noise,
         original_size=(settings.og_width, settings.og_height),
         target_size=(settings.target_width, settings.target_height),
@@ -266,4 +295,5 @@ def _report(
 
 
 def _say(text: str) -> None:
-    print(f"{PROGRAM}: {text}", file=sys.stderr)
+    if is_first():
+        print(f"{PROGRAM}: {text}", file=sys.stderr)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hotshot_jax.cli import hosts
 from hotshot_jax.cli.flags import (
     DEVICES,
     TEXT_ENDINGS,
@@ -35,6 +36,7 @@ _SIZES = ("width", "height")
 
 _PROMPT, _SIZE, _SAMPLING, _MODEL, _OUTPUT = "prompt", "size", "sampling", "model", "output"
 _CONTROL = "composition (ControlNet)"
+_HOSTS = "several devices and hosts"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,6 +273,18 @@ class InferSettings:
         _CONTROL,
         about_this_run=True,
     )
+
+    mesh: str = flag(
+        "auto",
+        "devices along each of the axes data, fsdp, frames and tensor, such as data=2,frames=4; "
+        "-1 takes those that are left",
+        str,
+        _HOSTS,
+        about_this_run=True,
+    )
+    coordinator_address: str | None = hosts.coordinator_address(_HOSTS)
+    process_count: int | None = hosts.process_count(_HOSTS)
+    process_index: int | None = hosts.process_index(_HOSTS)
 
     output: str | None = flag(
         None,

@@ -7,6 +7,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from hotshot_jax.errors import UsageError
 from hotshot_jax.models.sharding_points import BATCH_AXES, FRAME_AXES, TENSOR_AXES, split_over
 from hotshot_jax.parallel.rules import state_shardings
 
@@ -34,6 +35,22 @@ def batch_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
 def image_sharding(mesh: Mesh) -> NamedSharding:
     """Of images `[images, ...]` that need nothing of each other: split over all devices."""
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+
+def check_share(mesh: Mesh, rows: int) -> None:
+    """Refuses meshes on which a process cannot read a share of a batch of its own.
+
+    Raises:
+        UsageError: the devices of this process hold more samples than one share of the batch.
+    """
+    indices = batch_sharding(mesh, (rows,)).addressable_devices_indices_map((rows,)).values()
+    held = len({row for (part,) in indices for row in range(rows)[part]})
+    if held * jax.process_count() != rows:
+        raise UsageError(
+            f"--mesh splits a batch of {rows} samples so that each of the {jax.process_count()} "
+            f"processes needs {held} of them. Let data times fsdp be a multiple of "
+            f"{jax.process_count()}: frames and tensor have to lie within a host."
+        )
 
 
 def projected_text_shardings(mesh: Mesh, text: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from hotshot_jax.convert.assembly import Parts
 from hotshot_jax.errors import HotshotError, UsageError
@@ -56,7 +57,9 @@ class HotshotXLPipeline:
         scheduler: diffusers' class name or a short name; None for the checkpoint's own.
         low_vram_mode: keeps in device memory only the model that is at work. The others wait in
             host memory.
-        decode_frames: frames that the VAE decodes at once.
+        decode_frames: frames that the VAE decodes at once, on each device.
+        mesh: the devices to run on, with the axes of `parallel.mesh.MeshConfig`; None for the
+            default device alone.
         progress: shows the stages of each call.
 
     Raises:
@@ -72,6 +75,7 @@ class HotshotXLPipeline:
         scheduler: str | None = None,
         low_vram_mode: bool = False,
         decode_frames: int = 4,
+        mesh: Mesh | None = None,
         progress: Progress | None = None,
     ):
         components.check()
@@ -80,7 +84,11 @@ class HotshotXLPipeline:
         self.scheduler = make_scheduler(scheduler, components.scheduler_config)
         self.decode_frames = 1 if low_vram_mode else decode_frames
         self.runtime = Runtime(
-            components, self.precision, progress or NoProgress(), low_vram_mode=low_vram_mode
+            components,
+            self.precision,
+            progress or NoProgress(),
+            low_vram_mode=low_vram_mode,
+            mesh=mesh,
         )
 
     @classmethod
@@ -102,6 +110,7 @@ class HotshotXLPipeline:
         controlnets: Sequence[str] = (),
         progress: Progress | None = None,
         low_vram_mode: bool = False,
+        mesh: Mesh | None = None,
         **options: Any,
     ) -> "HotshotXLPipeline":
         """Loads a checkpoint, in the diffusers layout or converted, or a single SDXL file.
@@ -126,6 +135,7 @@ class HotshotXLPipeline:
             controlnets: folders, files or Hub ids of ControlNets, used in this order.
             progress: shows the loading, and the stages of each call.
             low_vram_mode: see the class.
+            mesh: see the class; every weight is loaded straight to where it belongs.
             options: further arguments of the class.
 
         Raises:
@@ -144,6 +154,7 @@ class HotshotXLPipeline:
             embeddings=embeddings,
             controlnets=controlnets,
             on_host=low_vram_mode,
+            mesh=mesh if mesh is not None and mesh.size > 1 else None,
             progress=progress or NoProgress(),
         )
         return cls(
@@ -152,6 +163,7 @@ class HotshotXLPipeline:
             scheduler=scheduler,
             progress=progress,
             low_vram_mode=low_vram_mode,
+            mesh=mesh,
             **options,
         )
 

@@ -7,14 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
 
 from hotshot_jax.convert.assembly import Parts, open_assembled
 from hotshot_jax.convert.builders import KINDS
 from hotshot_jax.convert.controlnet_files import open_controlnet
 from hotshot_jax.convert.prepare import prepare_component
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.parallel.placement import in_host_memory
+from hotshot_jax.parallel.rules import parameter_shardings
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.embedding_files import ENCODERS, open_embeddings, with_embeddings
 from hotshot_jax.pipelines.loras import open_loras
@@ -39,6 +42,7 @@ def load_components(
     embeddings: Sequence[tuple[str, str]] = (),
     controlnets: Sequence[str] = (),
     on_host: bool = False,
+    mesh: Mesh | None = None,
     progress: Progress,
 ) -> Components:
     """Loads all components of a checkpoint.
@@ -57,13 +61,13 @@ def load_components(
         embeddings: paths or Hub ids of textual inversions, and their words.
         controlnets: paths or Hub ids of ControlNets.
         on_host: leaves the weights in host memory.
+        mesh: the devices that the weights are spread over; None for the default device.
         progress: shows the loading.
 
     Raises:
         HotshotError: the checkpoint is missing, damaged or of another model.
         UsageError: the scheduler is unknown, or two embeddings have one word.
     """
-    sharding = _host_sharding() if on_host else None
     checkpoint = open_assembled(path, parts or Parts(), variant=variant)
     for note in checkpoint.notes:
         logger.warning("%s", note)
@@ -102,13 +106,18 @@ def load_components(
     opened = open_loras(loras, prepared, allow_partial=lora_allow_partial)
     with progress.stage("loading", checkpoint.nbytes, "B") as advance:
         models: dict[str, Any] = {
-            name: each.load(shardings=sharding, progress=advance, change=opened.change(name))
+            name: each.load(
+                shardings=_shardings(each.module, mesh, on_host=on_host),
+                progress=advance,
+                change=opened.change(name),
+            )
             for name, each in prepared.items()
         }
     loaded_nets: list[Any] = []
     for net, ready in zip(opened_nets, nets, strict=True):
         with progress.stage("ControlNet", net.nbytes, "B") as advance:
-            loaded_nets.append(ready.load(shardings=sharding, progress=advance))
+            shardings = _shardings(ready.module, mesh, on_host=on_host)
+            loaded_nets.append(ready.load(shardings=shardings, progress=advance))
     return dataclasses.replace(components, **models, loras=opened, controlnets=tuple(loaded_nets))
 
 
@@ -145,5 +154,8 @@ def _damaged(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _host_sharding() -> jax.sharding.Sharding:
-    return jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
+def _shardings(module: nnx.Module, mesh: Mesh | None, *, on_host: bool) -> Any:
+    """Where a model is born: on the mesh in parts, so that no device ever holds all of it."""
+    if on_host:
+        return in_host_memory()
+    return None if mesh is None else parameter_shardings(module, mesh)
