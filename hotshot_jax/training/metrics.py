@@ -3,22 +3,27 @@
 Neither of the two may stop a run: what goes wrong with them is told once, and training goes on.
 """
 
+import contextlib
+import errno
 import importlib
+import io
 import json
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from hotshot_jax.errors import UsageError
+from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.media.frame_times import frame_times
+from hotshot_jax.media.gif import encode_gif
 
 REPORTS = ("wandb", "tensorboard", "all", "none")
-_FRAMES_PER_SECOND = 8
+_MILLISECONDS = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +50,23 @@ class MetricsFile:
     Args:
         path: the file.
         last_step: lines of later steps are removed, since a resumed run will write them again.
+
+    Raises:
+        HotshotError: the file cannot be written, here or later.
     """
 
     def __init__(self, path: Path, last_step: int):
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= last_step]
-            staged = path.with_name(f".{path.name}.incomplete")
-            staged.write_text("".join(f"{line}\n" for line in kept))
-            os.replace(staged, path)
-        self._file = path.open("a", buffering=1)
+        self.path = path
+        with self._explained():
+            if path.exists():
+                lines = path.read_text().splitlines()
+                staged = path.with_name(f".{path.name}.incomplete")
+                staged.write_text(
+                    "".join(f"{each}\n" for each in lines if _step_of(each) <= last_step)
+                )
+                os.replace(staged, path)
+            # Unbuffered: on a full disk, closing would try once more to write what is left.
+            self._file = path.open("ab", buffering=0)
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         """Writes one line; what is not finite is null, which JSON has no number for."""
@@ -61,7 +74,10 @@ class MetricsFile:
             name: value if value is None or math.isfinite(value) else None
             for name, value in values.items()
         }
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        line = (json.dumps({"step": step, **finite}) + "\n").encode()
+        with self._explained():
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def video(self, step: int, name: str, frames: Video) -> None:
         """Clips lie beside this file."""
@@ -70,14 +86,30 @@ class MetricsFile:
         """Closes the file."""
         self._file.close()
 
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise HotshotError(
+                f"{self.path} cannot be written: {error.strerror or error}. Make room or check "
+                "permissions, and run the same command again."
+            ) from error
+
 
 class TensorBoardReport:
     """Event files, through tensorboardX or PyTorch's writer, whichever is installed."""
 
+    _MODULES = (
+        ("tensorboardX", "tensorboardX.proto.summary_pb2"),
+        ("torch.utils.tensorboard", "tensorboard.compat.proto.summary_pb2"),
+    )
+
     def __init__(self, folder: Path):
-        for module in ("tensorboardX", "torch.utils.tensorboard"):
+        for module, messages in self._MODULES:
             try:
                 writer = importlib.import_module(module).SummaryWriter
+                self._summary = importlib.import_module(messages).Summary
             except ImportError:
                 continue
             self._writer = writer(str(folder))
@@ -92,9 +124,13 @@ class TensorBoardReport:
 
     def video(self, step: int, name: str, frames: Video) -> None:
         """A clip, as the GIF that TensorBoard shows."""
-        self._writer.add_video(
-            f"validation/{name}", frames.transpose(0, 3, 1, 2)[None], step, fps=_FRAMES_PER_SECOND
+        # Both writers' `add_video` would make the same of it, with moviepy.
+        _, height, width, _ = frames.shape
+        image = self._summary.Image(
+            height=height, width=width, colorspace=3, encoded_image_string=_gif(frames)
         )
+        value = self._summary.Value(tag=f"validation/{name}", image=image)
+        self._writer.file_writer.add_summary(self._summary(value=[value]), step)
 
     def close(self) -> None:
         """Writes what is left."""
@@ -116,7 +152,8 @@ class WandbReport:
 
     def video(self, step: int, name: str, frames: Video) -> None:
         """A clip."""
-        clip = self._wandb.Video(frames.transpose(0, 3, 1, 2), fps=_FRAMES_PER_SECOND, format="gif")
+        # Of an array it could make a clip only with moviepy.
+        clip = self._wandb.Video(io.BytesIO(_gif(frames)), format="gif")
         self._run.log({f"validation/{name}": clip}, step=step)
 
     def close(self) -> None:
@@ -204,6 +241,10 @@ def open_reports(
                     error,
                 )
     return Reports(reports)
+
+
+def _gif(frames: Video) -> bytes:
+    return encode_gif(frames, frame_times(_MILLISECONDS, len(frames), unit_ms=10))
 
 
 def _step_of(line: str) -> float:

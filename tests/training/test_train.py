@@ -1,7 +1,5 @@
 """Whole runs of train.py: what they leave behind, and how they end when something is wrong."""
 
-import json
-import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -198,40 +196,6 @@ def test_an_output_that_cannot_be_written_is_told(train: Train, tmp_path: Path) 
     run = train("--output_dir", tmp_path / "file")
     assert run.status == 1 and "checkpoints cannot be written" in run.stderr
     assert "Traceback" not in run.stderr
-
-
-def test_lines_of_later_steps_are_removed(tmp_path: Path) -> None:
-    from hotshot_jax.training.metrics import MetricsFile
-
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
-    file = MetricsFile(path, 2)
-    file.numbers(3, {"loss": float("nan")})
-    file.close()
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert lines == [{"step": 1}, {"step": 2}, {"step": 3, "loss": None}]
-
-
-def test_a_report_that_fails_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from hotshot_jax.training.metrics import MetricsFile, Reports
-
-    class BrokenReport:
-        calls = 0
-
-        def numbers(self, step: int, values: Any) -> None:
-            self.calls += 1
-            raise ConnectionError("no network")
-
-        video = close = numbers
-
-    broken = BrokenReport()
-    reports = Reports([MetricsFile(tmp_path / "metrics.jsonl", 0), broken])
-    with caplog.at_level(logging.WARNING, "hotshot_jax"):
-        for step in range(3):
-            reports.numbers(step, {"loss": 1.0})
-    reports.close()
-    assert broken.calls == 1 and "Broken failed" in caplog.text
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
 
 
 def test_models_have_digests_of_their_own() -> None:
