@@ -19,6 +19,8 @@ _FREE = frozenset(
     "parameter constant tuple get-tuple-element bitcast while conditional call iota after-all "
     "partition-id replica-id opt-barrier async-start async-update async-done".split()
 )
+# Products of queries and keys, or of the like, in the attention kernels of JAX, by their names.
+_KERNEL_PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dkv": 5}
 # bfloat16 passes of a float32 product on a TPU's matrix unit.
 _PASSES = {"highest": 6, "high": 3}
 
@@ -115,6 +117,10 @@ class _Counter:
             flops = _product_flops(instruction, computation)
             total.flops += flops
             total.mxu_flops += flops * _passes(instruction, computation)
+        elif opcode == "custom-call":
+            flops = _kernel_flops(instruction, computation)
+            total.flops += flops
+            total.mxu_flops += flops
         if opcode not in _FREE and not opcode.endswith("-done"):
             total.hbm_bytes += self._written(instruction) + self._read(instruction, computation)
 
@@ -247,6 +253,18 @@ def _product_flops(instruction: Instruction, computation: Computation) -> float:
         contracted = re.findall(r"\d+", instruction.attribute("lhs_contracting_dims") or "")
         return 2.0 * math.prod(result.dims) * math.prod(left.dims[int(axis)] for axis in contracted)
     return _convolution_flops(instruction, left, right, result)
+
+
+def _kernel_flops(instruction: Instruction, computation: Computation) -> float:
+    """Operations of a kernel; the first operands of four axes are its queries and keys."""
+    products = next(
+        (count for name, count in _KERNEL_PRODUCTS.items() if instruction.name.startswith(name)), 0
+    )
+    if not products:
+        return 0.0
+    operands = (computation.instructions[name].shapes[0] for name in instruction.operands)
+    query, key, *_ = (shape.dims for shape in operands if len(shape.dims) == 4)
+    return 2.0 * products * math.prod(query) * key[2]
 
 
 def _convolution_flops(instruction: Instruction, left: Shape, right: Shape, result: Shape) -> float:

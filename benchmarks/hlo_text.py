@@ -120,7 +120,8 @@ def parse(text: str) -> Module:
                 current = {}
                 computations[header[2]] = Computation(current)
                 entry = header[2] if header[1] else entry
-        elif line.startswith("}"):
+        elif line.startswith("}") and not line.startswith("}}"):
+            # Two braces close attributes of a kernel, which may run over several lines.
             current = None
         elif " = " in line:
             instruction = _instruction(line)

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from hotshot_jax.models.attention_choice import CUDNN, SPLASH, Accelerator, choose_attention
+from hotshot_jax.models.flash_attention import cudnn_attention, splash_attention
 from hotshot_jax.models.layers import Layers
 
 KeyValue = tuple[jax.Array, jax.Array]
@@ -14,7 +16,7 @@ def dot_product_attention(
 ) -> jax.Array:
     """Scaled dot-product attention (https://arxiv.org/abs/1706.03762, equation 1).
 
-    The one place where an attention kernel is chosen. Logits and softmax are float32.
+    Logits and softmax are float32. `choose_attention` picks the program.
 
     Args:
         query: `[..., queries, heads, channels]`.
@@ -25,6 +27,18 @@ def dot_product_attention(
     Returns:
         `[..., queries, heads, channels]` in the dtype of `value`.
     """
+    accelerator = Accelerator.current()
+    chosen = choose_attention(accelerator, query.shape, key.shape, query.dtype, causal=causal)
+    if chosen == SPLASH:
+        return splash_attention(query, key, value)
+    if chosen == CUDNN:
+        return cudnn_attention(query, key, value)
+    return _xla_attention(query, key, value, causal=causal)
+
+
+def _xla_attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, *, causal: bool
+) -> jax.Array:
     scale = query.shape[-1] ** -0.5
     logits = jnp.einsum("...qhc,...khc->...hqk", query, key, preferred_element_type=jnp.float32)
     logits = logits * scale

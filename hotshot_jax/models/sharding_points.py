@@ -7,7 +7,7 @@ should split leaves it whole.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -84,6 +84,57 @@ def image_by_image(
     )(x, parameters)
 
 
+def image_and_head_axes(shape: Sequence[int]) -> tuple[tuple[str, ...], ...]:
+    """The mesh axes over which samples, frames and heads are split.
+
+    Args:
+        shape: `(batch, frames, tokens, heads, channels)`.
+    """
+    batch, frames, _, heads, _ = shape
+    return (
+        split_over(batch, BATCH_AXES),
+        split_over(frames, FRAME_AXES),
+        split_over(heads, TENSOR_AXES),
+    )
+
+
+def images_and_heads(
+    function: Callable[..., jax.Array], query: jax.Array, key: jax.Array, value: jax.Array
+) -> jax.Array:
+    """Calls `function(query, key, value)` with what each device holds of them.
+
+    For kernels that the compiler cannot divide. Samples, frames and heads are split as everywhere;
+    a sample or a head that is on several devices is computed on each of them.
+
+    Args:
+        function: attends within each image and head.
+        query: `[batch, frames, tokens, heads, channels]`.
+        key: likewise.
+        value: likewise.
+
+    Returns:
+        What the function gives, with the shape of `query`.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    names = {
+        name
+        for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+        if kind == AxisType.Auto
+    }
+    if not names:
+        return function(query, key, value)
+    batch, frames, heads = image_and_head_axes(query.shape)
+    places = PartitionSpec(batch, frames, None, heads)
+    return jax.shard_map(
+        function,
+        in_specs=(places, places, places),
+        out_specs=places,
+        axis_names=names,
+        # Kernels do not say over which axes their results vary.
+        check_vma=False,
+    )(query, key, value)
+
+
 def split_videos(x: jax.Array) -> jax.Array:
     """Says that `x`, `[batch, frames, ...]`, is split along batch and frames and nothing else.
 
@@ -108,7 +159,7 @@ def frames_to_pixels(x: jax.Array) -> jax.Array:
     x = split_videos(x)
     if not axes:
         return x
-    padding = -x.shape[2] % _size(axes)
+    padding = -x.shape[2] % devices_of(axes)
     x = jnp.pad(x, ((0, 0), (0, 0), (0, padding), (0, 0)))
     return _constrain(x, (), axes)
 
@@ -147,7 +198,8 @@ def columns_in_parts(x: jax.Array, parts: int) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*anywhere, None, axes))
 
 
-def _size(axes: Sequence[str]) -> int:
+def devices_of(axes: Iterable[str]) -> int:
+    """How many devices the mesh has along these axes together."""
     mesh = jax.sharding.get_abstract_mesh()
     return math.prod(mesh.shape[axis] for axis in axes)
 

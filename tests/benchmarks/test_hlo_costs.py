@@ -125,3 +125,24 @@ def test_float32_products_take_several_passes() -> None:
     shapes = [jax.ShapeDtypeStruct((8, 8), jnp.float32)] * 2
     costs = program_costs(jax.jit(product).lower(*shapes).as_text("hlo"))
     assert costs.mxu_flops == 6 * costs.flops
+
+
+KERNEL = """HloModule jit_f, is_scheduled=true
+
+ENTRY %main (q: bf16[2,4,256,64]) -> bf16[2,4,256,64] {
+  %q = bf16[2,4,256,64]{3,2,1,0} parameter(0)
+  %mask = s32[2,1]{1,0} constant(0)
+  %splash_mha_fwd_no_residuals.1 = bf16[2,4,256,64]{3,2,1,0} custom-call(%mask, %q, %q, %q), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+"xprof_metadata":"{}"
+}}, metadata={op_name="jit(f)"}
+  ROOT %product = bf16[2,4,256,64]{3,2,1,0} copy(%splash_mha_fwd_no_residuals.1)
+}
+"""  # noqa: E501 - the compiler's lines are long
+
+
+def test_operations_of_attention_kernels_count() -> None:
+    costs = program_costs(KERNEL)
+    assert costs.flops == 2 * 2 * (2 * 4 * 256 * 256 * 64)
+    array = 2 * 2 * 4 * 256 * 64
+    # Three operands (the mask adds 8 bytes), a result, and a copy after the attributes' last line.
+    assert costs.hbm_bytes == 4 * array + 8 + 2 * array
