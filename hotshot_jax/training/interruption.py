@@ -6,6 +6,8 @@ import time
 import types
 from collections.abc import Iterator
 
+import jax
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # A supervisor may signal a process and its whole group at once; that is one wish, not two.
 _REPEATED_WITHIN_SECONDS = 0.5
@@ -34,9 +36,27 @@ class StopRequest:
         self.number: int | None = None
         self._at = 0.0
 
+    def asked(self, step: int) -> bool:
+        """Whether to stop before a step; several processes get the same answer.
+
+        They have to ask before every step. What stops them all is a SIGTERM to any of them.
+        """
+        if self.number is None and jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            if multihost_utils.reached_preemption_sync_point(step):
+                self.number = signal.SIGTERM
+        return self.number is not None
+
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Takes SIGINT and SIGTERM as requests; a second one interrupts at once, unsaved."""
+        """Takes SIGINT and SIGTERM as requests; a second one interrupts at once, unsaved.
+
+        Among several processes JAX takes SIGTERM, and tells the others.
+        """
+        if jax.process_count() > 1:
+            yield
+            return
         previous = {number: signal.getsignal(number) for number in _SIGNALS}
 
         def note(number: int, frame: types.FrameType | None) -> None:
