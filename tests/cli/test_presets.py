@@ -1,0 +1,168 @@
+"""`--preset`: what it sets, that flags win, and the schedules that come of it."""
+
+import json
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+
+from hotshot_jax.cli.infer import _scheduler_options
+from hotshot_jax.cli.presets import PRESETS, describe_preset
+from hotshot_jax.cli.settings import InferSettings, parse_settings
+from hotshot_jax.errors import UsageError
+from hotshot_jax.pipelines import HotshotXLPipeline
+from hotshot_jax.schedulers import make_scheduler
+from tests.cli.conftest import Infer
+
+SDXL = {
+    "_class_name": "EulerAncestralDiscreteScheduler",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+
+
+def settings_of(*arguments: str | Path) -> InferSettings:
+    return parse_settings([str(each) for each in arguments], "infer.py")
+
+
+def effective(settings: InferSettings) -> tuple[str, str | None, int, float]:
+    return (
+        settings.scheduler,
+        settings.timestep_spacing,
+        settings.steps,
+        settings.guidance_scale,
+    )
+
+
+def timesteps_of(settings: InferSettings) -> np.ndarray:
+    scheduler = make_scheduler(settings.scheduler, SDXL | _scheduler_options(settings))
+    return scheduler.schedule(settings.steps).timesteps
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "timesteps"),
+    [
+        ("lcm", ("LCMScheduler", None, 4, 1.0), [999, 759, 499, 259]),
+        ("lightning", ("EulerDiscreteScheduler", "trailing", 4, 1.0), [999, 749, 499, 249]),
+        (
+            "hyper",
+            ("DDIMScheduler", "trailing", 8, 1.0),
+            [999, 874, 749, 624, 499, 374, 249, 124],
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_presets(
+    name: str, expected: tuple[str, str | None, int, float], timesteps: list[int]
+) -> None:
+    settings = settings_of("--preset", name)
+    assert effective(settings) == expected
+    np.testing.assert_array_equal(timesteps_of(settings), timesteps)
+    theirs = getattr(diffusers, settings.scheduler).from_config(
+        SDXL, **_scheduler_options(settings)
+    )
+    theirs.set_timesteps(settings.steps)
+    np.testing.assert_array_equal(timesteps_of(settings), theirs.timesteps.numpy())
+
+
+def test_without_a_preset_nothing_changes() -> None:
+    assert effective(settings_of()) == ("EulerAncestralDiscreteScheduler", None, 30, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("--steps", "6"), ("EulerDiscreteScheduler", "trailing", 6, 1.0)),
+        (("--guidance_scale", "2"), ("EulerDiscreteScheduler", "trailing", 4, 2.0)),
+        (("--scheduler", "unipc"), ("unipc", "trailing", 4, 1.0)),
+        (("--timestep_spacing", "linspace"), ("EulerDiscreteScheduler", "linspace", 4, 1.0)),
+        # A flag wins also with the value that is the default without a preset.
+        (("--guidance_scale", "5"), ("EulerDiscreteScheduler", "trailing", 4, 5.0)),
+    ],
+)
+def test_flags_win(flags: tuple[str, str], expected: tuple[str, str | None, int, float]) -> None:
+    assert effective(settings_of("--preset", "lightning", *flags)) == expected
+    assert effective(settings_of(*flags, "--preset", "lightning")) == expected
+
+
+def test_configuration_files(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps({"preset": "lightning", "steps": 6}))
+    assert effective(settings_of("--config", file))[2] == 6
+    # On the command line, the preset is a flag like others.
+    assert effective(settings_of("--config", file, "--preset", "hyper")) == (
+        "DDIMScheduler",
+        "trailing",
+        8,
+        1.0,
+    )
+    assert effective(settings_of("--config", file, "--scheduler", "ddim"))[0] == "ddim"
+
+
+@pytest.mark.parametrize(
+    ("preset", "flags", "steps", "guidance"),
+    [
+        ("lightning", ("--lora", "dir/sdxl_lightning_8step_lora.safetensors:0.9"), 8, 1.0),
+        ("lightning", ("--spatial_unet_base", "sdxl_lightning_2step_unet.safetensors"), 2, 1.0),
+        ("lightning", ("--pretrained_path", "runs/tuned-500steps"), 4, 1.0),
+        ("hyper", ("--lora", "Hyper-SDXL-4steps-lora.safetensors"), 4, 1.0),
+        ("hyper", ("--lora", "Hyper-SDXL-12steps-CFG-lora.safetensors:0.125"), 12, 5.0),
+        ("lcm", ("--lora", "latent-consistency/lcm-lora-sdxl"), 4, 1.0),
+    ],
+)
+def test_the_files_name_says_how_many_steps(
+    preset: str, flags: tuple[str, str], steps: int, guidance: float
+) -> None:
+    settings = settings_of("--preset", preset, *flags)
+    assert (settings.steps, settings.guidance_scale) == (steps, guidance)
+
+
+def test_models_of_one_step_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"sdxl_lightning_1step_x0.* made for a single step"):
+        settings_of("--preset", "lightning", "--base", "sdxl_lightning_1step_x0.safetensors")
+
+
+def test_what_is_said() -> None:
+    settings = settings_of("--preset", "lightning", "--steps", "6")
+    assert describe_preset("lightning", settings) == (
+        "preset lightning: scheduler EulerDiscreteScheduler, timestep_spacing trailing, "
+        "steps 6 (as given), guidance_scale 1; without guidance, negative prompts have no effect"
+    )
+    assert "negative" not in describe_preset("lcm", settings_of("--guidance_scale", "1.5"))
+
+
+def test_the_pipeline_samples_on_that_schedule(tiny_checkpoint: Path) -> None:
+    preset = PRESETS["lightning"]
+    pipeline = HotshotXLPipeline.from_pretrained(
+        str(tiny_checkpoint),
+        precision="f32",
+        scheduler=preset.scheduler,
+        scheduler_options={"timestep_spacing": preset.timestep_spacing},
+    )
+    schedule = pipeline.scheduler.schedule(preset.steps)
+    np.testing.assert_array_equal(schedule.timesteps, [999, 749, 499, 249])
+
+
+@pytest.mark.slow
+def test_a_run(infer: Infer, tmp_path: Path) -> None:
+    out = tmp_path / "out.webp"
+    run = infer("--preset", "lightning", "--output", out, "--json")
+    assert run.status == 0, run.stderr
+    assert "preset lightning: scheduler EulerDiscreteScheduler" in run.stderr
+    stored = run.report["settings"]
+    expected = {
+        "preset": "lightning",
+        "scheduler": "EulerDiscreteScheduler",
+        "timestep_spacing": "trailing",
+        "steps": 2,
+        "guidance_scale": 1.0,
+    }
+    assert {name: stored[name] for name in expected} == expected
+    again = parse_settings(["--config", str(out)], "infer.py")
+    assert effective(again) == ("EulerDiscreteScheduler", "trailing", 2, 1.0)
