@@ -1,0 +1,91 @@
+"""How processes find each other, and what they say when they were started differently."""
+
+import pytest
+
+from hotshot_jax.errors import UsageError
+from hotshot_jax.parallel import hosts
+from hotshot_jax.parallel.hosts import HostsConfig, compare, differences, join
+
+
+@pytest.fixture(autouse=True)
+def no_tpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "_on_cloud_tpu", lambda: False)
+
+
+def test_a_process_that_is_told_nothing_is_alone() -> None:
+    config = HostsConfig.given(None, None, None, {})
+    assert config.alone
+    assert not join(config)
+
+
+def test_a_cloud_tpu_needs_no_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "_on_cloud_tpu", lambda: True)
+    assert not HostsConfig.given(None, None, None, {}).alone
+
+
+def test_what_only_looks_like_a_cloud_tpu_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where libtpu is installed for compiling alone."""
+    monkeypatch.setattr(hosts, "_on_cloud_tpu", lambda: True)
+
+    def refuse(**_: object) -> None:
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", refuse)
+    assert not join(HostsConfig())
+
+
+def test_flags_and_variables_are_combined() -> None:
+    environment = {
+        "JAX_COORDINATOR_ADDRESS": "10.0.0.2:1234",
+        "JAX_NUM_PROCESSES": "4",
+        "JAX_PROCESS_ID": "3",
+    }
+    config = HostsConfig.given(None, None, 1, environment)
+    assert config == HostsConfig("10.0.0.2:1234", 4, 1)
+    assert not config.alone
+
+
+def test_a_scheduler_tells_all_of_it() -> None:
+    assert not HostsConfig.given("auto", None, None, {}).alone
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("10.0.0.2:1234", None, None), "need --process_count and --process_index too"),
+        ((None, 2, 0), "need --coordinator_address too"),
+        ((None, 2, None), "JAX_COORDINATOR_ADDRESS and JAX_PROCESS_ID"),
+        (("10.0.0.2", 2, 0), "expected HOST:PORT of process 0"),
+        (("10.0.0.2:port", 2, 0), "expected HOST:PORT of process 0"),
+        (("10.0.0.2:1234", 0, 0), "--process_count is 0; expected at least 1"),
+        (("10.0.0.2:1234", 2, 2), "--process_index is 2; expected 0 to 1"),
+        (("10.0.0.2:1234", 2, -1), "--process_index is -1; expected 0 to 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    given: tuple[str | None, int | None, int | None], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        HostsConfig.given(*given, {})
+
+
+def test_a_variable_that_is_no_number_is_named() -> None:
+    with pytest.raises(UsageError, match="JAX_PROCESS_ID is 'first'"):
+        HostsConfig.given("10.0.0.2:1234", 2, None, {"JAX_PROCESS_ID": "first"})
+
+
+def test_differing_settings_are_named_with_their_values() -> None:
+    settings = [
+        {"seed": "1", "mesh": "auto", "jax": "0.10.2"},
+        {"seed": "1", "mesh": "auto", "jax": "0.10.2"},
+        {"seed": "2", "mesh": "auto"},
+    ]
+    assert differences(settings) == [
+        "seed is 1 on process 0 and 2 on 2",
+        "jax is 0.10.2 on process 0 and missing on 2",
+    ]
+    assert differences(settings[:2]) == []
+
+
+def test_one_process_has_nothing_to_compare() -> None:
+    compare({"seed": object()})
