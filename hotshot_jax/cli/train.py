@@ -19,32 +19,32 @@ from hotshot_jax.cli.compilation_cache import compilation_cache, default_folder
 from hotshot_jax.cli.devices import explained_memory_errors, use_device
 from hotshot_jax.cli.run import run
 from hotshot_jax.cli.terminal_progress import TerminalProgress
-from hotshot_jax.cli.train_settings import NO_LIMIT, TrainSettings, parse_train_settings
-from hotshot_jax.data.loader import Loader, LoaderConfig
+from hotshot_jax.cli.train_data import make_clip_validation, make_feeds
+from hotshot_jax.cli.train_plan import (
+    control_maker,
+    divide,
+    loader_config,
+    step_config,
+    step_count,
+)
+from hotshot_jax.cli.train_settings import TrainSettings, parse_train_settings
+from hotshot_jax.data.loader import Loader
 from hotshot_jax.data.open_data import open_data
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.parallel.gather import on_host
 from hotshot_jax.parallel.mesh import create_mesh, mesh_config
 from hotshot_jax.schedulers import make_scheduler
-from hotshot_jax.training.cache import Cache
 from hotshot_jax.training.checkpoint import Checkpoints, Saved, find, read_metadata, restore
-from hotshot_jax.training.encoding import Encoders
+from hotshot_jax.training.control_frames import MakeControl
 from hotshot_jax.training.export import export
-from hotshot_jax.training.feed import CachedLatents, Feed
+from hotshot_jax.training.feed import Feed
 from hotshot_jax.training.interruption import StopRequest
 from hotshot_jax.training.learning_rate import learning_rate_schedule
 from hotshot_jax.training.loop import Loop, LoopConfig
-from hotshot_jax.training.loss import LossConfig
 from hotshot_jax.training.metrics import Reports, open_reports
 from hotshot_jax.training.models import TrainingModels, load_models
-from hotshot_jax.training.optimizer import OptimizerConfig
 from hotshot_jax.training.step import StepConfig, Trainer, TrainState, on_mesh
-from hotshot_jax.training.validation import (
-    DEFAULT_PROMPTS,
-    ClipConfig,
-    ClipValidation,
-    HeldOutLoss,
-)
+from hotshot_jax.training.validation import ClipValidation, HeldOutLoss
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,10 @@ PROGRAM = "train.py"
 _NONE = "none"
 # What a resumed run must share with the one that it goes on with.
 _MUST_MATCH = ("train", "ema_decay", "use_8bit_adam", "mixed_precision")
+_MUST_MATCH_OF = {
+    "lora": ("lora_rank", "lora_targets"),
+    "controlnet": ("control_type", "canny_low_threshold", "canny_high_threshold"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,8 +72,9 @@ def train(settings: TrainSettings) -> None:
         Interrupted: a signal stopped it, after it was saved.
     """
     settings.check()
-    step_config = _step_config(settings)
-    step_config.optimizer.check()
+    config = step_config(settings)
+    config.optimizer.check()
+    make_control = control_maker(settings)
     opened = open_data(
         str(settings.data_dir),
         settings.video_length,
@@ -80,8 +85,8 @@ def train(settings: TrainSettings) -> None:
     device = use_device(settings.device)
     sizes = mesh_config(settings.mesh, "train", jax.device_count(), frames=settings.video_length)
     mesh = create_mesh(sizes)
-    loader = Loader(opened.source, _loader_config(settings, mesh))
-    steps = _steps(settings, loader)
+    loader = Loader(opened.source, loader_config(settings, mesh))
+    steps = step_count(settings, loader)
     samples = opened.total - len({problem.sample for problem in opened.problems})
     _say(
         f"{device}; {samples} samples in {len(loader.used_sizes)} buckets; batches of "
@@ -91,11 +96,16 @@ def train(settings: TrainSettings) -> None:
         compilation_cache(_cache_folder(settings)),
         explained_memory_errors(lambda: f"the model and {loader.config.batch_size} samples"),
     ):
-        _train(settings, step_config, loader, mesh, steps)
+        _train(settings, config, loader, make_control, mesh, steps)
 
 
 def _train(
-    settings: TrainSettings, step_config: StepConfig, loader: Loader, mesh: Mesh, steps: int
+    settings: TrainSettings,
+    config: StepConfig,
+    loader: Loader,
+    make_control: MakeControl | None,
+    mesh: Mesh,
+    steps: int,
 ) -> None:
     rate = settings.learning_rate
     if settings.scale_lr:
@@ -108,18 +118,17 @@ def _train(
     models = load_models(
         settings.pretrained_model_name_or_path,
         settings.unet_resume_path,
-        _selection(settings),
+        lambda unet: divide(settings, unet),
         mesh,
         dtype=jnp.float32 if settings.mixed_precision == "no" else jnp.bfloat16,
         vae_dtype=jnp.bfloat16 if settings.vae_b16 else jnp.float32,
+        seed=settings.seed,
         progress=progress,
     )
     trainer = Trainer(
         models.division,
         make_scheduler("DDPMScheduler", models.components.scheduler_config),
-        dataclasses.replace(
-            step_config, scaling_factor=models.components.vae.config.scaling_factor
-        ),
+        dataclasses.replace(config, scaling_factor=models.components.vae.config.scaling_factor),
         schedule,
     )
     state = on_mesh(trainer.init(models.trained, settings.seed), mesh)
@@ -129,7 +138,8 @@ def _train(
         last_step = int(state.step)
         _say(f"going on from step {last_step} of {saved.path}")
     _save_config(output, settings)
-    feed, held_out = _feeds(settings, loader, models, mesh, trainer, progress)
+    feed, held_out = make_feeds(settings, loader, make_control, models, mesh, trainer, progress)
+    clips = make_clip_validation(settings, feed, held_out, make_control, models)
     first = jax.process_index() == 0
     reports = open_reports(
         settings.report_to if first else _NONE,
@@ -142,7 +152,17 @@ def _train(
     )
     try:
         state = _run_loop(
-            settings, trainer, feed, held_out, models, checkpoints, reports, state, steps, progress
+            settings,
+            trainer,
+            feed,
+            held_out,
+            clips,
+            models,
+            checkpoints,
+            reports,
+            state,
+            steps,
+            progress,
         )
     finally:
         reports.close()
@@ -153,58 +173,6 @@ def _train(
             output / "export", models.folder, settings.unet_resume_path, models.division, average
         )
         print(output / "export")
-
-
-def _selection(settings: TrainSettings) -> str:
-    if settings.train == "unet" and settings.video_length == 1:
-        logger.info(
-            "Single frames do not pass through the temporal layers, which stay as they are."
-        )
-        return "spatial"
-    return settings.train
-
-
-def _step_config(settings: TrainSettings) -> StepConfig:
-    if settings.mixed_precision == "fp16":
-        logger.warning(
-            "--mixed_precision fp16 is computed in bfloat16, which needs no loss scaling."
-        )
-    return StepConfig(
-        loss=LossConfig(settings.noise_offset, settings.snr_gamma, settings.loss),
-        optimizer=OptimizerConfig(
-            beta1=settings.adam_beta1,
-            beta2=settings.adam_beta2,
-            weight_decay=settings.adam_weight_decay,
-            epsilon=settings.adam_epsilon,
-            max_grad_norm=settings.max_grad_norm,
-            use_8bit_adam=settings.use_8bit_adam,
-        ),
-        accumulation_steps=settings.gradient_accumulation_steps,
-        ema_decay=settings.ema_decay,
-        text_dropout=settings.text_dropout,
-        rematerialisation=settings.rematerialisation,
-        zero_nan_latents=settings.latent_nan_checking,
-    )
-
-
-def _loader_config(settings: TrainSettings, mesh: Mesh) -> LoaderConfig:
-    return LoaderConfig(
-        batch_size=settings.train_batch_size * mesh.shape["data"] * mesh.shape["fsdp"],
-        frames=settings.video_length,
-        resolution=settings.resolution,
-        aspect_ratio=settings.aspect_ratio,
-        seed=settings.seed,
-        host_index=jax.process_index(),
-        host_count=jax.process_count(),
-        on_bad_sample="skip" if settings.on_bad_sample == "skip" else "error",
-    )
-
-
-def _steps(settings: TrainSettings, loader: Loader) -> int:
-    if settings.max_train_steps != NO_LIMIT:
-        return settings.max_train_steps
-    batches = settings.num_train_epochs * loader.batches_per_epoch
-    return max(1, batches // settings.gradient_accumulation_steps)
 
 
 def _checkpoint_to_resume(settings: TrainSettings, checkpoints: Checkpoints) -> Saved | None:
@@ -230,7 +198,7 @@ def _restore(
     there = metadata.get("settings", {})
     changed = [
         f"{name} was {there.get(name)} and is {getattr(settings, name)}"
-        for name in _MUST_MATCH
+        for name in (*_MUST_MATCH, *_MUST_MATCH_OF.get(settings.train, ()))
         if there.get(name) != getattr(settings, name)
     ]
     if metadata.get("model") != models.fingerprint:
@@ -255,42 +223,12 @@ def _save_config(output: Path, settings: TrainSettings) -> None:
         os.replace(staged, output / "config.yaml")
 
 
-def _feeds(
-    settings: TrainSettings,
-    loader: Loader,
-    models: TrainingModels,
-    mesh: Mesh,
-    trainer: Trainer,
-    progress: TerminalProgress,
-) -> tuple[Feed, HeldOutLoss | None]:
-    """The training data, and the loss on the held-out data if there are any."""
-    encoders = Encoders(models.components, mesh, settings.max_vae_encode)
-    cached = None
-    if settings.cache_dir is not None:
-        cached = CachedLatents(Cache(Path(settings.cache_dir)), models.components)
-    if cached is not None:
-        cached.fill(loader, progress)
-        loader.prepare = cached.prepare
-    feed = Feed(loader, encoders, mesh)
-    held_out = None
-    if settings.validation_data is not None:
-        opened = open_data(settings.validation_data, settings.video_length)
-        held_out_loader = Loader(opened.source, loader.config)
-        if cached is not None:
-            cached.fill(held_out_loader, progress)
-            held_out_loader.prepare = cached.prepare
-        held_out_feed = Feed(held_out_loader, encoders, mesh)
-        held_out = HeldOutLoss(trainer, held_out_feed, settings.validation_batches)
-    if cached is not None:
-        encoders.release()
-    return feed, held_out
-
-
 def _run_loop(
     settings: TrainSettings,
     trainer: Trainer,
     feed: Feed,
     held_out: HeldOutLoss | None,
+    clips: ClipValidation | None,
     models: TrainingModels,
     checkpoints: Checkpoints,
     reports: Reports,
@@ -299,7 +237,6 @@ def _run_loop(
     progress: TerminalProgress,
 ) -> TrainState:
     output = Path(settings.output_dir)
-    clips = _clip_validation(settings, feed.loader, models, output)
 
     def validate(step: int, state: TrainState) -> Mapping[str, float]:
         trained = state.trained if state.average is None else state.average
@@ -343,26 +280,6 @@ def _run_loop(
     for message, count in feed.loader.skipped.items():
         logger.warning("Skipped %d times: %s", count, message)
     return state
-
-
-def _clip_validation(
-    settings: TrainSettings, loader: Loader, models: TrainingModels, output: Path
-) -> ClipValidation | None:
-    if settings.test_prompts is None:
-        prompts: Sequence[str] = DEFAULT_PROMPTS
-    else:
-        prompts = [part.strip() for part in settings.test_prompts.split("|") if part.strip()]
-    if not prompts:
-        return None
-    config = ClipConfig(
-        prompts=prompts,
-        size=loader.used_sizes[-1],
-        resolution=settings.resolution,
-        frames=settings.video_length,
-        steps=settings.validation_steps,
-        precision="f32" if settings.mixed_precision == "no" else "bf16",
-    )
-    return ClipValidation(models.components, models.division, config, output / "validation")
 
 
 def _cache_folder(settings: TrainSettings) -> Path | None:

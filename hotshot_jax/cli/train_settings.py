@@ -12,9 +12,11 @@ from hotshot_jax.cli.flags import (
     parse_flags,
     written_settings,
 )
+from hotshot_jax.control.canny import HIGH_THRESHOLD, LOW_THRESHOLD, check_thresholds
 from hotshot_jax.data.buckets import bucket_sizes
 from hotshot_jax.errors import UsageError
 from hotshot_jax.training.learning_rate import SCHEDULES
+from hotshot_jax.training.lora import TARGETS
 from hotshot_jax.training.loss import LOSSES
 from hotshot_jax.training.metrics import REPORTS
 from hotshot_jax.training.rematerialisation import NAMES as REMATERIALISATIONS
@@ -22,6 +24,9 @@ from hotshot_jax.training.selection import SELECTIONS
 
 _MODEL, _DATA, _TRAINING, _OPTIMIZER = "model", "data", "training", "optimiser"
 _OUTPUT, _VALIDATION, _MACHINE = "output", "validation", "machine"
+
+TRAINEES = (*SELECTIONS, "lora", "controlnet")
+"""What `--train` takes."""
 
 NO_LIMIT = 9_999_999
 """Of `--max_train_steps`: the number of epochs decides."""
@@ -42,10 +47,32 @@ class TrainSettings:
     )
     train: str = flag(
         "temporal",
-        "what trains: temporal layers, all others, or both",
+        "what trains: temporal layers, all others, both (unet), factors beside them, or a "
+        "ControlNet",
         str,
         _MODEL,
-        choices=SELECTIONS,
+        choices=TRAINEES,
+    )
+    lora_rank: int = flag(16, "of the factors, with --train lora", int, _MODEL)
+    lora_targets: str = flag(
+        "spatial",
+        "layers whose attention gets factors, with --train lora",
+        str,
+        _MODEL,
+        choices=TARGETS,
+    )
+    control_type: str = flag(
+        "canny",
+        "control frames that are made of the clips, with --train controlnet",
+        str,
+        _MODEL,
+        choices=("canny",),
+    )
+    canny_low_threshold: float = flag(
+        LOW_THRESHOLD, "gradient at which an edge goes on", float, _MODEL
+    )
+    canny_high_threshold: float = flag(
+        HIGH_THRESHOLD, "gradient at which an edge begins", float, _MODEL
     )
     vae_b16: bool = flag(False, "run the VAE in bfloat16", bool, _MODEL)
     max_vae_encode: int | None = flag(None, "frames that the VAE encodes at once", int, _MODEL)
@@ -194,6 +221,7 @@ class TrainSettings:
             "keep_checkpoints",
             "validation_steps",
             "validation_batches",
+            "lora_rank",
         ):
             self._expect(name, getattr(self, name) >= 1, "at least 1")
         for name in ("lr_warmup_steps", "save_n_steps", "validate_every_steps"):
@@ -212,13 +240,22 @@ class TrainSettings:
             self._expect("ema_decay", 0 <= self.ema_decay < 1, "0 or more and less than 1")
         if self.max_vae_encode is not None:
             self._expect("max_vae_encode", self.max_vae_encode >= 1, "at least 1")
-        if self.train == "temporal" and self.video_length == 1:
+        if self.trained_layers == ("temporal",) and self.video_length == 1:
+            flag = "lora_targets" if self.train == "lora" else "train"
             raise UsageError(
-                "--train temporal needs a --video_length of 2 or more: single frames do not pass "
-                "through the temporal layers. To train on them, give --train spatial."
+                f"--{flag} temporal needs a --video_length of 2 or more: single frames do not pass "
+                f"through the temporal layers. To train on them, give --{flag} spatial."
             )
+        check_thresholds(self.canny_low_threshold, self.canny_high_threshold)
         bucket_sizes(self.resolution, self.aspect_ratio)
         self.profiled()
+
+    @property
+    def trained_layers(self) -> tuple[str, ...]:
+        """Which layers of the UNet train: "spatial", "temporal", both or none."""
+        chosen = self.lora_targets if self.train == "lora" else self.train
+        both = ("spatial", "temporal")
+        return both if chosen in ("both", "unet") else tuple(x for x in both if x == chosen)
 
     @property
     def rematerialisation(self) -> str:

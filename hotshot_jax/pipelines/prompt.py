@@ -241,14 +241,14 @@ def given_embeddings(hidden: Any, pooled: Any, text: Any, name: str) -> TextEmbe
     return TextEmbeddings(jnp.asarray(hidden), jnp.asarray(pooled))
 
 
-def tokenize(tokenizer: Any, prompts: Sequence[str]) -> np.ndarray:
+def tokenize(tokenizer: Any, prompts: Sequence[str], *, warn: bool = True) -> np.ndarray:
     """Token ids `[prompts, tokens]`, padded or cut to the tokenizer's length.
 
-    Brackets are text. What is cut off is logged as a warning.
+    Brackets are text. What is cut off is logged as a warning, if `warn`.
     """
     vocabulary = Vocabulary.of(tokenizer)
     read = (chunk_prompt(prompt, vocabulary) for prompt in prompts)
-    return np.concatenate([_first_chunk(each, vocabulary, warn=True).ids for each in read])
+    return np.concatenate([_first_chunk(each, vocabulary, warn=warn).ids for each in read])
 
 
 def _first_chunk(whole: PromptChunks, vocabulary: Vocabulary, *, warn: bool) -> PromptChunks:

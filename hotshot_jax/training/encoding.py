@@ -1,5 +1,6 @@
 """From frames and prompts to what the UNet is trained on: latents' moments and text embeddings."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from jax.sharding import Mesh
 from hotshot_jax.parallel.placement import whole
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.prompt import encode_tokens, tokenize
+from hotshot_jax.pipelines.prompt_weighting import Vocabulary, chunk_prompt
+
+logger = logging.getLogger(__name__)
 
 
 class Encoders:
@@ -27,6 +31,7 @@ class Encoders:
         self.mesh = mesh
         self.max_vae_encode = max_vae_encode
         self._models: dict[str, Any] = {}
+        self._told = False
 
     def moments(self, frames: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
         """Mean and standard deviation of the latents.
@@ -60,8 +65,9 @@ class Encoders:
             place: puts token ids on the mesh.
         """
         first, second = self._model("text_encoder"), self._model("text_encoder_2")
-        ids = place(tokenize(self.components.tokenizer, prompts))
-        ids_2 = place(tokenize(self.components.tokenizer_2, prompts))
+        self._tell_of_long(prompts)
+        ids = place(tokenize(self.components.tokenizer, prompts, warn=False))
+        ids_2 = place(tokenize(self.components.tokenizer_2, prompts, warn=False))
         with jax.set_mesh(self.mesh):
             return _encode_text(first, second, ids, ids_2)
 
@@ -75,6 +81,22 @@ class Encoders:
     def release(self) -> None:
         """Frees the copies on the devices; they come back when they are needed."""
         self._models.clear()
+
+    def _tell_of_long(self, prompts: Sequence[str]) -> None:
+        """Warns of the first prompt that is cut off; a warning for each would come in every step."""
+        if self._told:
+            return
+        vocabulary = Vocabulary.of(self.components.tokenizer)
+        for prompt in prompts:
+            if len(chunk_prompt(prompt, vocabulary)) > 1:
+                self._told = True
+                logger.warning(
+                    "The text encoders read %d tokens; the end of longer prompts has no effect, "
+                    "first of all of this one: %s",
+                    vocabulary.length - 2,
+                    prompt,
+                )
+                return
 
     def _model(self, name: str) -> Any:
         if name not in self._models:

@@ -1,16 +1,20 @@
-"""The trained model for PyTorch users: a diffusers folder, and the temporal layers alone."""
+"""What was trained, for PyTorch users.
+
+Parameters of the UNet: a diffusers folder of the whole checkpoint, and the temporal layers alone.
+Factors: a LoRA file. A ControlNet: its own diffusers folder.
+"""
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from hotshot_jax.convert.builders import KINDS
+from hotshot_jax.convert.builders import CONTROLNET, KINDS
 from hotshot_jax.convert.diffusers_folder import open_component
 from hotshot_jax.convert.load import with_parameters
 from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
@@ -18,24 +22,32 @@ from hotshot_jax.convert.rules import flat_parameters, torch_slots
 from hotshot_jax.convert.safetensors_writer import write_safetensors
 from hotshot_jax.convert.staging import staged_folder
 from hotshot_jax.convert.to_torch import positional_tables, write_component
-from hotshot_jax.training.selection import TEMPORAL, Division, Parameters, trained_names
+from hotshot_jax.lora import lora_metadata, lora_tensors
+from hotshot_jax.parallel.placement import in_host_memory
+from hotshot_jax.training.controlnet import ControlNetTrainee, config_json
+from hotshot_jax.training.lora import LoraTrainee
+from hotshot_jax.training.selection import TEMPORAL, Division, trained_names
+from hotshot_jax.training.trainee import Parameters, Trainee
 
 TEMPORAL_FILE = "hsxl_temporal_layers.safetensors"
+LORA_FILE = "pytorch_lora_weights.safetensors"
+"""The name that diffusers looks for in a folder."""
+
 _COPIED = ("tokenizer", "tokenizer_2", "scheduler")
 _OLD = ".old"
 
 
 def export(
-    dest: Path, source: Path, unet_path: str | None, division: Division, trained: Parameters
+    dest: Path, source: Path, unet_path: str | None, division: Trainee, trained: Parameters
 ) -> None:
-    """Writes a checkpoint with the trained weights; it appears under its name when complete.
+    """Writes a folder with the trained weights; it appears under its name when complete.
 
     Args:
         dest: the folder; replaced if it is there.
         source: the checkpoint that was trained from. What did not train is read from it anew,
             as it was before it was rounded to a compute dtype.
         unet_path: where the UNet came from if not from there.
-        division: of the UNet.
+        division: what trained.
         trained: NumPy arrays of what trained.
 
     Raises:
@@ -44,7 +56,15 @@ def export(
     staged = dest.with_name(f"{dest.name}.new")
     shutil.rmtree(staged, ignore_errors=True)
     with staged_folder(staged) as folder:
-        _write(folder, source, unet_path, division, trained)
+        if isinstance(division, LoraTrainee):
+            write_lora(folder / LORA_FILE, division, trained)
+        elif isinstance(division, ControlNetTrainee):
+            controlnet = division.controlnet.merge(trained, {})
+            write_component(folder, CONTROLNET, config_json(controlnet), controlnet)
+        elif isinstance(division, Division):
+            _write_checkpoint(folder, source, unet_path, division, trained)
+        else:
+            raise TypeError(f"cannot export {type(division).__name__}")
     old = dest.with_name(dest.name + _OLD)
     shutil.rmtree(old, ignore_errors=True)
     if dest.exists():
@@ -73,11 +93,26 @@ def write_temporal_layers(file: Path, unet: nnx.Module) -> None:
     write_safetensors(file, layout, tensors.items(), {"format": "pt"})
 
 
-def _write(
+def write_lora(file: Path, lora: LoraTrainee, trained: Mapping[str, Any]) -> None:
+    """Writes trained factors as one file, which diffusers, PEFT and `--lora` read.
+
+    Args:
+        file: the `.safetensors` file.
+        lora: what trained.
+        trained: NumPy arrays of the factors.
+    """
+    factors = {"unet": lora.factors(trained)}
+    tensors = lora_tensors(factors, alpha=lora.rank)
+    layout = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+    metadata = lora_metadata(factors, title=file.stem, alpha=lora.rank)
+    write_safetensors(file, layout, tensors.items(), metadata)
+
+
+def _write_checkpoint(
     folder: Path, source: Path, unet_path: str | None, division: Division, trained: Parameters
 ) -> None:
     checkpoint = open_checkpoint(source)
-    host = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
+    host = in_host_memory()
     for name in KINDS:
         component: Any = getattr(checkpoint, name)
         if name == "unet" and unet_path is not None:

@@ -27,7 +27,8 @@ class Feed:
     """What a training step takes, batch by batch.
 
     Args:
-        loader: gives batches of frames, or of what `CachedLatents.prepare` makes of them.
+        loader: gives batches of frames, or of what `CachedLatents.prepare` makes of them, and
+            perhaps of control frames (`ControlFrames`).
         encoders: encode what is not cached.
         mesh: of the devices.
     """
@@ -47,14 +48,11 @@ class Feed:
             StopIteration: there are no more.
         """
         batch = next(self.loader)
-        if "frames" in batch.arrays:
-            frames = self._place(batch.frames)
-            mean, deviation = self.encoders.moments(frames)
-            arrays: dict[str, Any] = {"mean": mean, "deviation": deviation}
+        arrays = {name: self._place(array) for name, array in batch.arrays.items()}
+        if "frames" in arrays:
+            mean, deviation = self.encoders.moments(arrays.pop("frames"))
             hidden, pooled = self.encoders.text(batch.prompts, self._place)
-            arrays |= {"hidden": hidden, "pooled": pooled}
-        else:
-            arrays = {name: self._place(array) for name, array in batch.arrays.items()}
+            arrays |= {"mean": mean, "deviation": deviation, "hidden": hidden, "pooled": pooled}
         arrays = {name: self._placed_again(array) for name, array in arrays.items()}
         return batch, {**arrays, "time_ids": self._place(batch.time_ids), **self._empty}
 

@@ -21,8 +21,8 @@ from hotshot_jax.training.flops import traced_flops
 from hotshot_jax.training.hardware import device_memory, host_memory, peak_flops
 from hotshot_jax.training.interruption import Interrupted, StopRequest
 from hotshot_jax.training.metrics import Reports
-from hotshot_jax.training.selection import Parameters
 from hotshot_jax.training.step import Trainer, TrainState, trace_step
+from hotshot_jax.training.trainee import Parameters
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.models import UNet3DConditionModel
 from hotshot_jax.schedulers.base import Scheduler
 
 LOSSES = ("mse", "huber")
@@ -127,7 +126,7 @@ def per_sample_loss(prediction: jax.Array, wanted: jax.Array, loss: str) -> jax.
 
 
 def diffusion_loss(
-    unet: UNet3DConditionModel,
+    model: Any,
     scheduler: Scheduler,
     config: LossConfig,
     latents: jax.Array,
@@ -137,12 +136,12 @@ def diffusion_loss(
     """The loss of a batch.
 
     Args:
-        unet: the model.
+        model: a UNet, or what is called like one.
         scheduler: its noise schedule and what it predicts.
         config: what is minimised.
         latents: scaled, float32 `[batch, frames, height, width, channels]`.
         text: `hidden` `[batch, tokens, channels]`, `pooled` `[batch, text_channels]` and `time_ids`
-            `[batch, 6]`.
+            `[batch, 6]`; for a model that takes control frames these as `control`.
         draws: noise and timesteps.
 
     Returns:
@@ -150,12 +149,14 @@ def diffusion_loss(
         added up by quarter of the timesteps, from the least noisy.
     """
     noisy = scheduler.add_noise(latents, draws.noise, draws.timesteps)
-    prediction = unet(
+    control = (text["control"],) if "control" in text else ()
+    prediction = model(
         noisy,
         draws.timesteps.astype(jnp.float32),
         text["hidden"],
         text["pooled"],
         text["time_ids"],
+        *control,
         enable_temporal_attentions=latents.shape[1] > 1,
     )
     losses = per_sample_loss(prediction, target(scheduler, latents, draws), config.loss)

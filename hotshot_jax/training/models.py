@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,14 @@ from hotshot_jax.convert.hub import resolve
 from hotshot_jax.convert.load import abstract
 from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
 from hotshot_jax.convert.rules import flat_parameters
-from hotshot_jax.parallel.rules import parameter_shardings
+from hotshot_jax.parallel.placement import in_host_memory
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.loading import load_tokenizer
 from hotshot_jax.pipelines.progress import Progress
-from hotshot_jax.training.selection import Division, Parameters
+from hotshot_jax.training.trainee import Parameters, Trainee
+
+# What the reference's fine-tuning script leaves beside its weights.
+_OPTIMIZER = "optimizer.bin"
 
 logger = logging.getLogger(__name__)
 
@@ -33,16 +36,16 @@ class TrainingModels:
 
     Attributes:
         components: text encoders and VAE in host memory, tokenizers; the UNet without weights.
-        division: the UNet, and what of it trains.
+        division: what trains, and the model that it is part of.
         trained: float32 parameters that train, on the mesh.
-        frozen: the others, in the compute dtype, on the mesh.
+        frozen: those that do not, in the compute dtype, on the mesh.
         unet_config: content of the UNet's `config.json`.
         folder: the checkpoint's folder.
         fingerprint: tells checkpoints apart by the weights of the UNet.
     """
 
     components: Components
-    division: Division
+    division: Trainee
     trained: Parameters
     frozen: Parameters
     unet_config: Mapping[str, Any]
@@ -53,11 +56,12 @@ class TrainingModels:
 def load_models(
     path: str,
     unet_path: str | None,
-    selection: str,
+    divide: Callable[[Any], Trainee],
     mesh: Mesh,
     *,
     dtype: Any,
     vae_dtype: Any,
+    seed: int,
     progress: Progress,
 ) -> TrainingModels:
     """Loads a checkpoint.
@@ -65,21 +69,23 @@ def load_models(
     Args:
         path: a folder in the diffusers layout or converted, or a Hub id.
         unet_path: a folder that holds `unet/`, to be taken in place of the checkpoint's own.
-        selection: what trains; see `selection.is_trained`.
+        divide: from the UNet, with shapes in place of arrays, to what trains.
         mesh: where the UNet goes.
         dtype: in which UNet and text encoders compute, and frozen parameters are kept.
         vae_dtype: the same of the VAE.
+        seed: of initial values that the checkpoint does not have.
         progress: shows the loading.
 
     Raises:
         HotshotError: the checkpoint is missing, damaged or of another model.
-        UsageError: the selection is unknown.
+        UsageError: `divide` refuses the UNet.
     """
-    host = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
+    host = in_host_memory()
     checkpoint = open_checkpoint(resolve(path))
     for note in checkpoint.notes:
         logger.warning("%s", note)
     unet = checkpoint.unet if unet_path is None else open_component(unet_path, "unet")
+    _warn_of_optimizer(unet_path)
     # Read as float32: rounding what trains to the compute dtype first would lose digits.
     source = prepare_component(unet, dtype=jnp.float32)
     others = {
@@ -100,11 +106,11 @@ def load_models(
         name=path,
     )
     components.check()
-    division = Division.of(module, selection)
+    division = divide(module)
     with progress.stage("loading", checkpoint.nbytes, "B") as advance:
         values = flat_parameters(source.load(shardings=host, progress=advance))
         fingerprint = _fingerprint(values)
-        trained, frozen = _placed(values, division, mesh, dtype)
+        trained, frozen = _placed(values, division, mesh, dtype, seed)
         models: dict[str, Any] = {
             name: each.load(shardings=host, progress=advance) for name, each in others.items()
         }
@@ -120,24 +126,29 @@ def load_models(
 
 
 def _placed(
-    values: Mapping[Any, jax.Array], division: Division, mesh: Mesh, dtype: Any
+    values: Mapping[Any, jax.Array], division: Trainee, mesh: Mesh, dtype: Any, seed: int
 ) -> tuple[Parameters, Parameters]:
-    shardings = parameter_shardings(division.module, mesh)
-    trained, frozen = {}, {}
-    for name, path in division.paths.items():
-        array = np.asarray(values[path])
-        if name in division.trained:
-            # A copy: the arrays of what trains are given away to the first step.
-            trained[name] = _place(np.array(array, np.float32), shardings[path])
-        else:
-            frozen[name] = _place(array.astype(dtype), shardings[path])
-    return trained, frozen
+    shardings = division.shardings(mesh)
+    trained, frozen = division.start(values, seed)
+    return (
+        # A copy: the arrays of what trains are given away to the first step.
+        {name: _place(np.array(x, np.float32), shardings[name]) for name, x in trained.items()},
+        {name: _place(x.astype(dtype), shardings[name]) for name, x in frozen.items()},
+    )
 
 
 def _place(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
     # Through a program, so that the buffer is JAX's own: one shared with NumPy cannot be donated.
     placed = jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
     return jnp.copy(placed)
+
+
+def _warn_of_optimizer(unet_path: str | None) -> None:
+    if unet_path is not None and (file := Path(unet_path) / _OPTIMIZER).exists():
+        logger.warning(
+            "%s is not read: only the weights are taken from there, and the optimiser starts anew.",
+            file,
+        )
 
 
 def _fingerprint(values: Mapping[Any, jax.Array]) -> int:

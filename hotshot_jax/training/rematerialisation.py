@@ -9,7 +9,6 @@ import jax
 from flax import nnx
 
 from hotshot_jax.errors import UsageError
-from hotshot_jax.models import UNet3DConditionModel
 
 NAMES = ("none", "blocks", "dots", "full")
 """What is kept for the backward pass; the choices of `rematerialise`."""
@@ -61,11 +60,12 @@ class _RecomputedBlock(Recomputed):
         return self.layer.attn2
 
 
-def rematerialise(unet: UNet3DConditionModel, name: str) -> None:
-    """Makes a UNet keep less for its backward pass; changes the UNet, not its results.
+def rematerialise(model: nnx.Module, name: str) -> None:
+    """Makes a model keep less for its backward pass; changes the model, not its results.
 
     Args:
-        unet: the model, put together within the function that is differentiated.
+        model: a UNet, or one with a ControlNet, put together within the function that is
+            differentiated.
         name: one of `NAMES`. "none" keeps everything. "blocks" keeps the input of every resnet and
             transformer. "dots" keeps, besides these, what linear layers and convolutions give, so
             that only the cheap operations are computed again. "full" keeps the same as "blocks",
@@ -79,15 +79,18 @@ def rematerialise(unet: UNet3DConditionModel, name: str) -> None:
     if name == "none":
         return
     policy = _POLICIES[name]
-    for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
-        for list_name in _LISTS:
-            if not hasattr(block, list_name):
-                continue
-            layers = list(getattr(block, list_name))
-            if name == "full":
-                for layer in layers:
-                    _recompute_inner_blocks(layer)
-            setattr(block, list_name, nnx.List([Recomputed(layer, policy) for layer in layers]))
+    blocks = [
+        (part, list_name)
+        for _, part in nnx.iter_modules(model)
+        for list_name in _LISTS
+        if hasattr(part, list_name)
+    ]
+    for block, list_name in blocks:
+        layers: list[Any] = list(getattr(block, list_name))
+        if name == "full":
+            for layer in layers:
+                _recompute_inner_blocks(layer)
+        setattr(block, list_name, nnx.List([Recomputed(layer, policy) for layer in layers]))
 
 
 def _recompute_inner_blocks(layer: Any) -> None:

@@ -7,11 +7,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from hotshot_jax.convert.load import with_parameters
 from hotshot_jax.convert.rules import Path, Slot, flat_parameters, torch_slots
 from hotshot_jax.errors import UsageError
+from hotshot_jax.parallel.rules import parameter_shardings
+from hotshot_jax.training.trainee import Parameters as Parameters
 
 TEMPORAL = "temporal_attentions"
 SELECTIONS = ("temporal", "spatial", "unet")
@@ -30,9 +34,6 @@ _BLOCK_PLACES = {
     name: place for place, name in enumerate(("norm1", "attn1", "norm2", "attn2", "norm3", "ff"))
 }
 _SPATIAL_BLOCK = re.compile(rf"(?<!{TEMPORAL}\.\d\.)transformer_blocks\.\d+\.")
-
-Parameters = dict[str, jax.Array]
-"""Parameters by their path, its parts joined with "/"."""
 
 
 def is_trained(path: Path, selection: str) -> bool:
@@ -111,6 +112,24 @@ class Division:
             else:
                 frozen[name] = values[path]
         return trained, frozen
+
+    def start(self, values: Mapping[Path, Any], seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """See `Trainee`; all values are the module's own."""
+        del seed
+        arrays = {name: np.asarray(values[path]) for name, path in self.paths.items()}
+        return (
+            {name: array for name, array in arrays.items() if name in self.trained},
+            {name: array for name, array in arrays.items() if name not in self.trained},
+        )
+
+    def shardings(self, mesh: Mesh) -> Mapping[str, jax.sharding.Sharding]:
+        """See `Trainee`."""
+        by_path = parameter_shardings(self.module, mesh)
+        return {name: by_path[path] for name, path in self.paths.items()}
+
+    def components(self, trained: Parameters, frozen: Parameters) -> dict[str, Any]:
+        """See `Trainee`."""
+        return {"unet": self.merge(trained, frozen)}
 
     def merge(self, trained: Parameters, frozen: Parameters) -> Any:
         """The module with these parameters."""

@@ -14,7 +14,7 @@ from hotshot_jax.training.learning_rate import Schedule
 from hotshot_jax.training.loss import Arrays, Draws, LossConfig, diffusion_loss, draw
 from hotshot_jax.training.optimizer import OptimizerConfig, clip_by_global_norm, make_optimizer
 from hotshot_jax.training.rematerialisation import rematerialise
-from hotshot_jax.training.selection import Division, Parameters
+from hotshot_jax.training.trainee import Parameters, Trainee
 
 
 @jax.tree_util.register_dataclass
@@ -68,14 +68,14 @@ class Trainer:
     """The programs of a training run.
 
     Args:
-        division: the UNet, and which of its parameters train.
+        division: what trains, and the model that it is part of.
         scheduler: noise schedule and what the model predicts.
         config: how a step is computed.
         schedule: learning rate by step.
     """
 
     def __init__(
-        self, division: Division, scheduler: Scheduler, config: StepConfig, schedule: Schedule
+        self, division: Trainee, scheduler: Scheduler, config: StepConfig, schedule: Schedule
     ):
         self.division = division
         self.scheduler = scheduler
@@ -131,9 +131,9 @@ class Trainer:
         draws: Draws,
     ) -> tuple[jax.Array, dict[str, Any]]:
         """The loss of scaled latents with given random numbers; see `diffusion_loss`."""
-        unet = self.division.merge(trained, frozen)
-        rematerialise(unet, self.config.rematerialisation)
-        return diffusion_loss(unet, self.scheduler, self.config.loss, latents, text, draws)
+        model = self.division.merge(trained, frozen)
+        rematerialise(model, self.config.rematerialisation)
+        return diffusion_loss(model, self.scheduler, self.config.loss, latents, text, draws)
 
     def step(
         self, state: TrainState, frozen: Parameters, batch: Arrays, micro: jax.Array, *, last: bool
@@ -145,7 +145,8 @@ class Trainer:
             frozen: parameters that do not train.
             batch: `mean` and `deviation` of the latents `[batch, frames, height, width, channels]`,
                 `hidden` `[batch, tokens, channels]`, `pooled` `[batch, text_channels]`, `time_ids`
-                `[batch, 6]`, and `empty_hidden`, `empty_pooled`, which stand for no prompt.
+                `[batch, 6]`, and `empty_hidden`, `empty_pooled`, which stand for no prompt; where a
+                ControlNet trains also `control`, uint8 `[batch, frames, height, width, 3]`.
             micro: number of the batch within the update.
             last: whether it is the last one of the update.
 

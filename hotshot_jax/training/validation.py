@@ -11,17 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hotshot_jax.control.windows import ControlWindow
 from hotshot_jax.data.loader import Loader
 from hotshot_jax.media.pixels import to_uint8
 from hotshot_jax.media.write import write_video
 from hotshot_jax.parallel.gather import on_host
 from hotshot_jax.pipelines.components import Components
+from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.precision import Precision
 from hotshot_jax.training.feed import Feed
 from hotshot_jax.training.metrics import Reports
-from hotshot_jax.training.selection import Division, Parameters
 from hotshot_jax.training.step import Trainer
+from hotshot_jax.training.trainee import Parameters, Trainee
 
 DEFAULT_PROMPTS = (
     "a woman is lifting weights in a gym",
@@ -30,8 +32,10 @@ DEFAULT_PROMPTS = (
 )
 """The reference's."""
 
+ORIGINAL_SIZE = (1920, 1080)
+"""The reference's: of the films that Hotshot-XL was trained on."""
+
 _SEED = 111
-_ORIGINAL_SIZE = (1920, 1080)
 _MILLISECONDS = 1000
 _SLUG = re.compile(r"[^a-z0-9]+")
 
@@ -46,6 +50,7 @@ class ClipConfig:
         prompts: one clip each.
         size: (width, height).
         resolution: target size that the model is told, both ways.
+        original_size: first two of the sizes that it is told.
         frames: of a clip.
         steps: denoising steps.
         precision: "f32" or "bf16".
@@ -54,6 +59,7 @@ class ClipConfig:
     prompts: Sequence[str]
     size: tuple[int, int]
     resolution: int
+    original_size: tuple[int, int] = ORIGINAL_SIZE
     frames: int = 8
     steps: int = 30
     precision: str = "f32"
@@ -64,15 +70,23 @@ class ClipValidation:
 
     Args:
         components: text encoders and VAE.
-        division: of the UNet.
+        division: what trains.
         config: how clips are made.
         folder: a folder for each step is made there.
+        control: where a ControlNet trains, the control frames of each prompt's clip, uint8
+            `[frames, height, width, 3]`; they are written beside the clips.
     """
 
     def __init__(
-        self, components: Components, division: Division, config: ClipConfig, folder: Path
+        self,
+        components: Components,
+        division: Trainee,
+        config: ClipConfig,
+        folder: Path,
+        control: Sequence[np.ndarray] | None = None,
     ):
         self.components = components
+        self.control = control
         self.division = division
         self.config = config
         self.folder = folder
@@ -85,21 +99,24 @@ class ClipValidation:
         Returns:
             How many prompts failed.
         """
-        unet = self.division.merge(*on_host((trained, frozen)))
+        models = self.division.components(*on_host((trained, frozen)))
         if jax.process_index() != 0:
             return 0
         failed = 0
         pipeline = HotshotXLPipeline(
-            dataclasses.replace(self.components, unet=unet),
+            dataclasses.replace(self.components, **models),
             precision=Precision.named(self.config.precision, "cpu"),
             low_vram_mode=True,
         )
         for number, prompt in enumerate(self.config.prompts):
             try:
-                frames = self._clip(pipeline, prompt)
+                frames = self._clip(pipeline, number, prompt)
                 path = self.folder / f"step-{step:07d}" / f"{number:02d}-{_slug(prompt)}.gif"
                 write_video(path, frames, _MILLISECONDS, {"prompt": prompt}, overwrite=True)
                 reports.video(step, f"{number:02d}", frames)
+                if self.control is not None:
+                    path = path.with_name(f"{number:02d}-control.gif")
+                    write_video(path, self.control[number], _MILLISECONDS, {}, overwrite=True)
             # Hours of training are worth more than a clip, whatever stood in its way.
             except Exception as error:
                 failed += 1
@@ -111,17 +128,19 @@ class ClipValidation:
                 )
         return failed
 
-    def _clip(self, pipeline: HotshotXLPipeline, prompt: str) -> np.ndarray:
+    def _clip(self, pipeline: HotshotXLPipeline, number: int, prompt: str) -> np.ndarray:
         width, height = self.config.size
+        controls = [] if self.control is None else [self.control[number]]
         output = pipeline(
             prompt,
             width=width,
             height=height,
-            original_size=_ORIGINAL_SIZE,
+            original_size=self.config.original_size,
             target_size=(self.config.resolution, self.config.resolution),
             num_inference_steps=self.config.steps,
             video_length=self.config.frames,
             seed=_SEED,
+            controls=[ControlInput(frames, ControlWindow()) for frames in controls],
         )
         return to_uint8(np.asarray(output.videos)[0])
 

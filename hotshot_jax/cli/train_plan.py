@@ -1,0 +1,103 @@
+"""From the settings of `train.py` to the configurations of its parts."""
+
+import logging
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from hotshot_jax.cli.train_settings import NO_LIMIT, TrainSettings
+from hotshot_jax.control.preprocess import Preprocessing, check_available, make_control_frames
+from hotshot_jax.data.loader import Loader, LoaderConfig
+from hotshot_jax.training.control_frames import MakeControl
+from hotshot_jax.training.controlnet import ControlNetTrainee
+from hotshot_jax.training.lora import LoraTrainee
+from hotshot_jax.training.loss import LossConfig
+from hotshot_jax.training.optimizer import OptimizerConfig
+from hotshot_jax.training.selection import Division
+from hotshot_jax.training.step import StepConfig
+from hotshot_jax.training.trainee import Trainee
+
+logger = logging.getLogger(__name__)
+
+
+def step_config(settings: TrainSettings) -> StepConfig:
+    """How a step is computed."""
+    if settings.mixed_precision == "fp16":
+        logger.warning(
+            "--mixed_precision fp16 is computed in bfloat16, which needs no loss scaling."
+        )
+    return StepConfig(
+        loss=LossConfig(settings.noise_offset, settings.snr_gamma, settings.loss),
+        optimizer=OptimizerConfig(
+            beta1=settings.adam_beta1,
+            beta2=settings.adam_beta2,
+            weight_decay=settings.adam_weight_decay,
+            epsilon=settings.adam_epsilon,
+            max_grad_norm=settings.max_grad_norm,
+            use_8bit_adam=settings.use_8bit_adam,
+        ),
+        accumulation_steps=settings.gradient_accumulation_steps,
+        ema_decay=settings.ema_decay,
+        text_dropout=settings.text_dropout,
+        rematerialisation=settings.rematerialisation,
+        zero_nan_latents=settings.latent_nan_checking,
+    )
+
+
+def loader_config(settings: TrainSettings, mesh: Mesh) -> LoaderConfig:
+    """How clips become batches."""
+    return LoaderConfig(
+        batch_size=settings.train_batch_size * mesh.shape["data"] * mesh.shape["fsdp"],
+        frames=settings.video_length,
+        resolution=settings.resolution,
+        aspect_ratio=settings.aspect_ratio,
+        seed=settings.seed,
+        host_index=jax.process_index(),
+        host_count=jax.process_count(),
+        on_bad_sample="skip" if settings.on_bad_sample == "skip" else "error",
+    )
+
+
+def step_count(settings: TrainSettings, loader: Loader) -> int:
+    """Updates of the whole run."""
+    if settings.max_train_steps != NO_LIMIT:
+        return settings.max_train_steps
+    batches = settings.num_train_epochs * loader.batches_per_epoch
+    return max(1, batches // settings.gradient_accumulation_steps)
+
+
+def divide(settings: TrainSettings, unet: Any) -> Trainee:
+    """What trains.
+
+    Args:
+        settings: of the run.
+        unet: the UNet, with shapes in place of arrays.
+    """
+    if settings.train == "controlnet":
+        return ControlNetTrainee.of(unet)
+    selection, targets = settings.train, settings.lora_targets
+    if settings.video_length == 1 and "temporal" in settings.trained_layers:
+        logger.info(
+            "Single frames do not pass through the temporal layers, which stay as they are."
+        )
+        selection, targets = "spatial", "spatial"
+    if settings.train == "lora":
+        return LoraTrainee.of(unet, targets, settings.lora_rank)
+    return Division.of(unet, selection)
+
+
+def control_maker(settings: TrainSettings) -> MakeControl | None:
+    """What makes the control frames of clips; None where no ControlNet trains.
+
+    Raises:
+        HotshotError: what they are made with is not installed.
+    """
+    if settings.train != "controlnet":
+        return None
+    preprocessing = Preprocessing(
+        canny_low_threshold=settings.canny_low_threshold,
+        canny_high_threshold=settings.canny_high_threshold,
+    )
+    check_available(settings.control_type, preprocessing)
+    return lambda frames: make_control_frames(frames, settings.control_type, preprocessing)

@@ -1,0 +1,108 @@
+"""A ControlNet that trains beside a frozen UNet (Zhang et al. 2023, arXiv:2302.05543)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from hotshot_jax.convert.load import abstract, with_parameters
+from hotshot_jax.convert.rules import Path, flat_parameters
+from hotshot_jax.models import UNet3DConditionModel
+from hotshot_jax.models.controlnet import ControlNetModel, controlnet_from_unet
+from hotshot_jax.models.controlnet_config import ControlNetConfig
+from hotshot_jax.models.encoder_config import ENCODER_SUPPORTED
+from hotshot_jax.training.selection import Division
+from hotshot_jax.training.trainee import Parameters
+
+
+class ControlledUNet(nnx.Module):
+    """A UNet with what a ControlNet adds to it."""
+
+    def __init__(self, unet: UNet3DConditionModel, controlnet: ControlNetModel):
+        self.unet = unet
+        self.controlnet = controlnet
+
+    def __call__(
+        self,
+        sample: jax.Array,
+        timestep: jax.Array,
+        encoder_hidden_states: jax.Array,
+        text_embeds: jax.Array,
+        time_ids: jax.Array,
+        control: jax.Array,
+        *,
+        enable_temporal_attentions: bool = True,
+    ) -> jax.Array:
+        """As the UNet; `control` is uint8 `[batch, frames, height, width, 3]`, in pixels."""
+        conditions = (timestep, encoder_hidden_states, text_embeds, time_ids)
+        residuals = self.controlnet(sample, *conditions, control.astype(jnp.float32) / 255)
+        return self.unet(
+            sample,
+            *conditions,
+            enable_temporal_attentions=enable_temporal_attentions,
+            residuals=residuals,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlNetTrainee:
+    """A ControlNet, all of which trains, and a UNet, all of which is frozen.
+
+    The two share names, so that a ControlNet's parameter has the name of the one it started from.
+
+    Attributes:
+        unet: the UNet.
+        controlnet: the ControlNet.
+    """
+
+    unet: Division
+    controlnet: Division
+
+    @classmethod
+    def of(cls, module: UNet3DConditionModel) -> "ControlNetTrainee":
+        """A ControlNet for a (concrete or abstract) UNet, with its shape and compute dtype."""
+        unet = dataclasses.replace(Division.of(module, "unet"), trained=frozenset())
+        config = ControlNetConfig.from_unet(module.config)
+        controlnet = abstract(lambda rngs: ControlNetModel(config, rngs=rngs, dtype=module.dtype))
+        return cls(unet, Division.of(controlnet, "unet"))
+
+    def start(self, values: Mapping[Path, Any], seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """See `Trainee`: the UNet's way down, outputs of zero, a random embedding of frames."""
+        _, frozen = self.unet.start(values, seed)
+        unet = with_parameters(self.unet.module, values)
+
+        def initial(unet: Any) -> dict[Path, jax.Array]:
+            return flat_parameters(controlnet_from_unet(unet, rngs=nnx.Rngs(seed)))
+
+        # Compiled, so that the random values that the UNet's own replace are never computed.
+        started = jax.jit(initial)(unet)
+        trained = {name: np.asarray(started[path]) for name, path in self.controlnet.paths.items()}
+        return trained, frozen
+
+    def shardings(self, mesh: Mesh) -> Mapping[str, jax.sharding.Sharding]:
+        """See `Trainee`; what both have lies alike."""
+        return {**self.controlnet.shardings(mesh), **self.unet.shardings(mesh)}
+
+    def merge(self, trained: Parameters, frozen: Parameters) -> ControlledUNet:
+        """The UNet with the ControlNet."""
+        return ControlledUNet(self.unet.merge({}, frozen), self.controlnet.merge(trained, {}))
+
+    def components(self, trained: Parameters, frozen: Parameters) -> dict[str, Any]:
+        """See `Trainee`."""
+        both = self.merge(trained, frozen)
+        return {"unet": both.unet, "controlnets": (both.controlnet,)}
+
+
+def config_json(controlnet: ControlNetModel) -> dict[str, Any]:
+    """The content of a ControlNet's `config.json`, as diffusers reads it."""
+    return {
+        "_class_name": "ControlNetModel",
+        # What the models here implement in one form only, which diffusers has to be told.
+        **{key: values[0] for key, values in ENCODER_SUPPORTED.items()},
+        **dataclasses.asdict(controlnet.config),
+    }
