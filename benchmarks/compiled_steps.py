@@ -103,22 +103,29 @@ def decode(size: Size, mesh: Mesh | None) -> Program:
     )
 
 
-def train(size: Size, mesh: Mesh | None) -> Program:
-    """One training step: float32 for what trains and its moments, bfloat16 for the rest."""
+def trainer_of(size: Size) -> Any:
+    """The `Trainer` of a UNet with shapes in place of arrays."""
     # Needs optax, which only training does.
     from hotshot_jax.training.learning_rate import learning_rate_schedule
     from hotshot_jax.training.selection import Division
-    from hotshot_jax.training.step import StepConfig, Trainer, TrainState
+    from hotshot_jax.training.step import StepConfig, Trainer
 
-    abstract = Abstract(mesh)
-    unet = unet_of(size)
-    division = Division.of(unet, size.trained)
-    trainer = Trainer(
-        division,
+    return Trainer(
+        Division.of(unet_of(size), size.trained),
         make_scheduler(None, SCHEDULER),
         StepConfig(rematerialisation=size.rematerialisation, scaling_factor=0.13025),
         learning_rate_schedule("constant", 1e-5, 0, 1),
     )
+
+
+def train(size: Size, mesh: Mesh | None) -> Program:
+    """One training step: float32 for what trains and its moments, bfloat16 for the rest."""
+    from hotshot_jax.training.step import TrainState
+
+    abstract = Abstract(mesh)
+    unet = unet_of(size)
+    trainer = trainer_of(size)
+    division = trainer.division
     parameters = _by_name(unet, division, abstract)
     trained = {name: parameters[name] for name in sorted(division.trained)}
     frozen = {name: leaf for name, leaf in parameters.items() if name not in trained}
