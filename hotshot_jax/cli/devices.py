@@ -10,6 +10,14 @@ from hotshot_jax.errors import HotshotError
 _PLATFORMS = {"cpu": "cpu", "gpu": "cuda,rocm", "tpu": "tpu"}
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
+SAMPLING_WAYS_OUT = (
+    "--low_vram_mode; a smaller --width, --height or --video_length; --precision f16 or bf16"
+)
+TRAINING_WAYS_OUT = (
+    "--remat full; a smaller --train_batch_size, with --gradient_accumulation_steps in its place; "
+    "--mixed_precision bf16 with --use_8bit_adam"
+)
+
 
 def use_device(name: str) -> str:
     """Makes `name` ("auto", "cpu", "gpu" or "tpu") the device of this process and describes it.
@@ -35,11 +43,14 @@ def use_device(name: str) -> str:
 
 
 @contextlib.contextmanager
-def explained_memory_errors(estimate: Callable[[], str]) -> Iterator[None]:
+def explained_memory_errors(
+    estimate: Callable[[], str], ways_out: str = SAMPLING_WAYS_OUT
+) -> Iterator[None]:
     """Turns a device's out-of-memory error into what can be done about it.
 
     Args:
         estimate: tells what the run needs, for the message.
+        ways_out: three of them.
 
     Raises:
         HotshotError: in place of JAX's error.
@@ -50,7 +61,5 @@ def explained_memory_errors(estimate: Callable[[], str]) -> Iterator[None]:
         if _OUT_OF_MEMORY not in str(error):
             raise
         raise HotshotError(
-            f"The device is out of memory: {estimate()}.\n"
-            "Three ways out: --low_vram_mode; a smaller --width, --height or --video_length; "
-            "--precision f16 or bf16."
+            f"The device is out of memory: {estimate()}.\nThree ways out: {ways_out}."
         ) from error

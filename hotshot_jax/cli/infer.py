@@ -30,10 +30,10 @@ from hotshot_jax.media import aspect_ratios
 from hotshot_jax.media.pixels import to_uint8
 from hotshot_jax.media.write import write_video
 from hotshot_jax.parallel.hosts import is_first
-from hotshot_jax.parallel.mesh import MeshConfig, create_mesh, mesh_config
+from hotshot_jax.parallel.mesh import MeshConfig, create_mesh, mesh_config, slice_count
 from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
-from hotshot_jax.pipelines.memory import describe_memory, describe_size
+from hotshot_jax.pipelines.memory import MemoryEstimate, describe_size, estimate_memory
 from hotshot_jax.pipelines.request import Request
 from hotshot_jax.pipelines.textual_inversion import parse_embedding
 from hotshot_jax.schedulers import make_scheduler
@@ -129,12 +129,13 @@ def _generate(
             _say(f"control frames written to {path}")
     if mesh.size > 1:
         device = f"{device} as {mesh}"
-    _say(f"{device}; {describe_memory(pipeline)}; {pipeline.precision.description}")
+    memory = _estimate(pipeline, settings, mesh)
+    _say(f"{device}; {memory}; {pipeline.precision.description}")
 
     written: list[str] = []
     # Long prompts of a batch would be padded to the longest, which changes what they draw.
     for batch in batches(jobs, 1 if settings.long_prompts else mesh.data):
-        with explained_memory_errors(lambda: describe_memory(pipeline)):
+        with explained_memory_errors(lambda: str(memory)):
             videos = _sample(pipeline, settings, controls, batch.prompts)
         if not is_first():
             continue
@@ -154,6 +155,21 @@ def _mesh_config(settings: InferSettings, jobs: Sequence[Job]) -> MeshConfig:
         frames=settings.video_length,
         videos=settings.num_videos if settings.num_videos > 1 else len(jobs),
         guidance=settings.guidance_scale > 1,
+        slices=slice_count(jax.devices()),
+    )
+
+
+def _estimate(
+    pipeline: HotshotXLPipeline, settings: InferSettings, mesh: MeshConfig
+) -> MemoryEstimate:
+    assert settings.width is not None and settings.height is not None
+    return estimate_memory(
+        pipeline,
+        height=settings.height,
+        width=settings.width,
+        frames=settings.video_length,
+        videos=settings.num_videos * mesh.data,
+        guided=settings.guidance_scale > 1,
     )
 
 

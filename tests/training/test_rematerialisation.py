@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +37,15 @@ LEVEL = UNetLevel(
 ORDER = ("none", "dots", "blocks", "full")
 
 
+class OneLevel(nnx.Module):
+    """A model of a single block, where a UNet has its blocks."""
+
+    def __init__(self, block: DownBlock3D):
+        self.down_blocks = nnx.List([block])
+        self.mid_block = nnx.Module()
+        self.up_blocks = nnx.List([])
+
+
 def make_block() -> DownBlock3D:
     layers = Layers.create(nnx.Rngs(0), jnp.float32, jnp.float32)
     return DownBlock3D(32, LEVEL, layers, depth=1, downsample=False)
@@ -51,8 +59,7 @@ def loss(name: str, side: int) -> Callable[..., jax.Array]:
 
     def of(block: DownBlock3D) -> jax.Array:
         block = nnx.merge(*nnx.split(block))
-        nothing = SimpleNamespace()
-        rematerialise(SimpleNamespace(down_blocks=[block], mid_block=nothing, up_blocks=[]), name)  # type: ignore[arg-type]
+        rematerialise(OneLevel(block), name)  # type: ignore[arg-type]
         return jnp.square(block(x, jnp.ones((1, 32)), block.project_text(text))[0]).mean()
 
     return of
