@@ -83,7 +83,14 @@ class MeshConfig:
 
     @classmethod
     def auto(
-        cls, task: str, devices: int, *, frames: int = 8, videos: int = 1, guidance: bool = True
+        cls,
+        task: str,
+        devices: int,
+        *,
+        frames: int = 8,
+        videos: int = 1,
+        guidance: bool = True,
+        slices: int = 1,
     ) -> "MeshConfig":
         """A mesh for `task` that uses all devices with little communication.
 
@@ -97,16 +104,20 @@ class MeshConfig:
             frames: frames of a video.
             videos: prompts sampled together.
             guidance: whether each prompt is a batch of two.
+            slices: how many slices the devices are on, between which only `data` may run.
         """
         if task not in TASKS:
             raise UsageError(f"task {task!r} is unknown; expected one of {', '.join(TASKS)}.")
         if task == "train":
             return cls(fsdp=devices)
         data = math.gcd(devices, videos)
+        halves = 2 if guidance else 1
+        if data % slices:
+            across = math.gcd(devices // data, halves)
+            data, halves = data * across, halves // across
         along_frames = math.gcd(devices // data, frames)
-        halves = math.gcd(devices // (data * along_frames), 2 if guidance else 1)
-        rest = devices // (data * along_frames * halves)
-        return cls(data=data * halves, frames=along_frames, tensor=rest)
+        data *= math.gcd(devices // (data * along_frames), halves)
+        return cls(data=data, frames=along_frames, tensor=devices // (data * along_frames))
 
     @property
     def size(self) -> int:
@@ -151,6 +162,7 @@ def mesh_config(
     frames: int = 8,
     videos: int = 1,
     guidance: bool = True,
+    slices: int = 1,
 ) -> MeshConfig:
     """Reads the value of `--mesh`, `auto` included, for a number of devices.
 
@@ -161,12 +173,15 @@ def mesh_config(
         frames: frames of a video.
         videos: prompts sampled together.
         guidance: whether each prompt is a batch of two.
+        slices: how many slices the devices are on.
 
     Raises:
         UsageError: the text is not a mesh, or the mesh does not fit the devices or the frames.
     """
     if text.strip() == "auto":
-        return MeshConfig.auto(task, devices, frames=frames, videos=videos, guidance=guidance)
+        return MeshConfig.auto(
+            task, devices, frames=frames, videos=videos, guidance=guidance, slices=slices
+        )
     config = MeshConfig.parse(text).resolve(devices)
     config.check_frames(frames)
     return config
@@ -189,7 +204,7 @@ def create_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mes
     devices = jax.devices() if devices is None else list(devices)
     config = config.resolve(len(devices))
     shape = [getattr(config, axis) for axis in AXES]
-    slices = len({getattr(device, "slice_index", 0) or 0 for device in devices})
+    slices = slice_count(devices)
     if slices > 1:
         array = _across_slices(config, slices, devices)
     elif len(devices) == 1:
@@ -197,6 +212,11 @@ def create_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mes
     else:
         array = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def slice_count(devices: Sequence[Any]) -> int:
+    """On how many slices, joined by a slower network, devices are."""
+    return len({getattr(device, "slice_index", 0) or 0 for device in devices})
 
 
 def _across_slices(config: MeshConfig, slices: int, devices: Sequence[Any]) -> np.ndarray:

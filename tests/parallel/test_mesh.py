@@ -84,6 +84,12 @@ def test_auto_without_guidance_does_not_split_its_halves() -> None:
     assert config == MeshConfig(frames=8, tensor=2)
 
 
+def test_auto_splits_what_may_cross_slices_first() -> None:
+    assert mesh_config("auto", "infer", 8, slices=2) == MeshConfig(data=2, frames=4)
+    assert mesh_config("auto", "infer", 8, videos=2, slices=2) == MeshConfig(data=2, frames=4)
+    assert mesh_config("auto", "infer", 16, slices=2) == MeshConfig(data=2, frames=8)
+
+
 def test_unknown_task_is_refused() -> None:
     with pytest.raises(UsageError, match="expected one of infer, decode, train"):
         mesh_config("auto", "sample", 8)
