@@ -117,10 +117,10 @@ def signal_after(
     process: subprocess.Popen[str], metrics: Path, lines: int, number: signal.Signals
 ) -> str:
     """Signals a run once its metrics have so many lines, and gives its error stream."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not metrics.exists() or len(metrics.read_text().splitlines()) < lines:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(number)
-    return process.communicate(timeout=120)[1]
+    return process.communicate(timeout=300)[1]

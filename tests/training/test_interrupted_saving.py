@@ -1,0 +1,201 @@
+"""Runs that end while something is being saved: killed, interrupted twice, or on a full disk."""
+
+import errno
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax.numpy as jnp
+import pytest
+
+from hotshot_jax.errors import HotshotError
+from hotshot_jax.training import interruption
+from hotshot_jax.training.checkpoint import Checkpoints
+from hotshot_jax.training.interruption import Interrupted, StopRequest
+from hotshot_jax.training.step import TrainState
+from tests.training.conftest import ROOT, Run, arguments, start
+
+Train = Callable[..., Run]
+
+
+def complete(folder: Path) -> list[int]:
+    """Steps of the complete checkpoints in a folder."""
+    return [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+
+
+def half_written(folder: Path) -> list[Path]:
+    return list(folder.glob("*orbax-checkpoint-tmp*"))
+
+
+def stop_while_writing(process: subprocess.Popen[str], folder: Path) -> None:
+    """Halts a run at a moment at which a checkpoint is half written and another one complete."""
+    deadline = time.monotonic() + 900
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        if not (folder.is_dir() and half_written(folder) and complete(folder)):
+            time.sleep(0.001)
+            continue
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.1)
+        # It may have been completed before the signal came.
+        if half_written(folder):
+            return
+        process.send_signal(signal.SIGCONT)
+    raise AssertionError("no checkpoint was ever seen half written")
+
+
+@pytest.mark.slow
+def test_killed_while_a_checkpoint_is_being_written(
+    flags: dict[str, str], unbroken: Run, train: Train, tmp_path: Path
+) -> None:
+    output = tmp_path / "killed"
+    folder = output / "checkpoints"
+    process = start(flags, "--output_dir", output, "--max_train_steps", 100_000)
+    try:
+        stop_while_writing(process, folder)
+    finally:
+        process.kill()
+        process.communicate()
+    last = max(complete(folder))
+    assert half_written(folder)
+    steps = max(8, last + 1)
+    resumed = train("--output_dir", output, "--max_train_steps", steps)
+    assert resumed.status == 0, resumed.stderr
+    assert f"going on from step {last} " in resumed.stderr
+    assert not half_written(folder)
+    assert [step for step, *_ in resumed.losses] == list(range(1, steps + 1))
+    assert resumed.losses[:8] == unbroken.losses
+
+
+def test_a_second_ctrl_c_interrupts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(interruption, "time", SimpleNamespace(monotonic=lambda: now))
+    stop = StopRequest()
+    before = signal.getsignal(signal.SIGINT)
+    with stop.listening():
+        assert not stop.asked(1)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked(1) and stop.number == signal.SIGINT
+        # Sent to the process and to its group: one wish.
+        now = 0.1
+        signal.raise_signal(signal.SIGINT)
+        now = 1.0
+        with pytest.raises(Interrupted) as caught:
+            signal.raise_signal(signal.SIGINT)
+        assert caught.value.number == signal.SIGINT
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.slow
+def test_two_ctrl_cs_end_a_run_in_the_middle_of_an_update(
+    flags: dict[str, str], tmp_path: Path
+) -> None:
+    output = tmp_path / "stopped"
+    # An update that takes longer than anybody waits.
+    given = ("--gradient_accumulation_steps", 1_000_000, "--max_train_steps", 2)
+    process = start(flags, "--output_dir", output, *given)
+    assert process.stderr is not None
+    told = ""
+    while "training step" not in told or not told.rstrip().endswith("s") or "in " not in told:
+        line = process.stderr.readline()
+        assert line, told
+        told = told + line if "training step" in told + line else ""
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    time.sleep(2.0)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=300)[1]
+    assert process.returncode == 128 + signal.SIGINT
+    assert "stopped by SIGINT" in told and "Traceback" not in told
+    assert list((output / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "the disk is full"),
+        (ValueError("RESOURCE_EXHAUSTED: No space left on device"), "the disk is full"),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), "Permission denied"),
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_checkpoint_that_cannot_be_written_names_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str, at_once: bool
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        if at_once:
+            raise error
+        return SimpleNamespace(result=lambda: fail_later())
+
+    def fail_later() -> None:
+        raise error
+
+    number = jnp.zeros((), jnp.int32)
+    state = TrainState(number, number, {"a": jnp.ones(2)}, (), None, None)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+    checkpoints.save(state, 1, {})
+    checkpoints.wait()
+    monkeypatch.setattr(checkpoints._checkpointer, "save_async", fail)
+    with pytest.raises(HotshotError) as caught:
+        checkpoints.save(state, 2, {})
+        checkpoints.wait()
+    monkeypatch.undo()
+    checkpoints.close()
+    message = str(caught.value)
+    assert "the checkpoint of step 2 could not be written" in message and reason in message
+    assert f"The one before is {tmp_path / 'checkpoints' / '1'}" in message
+    assert len(message.splitlines()) == 2
+
+
+def _own_disk(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800
+    )
+
+
+@pytest.mark.slow
+def test_a_full_disk_loses_nothing(flags: dict[str, str], unbroken: Run, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size={{}} tmpfs {shlex.quote(str(disk))}"
+    try:
+        if _own_disk(disk, mount.format("1m")).returncode:
+            pytest.skip("this user may not mount a file system")
+    except FileNotFoundError:
+        pytest.skip("unshare is not installed")
+    checkpoint = unbroken.output / "checkpoints" / "8"
+    used = sum(path.stat().st_blocks * 512 for path in checkpoint.rglob("*"))
+    output = disk / "run"
+    listed = arguments(flags, ("--output_dir", output, "--max_train_steps", 8))
+    command = shlex.join([sys.executable, "train.py", *listed])
+    # Two checkpoints fit, the third does not.
+    result = _own_disk(
+        disk,
+        f"""
+        {mount.format(int(2.5 * used) + 2**16)} || exit 77
+        {command} > /dev/null; echo "status $?"
+        ls {output}/checkpoints | tr '\\n' ' '; echo
+        mount -o remount,size=1g {disk}
+        {command} > /dev/null; echo "status $?"
+        cat {output}/metrics.jsonl
+        """,
+    )
+    first, kept, second, *lines = result.stdout.splitlines()
+    assert (first, second) == ("status 1", "status 0"), result.stderr
+    assert "Traceback" not in result.stderr
+    assert "the disk is full" in result.stderr or "No space left" in result.stderr
+    last = max(int(name) for name in kept.split() if name.isdigit())
+    assert f"going on from step {last} " in result.stderr
+    metrics = [json.loads(line) for line in lines]
+    assert [(m["step"], m["loss"], m["grad_norm"]) for m in metrics] == unbroken.losses
