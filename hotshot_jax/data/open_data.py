@@ -21,7 +21,7 @@ from hotshot_jax.data.clip_source import (
 from hotshot_jax.data.folders import Check, open_folders
 from hotshot_jax.data.origins import holds_prompt_files, holds_videos
 from hotshot_jax.data.records import RecordSource, find_data_set
-from hotshot_jax.data.shapes import DEFAULT_FRAMES, ShapesSource
+from hotshot_jax.data.shapes import DEFAULT_FRAMES, MOMENTS, ShapesSource
 from hotshot_jax.errors import UsageError
 
 _SHAPES: Final = "shapes:"
@@ -104,7 +104,8 @@ def open_data(
 
     Args:
         data_dir: a folder of samples, one that holds a TFDS data set of clips, or
-            `shapes:SPLIT?length=N&seed=N&size=N&frames=N`, which draws clips as they are needed.
+            `shapes:SPLIT?length=N&seed=N&size=N&frames=N&moment=late`, which draws clips as they
+            are needed; see `ShapesSource`.
         frames: that a clip must have at least.
         on_bad_sample: `error` raises when any sample is bad, `skip` leaves it out.
         check: how closely folders are looked at, see `open_folders`. Records were checked when they
@@ -117,7 +118,7 @@ def open_data(
     if frames < 1:
         raise UsageError(f"Clips of {frames} frames cannot be trained on.")
     if os.fspath(data_dir).startswith(_SHAPES):
-        shapes = _parse_shapes(os.fspath(data_dir), frames)
+        shapes = parse_shapes(os.fspath(data_dir), frames)
         return OpenedData(ShapesClips(shapes), "shapes", len(shapes))
     root = Path(data_dir)
     data_set = find_data_set(root) if root.is_dir() else None
@@ -150,18 +151,32 @@ def _open_records(folder: Path, frames: int, on_bad_sample: OnBadSample) -> Open
     return OpenedData(kept, "records", len(source), tuple(problems))
 
 
-def _parse_shapes(text: str, frames: int) -> ShapesSource:
+def parse_shapes(text: str, frames: int) -> ShapesSource:
+    """The drawn shapes that a text names; see `open_data`.
+
+    Args:
+        text: `shapes:SPLIT?NAME=VALUE&...`.
+        frames: that a clip must have at least.
+
+    Raises:
+        UsageError: an option is unknown or has a wrong value.
+    """
     split, _, query = text.removeprefix(_SHAPES).partition("?")
-    allowed = {field.name for field in fields(ShapesSource)} - {"split"}
+    allowed = {field.name for field in fields(ShapesSource)} - {"split", "moment"}
     try:
-        options = {name: int(value) for name, value in parse_qsl(query, strict_parsing=bool(query))}
+        given = dict(parse_qsl(query, strict_parsing=bool(query)))
+        moment = given.pop("moment", "any")
+        options = {name: int(value) for name, value in given.items()}
     except ValueError as error:
         raise UsageError(f"--data_dir {text}: expected whole numbers, as in size=128.") from error
     unknown = sorted(set(options) - allowed)
     if unknown:
         raise UsageError(
-            f"--data_dir {text}: unknown {unknown[0]}; expected {', '.join(sorted(allowed))}."
+            f"--data_dir {text}: unknown {unknown[0]}; expected "
+            f"{', '.join(sorted(allowed | {'moment'}))}."
         )
+    if moment not in MOMENTS:
+        raise UsageError(f"--data_dir {text}: moment is {moment}; expected {' or '.join(MOMENTS)}.")
     source = ShapesSource(
         length=options.get("length", 100_000),
         seed=options.get("seed", 0),
@@ -169,6 +184,7 @@ def _parse_shapes(text: str, frames: int) -> ShapesSource:
         # A clip lasts a second in any case; a loader that wants fewer frames chooses some.
         frames=options.get("frames", max(frames, DEFAULT_FRAMES)),
         split=split or "train",
+        moment=moment,
     )
     if source.frames < frames:
         raise UsageError(

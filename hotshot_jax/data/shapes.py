@@ -46,6 +46,13 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "brown": (106, 66, 36),
     "teal": (14, 122, 126),
 }
+MOMENTS = ("any", "late")
+"""From where in a clip a single frame is taken: anywhere, or more often from later in it.
+
+In late frames a shape that moves left is on the left more often than not, and one that grows is
+large. So the words of motion say something about a still picture, and the layers that see the
+prompt learn to pass them on; of frames from anywhere those words say nothing at all.
+"""
 CLIP_DURATION_MS = 1000
 DEFAULT_FRAMES = 8
 DEFAULT_SIZE = 128
@@ -155,9 +162,12 @@ class Trajectory:
 
 
 def _trajectory(
-    motion: str, rng: np.random.Generator, frames: int, width: int, height: int
+    motion: str, rng: np.random.Generator, frames: int, width: int, height: int, moment: str
 ) -> Trajectory:
     time = np.linspace(0.0, 1.0, frames) if frames > 1 else rng.uniform(0.0, 1.0, 1)
+    if frames == 1 and moment == "late":
+        # The later of two random moments has a density that rises in a line.
+        time = np.sqrt(time)
     shorter = min(width, height)
     radius = np.full(frames, rng.uniform(*_STEADY_RADIUS))
     if motion in ("growing", "shrinking"):
@@ -245,6 +255,7 @@ def render(
     seed: int | Sequence[int],
     size: int | tuple[int, int] = DEFAULT_SIZE,
     frames: int = DEFAULT_FRAMES,
+    moment: str = "any",
 ) -> npt.NDArray[np.uint8]:
     """One clip of a prompt, the same for the same arguments.
 
@@ -253,20 +264,24 @@ def render(
         seed: a non-negative integer or several (such as a seed and an index).
         size: the side of a square clip, or (width, height), in pixels.
         frames: how many, spread evenly over the clip's one second; 1 gives a random moment of it.
+        moment: of a single frame, one of `MOMENTS`.
 
     Returns:
         uint8 RGB [frames, height, width, 3].
 
     Raises:
-        UsageError: not a prompt of this data set, or a size or frame count below 1.
+        UsageError: not a prompt of this data set, a size or frame count below 1, or an unknown
+            moment.
     """
+    if moment not in MOMENTS:
+        raise UsageError(f"unknown moment {moment!r}: expected {' or '.join(MOMENTS)}")
     parts = parse_prompt(prompt)
     width, height = (size, size) if isinstance(size, int) else size
     if min(width, height, frames) < 1:
         raise UsageError(f"a clip of {frames} frames of {width}x{height} pixels cannot be drawn")
     seeds = [seed] if isinstance(seed, int) else list(seed)
     rng = np.random.default_rng([*seeds, zlib.crc32(str(parts).encode())])
-    path = _trajectory(parts.motion, rng, frames, width, height)
+    path = _trajectory(parts.motion, rng, frames, width, height, moment)
     background = _shaded(BACKGROUNDS[parts.background], rng)
     colour = _shaded(COLOURS[parts.colour], rng)
     coverage = _coverage(parts.shape, path, width, height)
@@ -290,6 +305,7 @@ class ShapesSource:
         size: side, or (width, height), in pixels.
         frames: frames a clip; 1 gives a random moment of each.
         split: `train`, `held_out` or `all` prompts.
+        moment: of a single frame, one of `MOMENTS`.
     """
 
     length: int
@@ -297,6 +313,7 @@ class ShapesSource:
     size: int | tuple[int, int] = DEFAULT_SIZE
     frames: int = DEFAULT_FRAMES
     split: str = "train"
+    moment: str = "any"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_prompts", split_prompts(self.split))
@@ -317,6 +334,6 @@ class ShapesSource:
         """`{"frames": uint8 [frames, height, width, 3], "prompt": str}`."""
         prompt = self.prompt(index)
         return {
-            "frames": render(prompt, (self.seed, index), self.size, self.frames),
+            "frames": render(prompt, (self.seed, index), self.size, self.frames, self.moment),
             "prompt": prompt,
         }

@@ -10,7 +10,7 @@ from hotshot_jax.errors import UsageError
 
 def trajectory(prompt: str, seed: int, width: int = 128, height: int = 128) -> shapes.Trajectory:
     rng = np.random.default_rng([seed, zlib.crc32(prompt.encode())])
-    return shapes._trajectory(shapes.parse_prompt(prompt).motion, rng, 8, width, height)
+    return shapes._trajectory(shapes.parse_prompt(prompt).motion, rng, 8, width, height, "any")
 
 
 def test_the_grammar_gives_every_prompt_once_in_the_documented_order() -> None:
@@ -141,3 +141,21 @@ def test_source_shows_every_prompt_equally_often_and_never_the_same_clip() -> No
     )
     with pytest.raises(IndexError):
         source[len(source)]
+
+
+@pytest.mark.parametrize(("moment", "mean"), [("any", 0.5), ("late", 2 / 3)])
+def test_late_moments_are_rather_near_the_end_of_a_clip(moment: str, mean: float) -> None:
+    # The radius of a growing shape tells when its single frame was taken.
+    rng = np.random.default_rng(0)
+    radii = [shapes._trajectory("growing", rng, 1, 128, 128, moment).radius[0] for _ in range(2000)]
+    first, last = (
+        np.mean(shapes._SMALL_RADIUS),
+        np.mean(shapes._SMALL_RADIUS) * np.mean(shapes._GROWTH),
+    )
+    # 2000 of them have a mean within a hundredth of the range with room to spare.
+    assert np.mean(radii) == pytest.approx(first + (last - first) * mean, abs=0.02 * (last - first))
+
+
+def test_an_unknown_moment_is_refused() -> None:
+    with pytest.raises(UsageError, match="any or late"):
+        shapes.render(shapes.all_prompts()[0], 0, frames=1, moment="early")
