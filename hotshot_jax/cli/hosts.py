@@ -12,8 +12,9 @@ import jax
 
 from hotshot_jax.cli.flags import flag
 from hotshot_jax.cli.run import run
-from hotshot_jax.errors import HotshotError
+from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.parallel.hosts import AUTO, HostsConfig, compare, join
+from hotshot_jax.training.interruption import Interrupted
 from hotshot_jax.version import __version__
 
 # What every process has for itself.
@@ -83,13 +84,19 @@ def on_hosts(
         return
     jax.config.update("jax_enable_preemption_service", stops_together)
     watcher = _Watcher(program)
+    comparing = False
     try:
         if join(config):
+            comparing = True
             shared = {name: value for name, value in settings.items() if name not in _OWN}
             compare({**shared, "jax": jax.__version__, "hotshot-jax": __version__})
+            comparing = False
         yield
     except BaseException as error:
         status = _tell(program, error)
+        if isinstance(error, Interrupted) or (comparing and isinstance(error, UsageError)):
+            # All have this error at once. The first to leave would cut the others short.
+            jax.distributed.shutdown()
         watcher.dismiss()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -100,8 +107,9 @@ def on_hosts(
 
 def _tell(program: str, error: BaseException) -> int:
     """Shows an error as `run` does, and gives its exit status."""
-    if isinstance(error, jax.errors.JaxRuntimeError) and _OUT_OF_MEMORY not in str(error):
-        reason = " ".join(str(error).split())[:200]
+    failed = _failed_communication(error)
+    if failed is not None and jax.distributed.is_initialized() and jax.process_count() > 1:
+        reason = " ".join(str(failed).split())[:200]
         error = HotshotError(
             f"Communication with another process failed ({reason}).\n"
             "It has died or cannot be reached: look at its output. Start the command again on all "
@@ -116,6 +124,19 @@ def _tell(program: str, error: BaseException) -> int:
     except BaseException:
         traceback.print_exc()
         return HotshotError.exit_status
+
+
+def _failed_communication(error: BaseException | None) -> BaseException | None:
+    """JAX's own error among the causes of an error, unless it is about memory.
+
+    Whoever was at work when a process died, such as the one who writes checkpoints, may have taken
+    it for a failure of its own.
+    """
+    while error is not None:
+        if isinstance(error, jax.errors.JaxRuntimeError) and _OUT_OF_MEMORY not in str(error):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 class _Watcher:

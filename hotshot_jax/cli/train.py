@@ -17,6 +17,8 @@ from tqdm import tqdm
 
 from hotshot_jax.cli.compilation_cache import compilation_cache, default_folder
 from hotshot_jax.cli.devices import explained_memory_errors, use_device
+from hotshot_jax.cli.flags import flags_of
+from hotshot_jax.cli.hosts import on_hosts
 from hotshot_jax.cli.run import run
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.cli.train_data import make_clip_validation, make_feeds
@@ -32,7 +34,9 @@ from hotshot_jax.data.loader import Loader
 from hotshot_jax.data.open_data import open_data
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.parallel.gather import on_host
+from hotshot_jax.parallel.hosts import is_first
 from hotshot_jax.parallel.mesh import create_mesh, mesh_config
+from hotshot_jax.parallel.placement import check_share
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.training.checkpoint import Checkpoints, Saved, find, read_metadata, restore
 from hotshot_jax.training.control_frames import MakeControl
@@ -41,7 +45,7 @@ from hotshot_jax.training.feed import Feed
 from hotshot_jax.training.interruption import StopRequest
 from hotshot_jax.training.learning_rate import learning_rate_schedule
 from hotshot_jax.training.loop import Loop, LoopConfig
-from hotshot_jax.training.metrics import Reports, open_reports
+from hotshot_jax.training.metrics import NoReport, Reports, open_reports
 from hotshot_jax.training.models import TrainingModels, load_models
 from hotshot_jax.training.step import StepConfig, Trainer, TrainState, on_mesh
 from hotshot_jax.training.validation import ClipValidation, HeldOutLoss
@@ -60,7 +64,13 @@ _MUST_MATCH_OF = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and gives its exit status: 0, 1 (run failed) or 2 (wrong usage)."""
-    return run(PROGRAM, lambda: train(parse_train_settings(arguments, PROGRAM)))
+    return run(PROGRAM, lambda: _train_on_hosts(parse_train_settings(arguments, PROGRAM)))
+
+
+def _train_on_hosts(settings: TrainSettings) -> None:
+    settings.check()
+    with on_hosts(PROGRAM, dataclasses.asdict(settings), stops_together=True):
+        train(settings)
 
 
 def train(settings: TrainSettings) -> None:
@@ -71,7 +81,6 @@ def train(settings: TrainSettings) -> None:
         HotshotError: the run failed.
         Interrupted: a signal stopped it, after it was saved.
     """
-    settings.check()
     config = step_config(settings)
     config.optimizer.check()
     make_control = control_maker(settings)
@@ -85,6 +94,7 @@ def train(settings: TrainSettings) -> None:
     device = use_device(settings.device)
     sizes = mesh_config(settings.mesh, "train", jax.device_count(), frames=settings.video_length)
     mesh = create_mesh(sizes)
+    check_share(mesh, settings.train_batch_size * sizes.data * sizes.fsdp)
     loader = Loader(opened.source, loader_config(settings, mesh))
     steps = step_count(settings, loader)
     samples = opened.total - len({problem.sample for problem in opened.problems})
@@ -114,7 +124,7 @@ def _train(
     output = Path(settings.output_dir)
     checkpoints = Checkpoints(output / "checkpoints", settings.keep_checkpoints)
     saved = _checkpoint_to_resume(settings, checkpoints)
-    progress = TerminalProgress()
+    progress = TerminalProgress(quiet=not is_first())
     models = load_models(
         settings.pretrained_model_name_or_path,
         settings.unet_resume_path,
@@ -140,16 +150,17 @@ def _train(
     _save_config(output, settings)
     feed, held_out = make_feeds(settings, loader, make_control, models, mesh, trainer, progress)
     clips = make_clip_validation(settings, feed, held_out, make_control, models)
-    first = jax.process_index() == 0
-    reports = open_reports(
-        settings.report_to if first else _NONE,
-        output if first else output / f"host-{jax.process_index()}",
-        settings.logging_dir,
-        settings.project_name,
-        settings.run_name,
-        dataclasses.asdict(settings),
-        last_step,
-    )
+    reports = Reports([NoReport()])
+    if is_first():
+        reports = open_reports(
+            settings.report_to,
+            output,
+            settings.logging_dir,
+            settings.project_name,
+            settings.run_name,
+            dataclasses.asdict(settings),
+            last_step,
+        )
     try:
         state = _run_loop(
             settings,
@@ -168,7 +179,7 @@ def _train(
         reports.close()
         checkpoints.close()
     average = on_host(state.trained if state.average is None else state.average)
-    if first:
+    if is_first():
         export(
             output / "export", models.folder, settings.unet_resume_path, models.division, average
         )
@@ -216,8 +227,13 @@ def _restore(
 
 
 def _save_config(output: Path, settings: TrainSettings) -> None:
-    if jax.process_index() == 0:
-        values = dataclasses.asdict(settings)
+    if is_first():
+        flags = flags_of(TrainSettings)
+        values = {
+            name: value
+            for name, value in dataclasses.asdict(settings).items()
+            if not flags[name].about_this_run
+        }
         staged = output / ".config.yaml.incomplete"
         staged.write_text(yaml.safe_dump(values, sort_keys=False))
         os.replace(staged, output / "config.yaml")

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from hotshot_jax.cli import hosts
 from hotshot_jax.cli.flags import (
     DEVICES,
     checked_settings,
@@ -196,6 +197,9 @@ class TrainSettings:
     validation_batches: int = flag(16, "batches of it, at most", int, _VALIDATION)
 
     device: str = flag("auto", "devices to run on", str, _MACHINE, choices=DEVICES)
+    coordinator_address: str | None = hosts.coordinator_address(_MACHINE)
+    process_count: int | None = hosts.process_count(_MACHINE)
+    process_index: int | None = hosts.process_index(_MACHINE)
     mesh: str = flag("auto", "devices along each axis, such as data=2,fsdp=4", str, _MACHINE)
     compilation_cache: str | None = flag(
         None,

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,8 @@ import jax
 import numpy as np
 
 from hotshot_jax.errors import HotshotError, UsageError
+
+logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 """As coordinator address: Slurm, Open MPI and others tell JAX where the processes are."""
@@ -131,6 +134,14 @@ def join(config: HostsConfig) -> bool:
             f"--coordinator_address {config.coordinator_address}: {_first_line(error)} Give "
             "--coordinator_address HOST:PORT, --process_count and --process_index."
         ) from error
+    except (OSError, ImportError) as error:
+        if config.coordinator_address is not None:
+            raise
+        logger.warning(
+            "Cloud TPU could not be asked for other hosts (%s); this process runs alone.",
+            _first_line(error),
+        )
+        return False
     except RuntimeError as error:
         raise HotshotError(
             f"The other processes were not found at {config.coordinator_address or 'process 0'} "

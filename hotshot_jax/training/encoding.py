@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from hotshot_jax.parallel.placement import whole
+from hotshot_jax.parallel.placement import place, whole
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.prompt import encode_tokens, tokenize
 from hotshot_jax.pipelines.prompt_weighting import Vocabulary, chunk_prompt
@@ -83,7 +83,7 @@ class Encoders:
         self._models.clear()
 
     def _tell_of_long(self, prompts: Sequence[str]) -> None:
-        """Warns of the first prompt that is cut off; a warning for each would come in every step."""
+        """Warns of the first prompt that is cut off; one for each would come in every step."""
         if self._told:
             return
         vocabulary = Vocabulary.of(self.components.tokenizer)
@@ -100,7 +100,10 @@ class Encoders:
 
     def _model(self, name: str) -> Any:
         if name not in self._models:
-            self._models[name] = jax.device_put(getattr(self.components, name), whole(self.mesh))
+            sharding = whole(self.mesh)
+            self._models[name] = jax.tree.map(
+                lambda leaf: place(leaf, sharding), getattr(self.components, name)
+            )
         return self._models[name]
 
 

@@ -141,7 +141,7 @@ class Loop:
         pending: _Done | None = None
         self._last_time = time.monotonic()
         try:
-            while step < self.config.steps and stop.number is None:
+            while step < self.config.steps and not stop.asked(step):
                 self._profile(step + 1)
                 state, done = self._update(state, step + 1)
                 step += 1

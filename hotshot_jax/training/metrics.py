@@ -97,6 +97,19 @@ class MetricsFile:
             ) from error
 
 
+class NoReport:
+    """Takes everything and keeps nothing: of several processes, one reports."""
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers of a step, by name."""
+
+    def video(self, step: int, name: str, frames: Video) -> None:
+        """A validation clip."""
+
+    def close(self) -> None:
+        """No more will come."""
+
+
 class TensorBoardReport:
     """Event files, through tensorboardX or PyTorch's writer, whichever is installed."""
 
