@@ -44,7 +44,7 @@ def check_share(mesh: Mesh, rows: int) -> None:
         UsageError: the devices of this process hold more samples than one share of the batch.
     """
     indices = batch_sharding(mesh, (rows,)).addressable_devices_indices_map((rows,)).values()
-    held = len({row for (part,) in indices for row in range(rows)[part]})
+    held = len({row for index in indices if index for row in range(rows)[index[0]]})
     if held * jax.process_count() != rows:
         raise UsageError(
             f"--mesh splits a batch of {rows} samples so that each of the {jax.process_count()} "
