@@ -1,14 +1,20 @@
 """Makes the tables of compiled programs in docs/performance.md.
 
-    python -m benchmarks.compile_table [--systems] [--shapes] [--meshes] [--training]
+    python -m benchmarks.compile_table [--meshes] [--shapes] [--systems] [--training]
+    python -m benchmarks.compile_table --results results.jsonl --most 10
 
-Prints Markdown, a row as soon as it is known. All tables take about half an hour of processor time.
+Prints Markdown. With `--results`, what the file holds is not compiled again, and what is compiled
+is added to it at once: all tables take an hour of processor time, which need not be spent in one
+go. A result counts for the versions of JAX and libtpu that made it. `--most 0` compiles nothing.
 """
 
 import argparse
 import dataclasses
+import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from benchmarks.topologies import GIB, Topology, without_tpu
@@ -16,6 +22,7 @@ from hotshot_jax.errors import HotshotError
 from hotshot_jax.media.aspect_ratios import SIZES_BY_RESOLUTION, TRAINED_RESOLUTION
 
 SYSTEMS = ("v4-8", "v5e-1", "v5e-4", "v5e-8", "v5e-16", "v5p-8", "v6e-1", "v6e-8")
+SIZES = tuple(SIZES_BY_RESOLUTION[TRAINED_RESOLUTION].values())
 MESHES = ("frames=8", "frames=4,tensor=2", "data=2,frames=4")
 # Compiling takes a tenth of the time, FLOPs and communication are the same, memory nearly so.
 EFFORT = -1.0
@@ -37,11 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     tables: dict[str, list[Row]] = {
-        "systems": [row for system in SYSTEMS for row in _system(system)],
         "meshes": [(f"v5e-8, mesh {mesh}", "v5e-8", "infer", mesh, {}) for mesh in MESHES],
-        "shapes": [
-            (f"v5e-8, {width} x {height}", "v5e-8", "infer", "auto", _shape(width, height))
-            for width, height in SIZES_BY_RESOLUTION[TRAINED_RESOLUTION].values()
+        "shapes": [_infer("v5e-8", *size) for size in SIZES],
+        "systems": [
+            *(_infer(system, *size) for system in SYSTEMS for size in SIZES),
+            *((f"{system}, decoding", system, "decode", "auto", {}) for system in SYSTEMS),
         ],
         "training": [
             ("v5e-8, temporal layers", "v5e-8", "train", "auto", {}),
@@ -50,53 +57,118 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     for table in tables:
         parser.add_argument(f"--{table}", action="store_true")
+    parser.add_argument("--results", type=Path, help="file of results, one a line, that grows")
+    parser.add_argument("--most", type=int, help="programs to compile, at most (default: all)")
     options = vars(parser.parse_args(arguments))
     without_tpu()
+    compiler = _Compiler(options.pop("results"), options.pop("most"))
     for table, rows in tables.items():
         if options[table] or not any(options.values()):
             print(f"\n{_HEADER}", flush=True)
-            for line in _lines(rows):
+            for line in _lines(rows, compiler):
                 print(line, flush=True)
+    if compiler.left_out:
+        print(f"{compiler.left_out} rows are not compiled yet.", file=sys.stderr)
     return 0
 
 
-def _system(name: str) -> list[Row]:
-    return [(f"{name}, {task}", name, task, "auto", {}) for task in ("infer", "decode")]
+class _Compiler:
+    """Compiles what is not in the file of results.
+
+    Args:
+        results: the file; None for none.
+        most: programs to compile; None for any number.
+
+    Attributes:
+        left_out: programs that would have been one too many.
+    """
+
+    def __init__(self, results: Path | None, most: int | None):
+        self.left_out = 0
+        self._results = results
+        self._most = most
+        self._versions = {name: metadata.version(name) for name in ("jax", "libtpu")}
+        self._known: dict[str, Any] = {}
+        if results is not None and results.exists():
+            for line in results.read_text().splitlines():
+                entry = json.loads(line)
+                self._known[_key(entry["program"])] = entry["report"]
+
+    def report(self, row: Row) -> dict[str, Any] | None:
+        """The report on a row's program, or None if it is one too many.
+
+        Raises:
+            HotshotError: it cannot be compiled.
+        """
+        from benchmarks.abstract_arrays import Size
+        from benchmarks.compile_report import compile_program, report_json
+
+        _, system, task, mesh, changes = row
+        program = {
+            "system": system,
+            "task": task,
+            "mesh": mesh,
+            **changes,
+            "effort": EFFORT,
+            **self._versions,
+        }
+        known = self._known.get(_key(program))
+        if known is not None:
+            return known
+        if self._most is not None and self._most <= 0:
+            self.left_out += 1
+            return None
+        size = dataclasses.replace(Size("full", 512, 512, frames=8, videos=0), **changes)
+        report = json.loads(
+            report_json(compile_program(Topology.parse(system), task, mesh, size, effort=EFFORT))
+        )
+        if self._most is not None:
+            self._most -= 1
+        if self._results is not None:
+            with self._results.open("a") as opened:
+                opened.write(json.dumps({"program": program, "report": report}) + "\n")
+        return report
+
+
+def _key(program: dict[str, Any]) -> str:
+    return json.dumps(program, sort_keys=True)
+
+
+def _infer(system: str, width: int, height: int) -> Row:
+    changes = {} if (width, height) == (512, 512) else _shape(width, height)
+    return f"{system}, {width} x {height}", system, "infer", "auto", changes
 
 
 def _shape(width: int, height: int) -> dict[str, Any]:
     return {"width": width, "height": height}
 
 
-def _lines(rows: Iterable[Row]) -> Iterable[str]:
-    from benchmarks.abstract_arrays import Size
-    from benchmarks.compile_report import compile_program
-
-    for title, system, task, mesh, changes in rows:
-        size = dataclasses.replace(Size("full", 512, 512, frames=8, videos=0), **changes)
+def _lines(rows: Iterable[Row], compiler: _Compiler) -> Iterator[str]:
+    for row in rows:
         try:
-            report = compile_program(Topology.parse(system), task, mesh, size, effort=EFFORT)
+            report = compiler.report(row)
         except HotshotError as error:
-            print(f"{title}: {error}", file=sys.stderr)
+            print(f"{row[0]}: {error}", file=sys.stderr)
             continue
-        yield _row(title, report)
+        if report is not None:
+            yield _line(row[0], report)
 
 
-def _row(title: str, report: Any) -> str:
-    kinds = dict(report.collectives)
+def _line(title: str, report: dict[str, Any]) -> str:
+    kinds = dict(report["collectives"])
     shown = [kinds.pop(kind, None) for kind in ("all-to-all", "all-reduce")]
     other = ", ".join(f"{kind} {_collective(found)}" for kind, found in sorted(kinds.items()))
-    ratio = report.flops_per_device / report.ideal_flops_per_device
-    computed = [f"{report.flops_per_device / 1e12:.2f} T", f"{ratio:.3f}"]
-    modelled = f"{1e3 * report.roofline_seconds:.1f} ms"
-    if not report.flops_per_device:
-        computed, modelled = ["", ""], ""
+    computed, modelled = ["", ""], ""
+    if report["flops_per_device"]:
+        ratio = report["flops_per_device"] / report["ideal_flops_per_device"]
+        computed = [f"{report['flops_per_device'] / 1e12:.2f} T", f"{ratio:.3f}"]
+        modelled = f"{1e3 * report['roofline_seconds']:.1f} ms"
     cells = [
         title,
-        report.mesh,
-        f"{report.parameter_bytes / GIB:.2f}",
-        f"{report.peak_bytes / GIB:.2f}",
-        "yes" if report.fits else "no",
+        report["mesh"],
+        f"{report['parameter_bytes'] / GIB:.2f}",
+        f"{report['peak_bytes'] / GIB:.2f}",
+        "yes" if report["fits"] else "no",
         *computed,
         *map(_collective, shown),
         other,
@@ -105,11 +177,11 @@ def _row(title: str, report: Any) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _collective(found: Any) -> str:
+def _collective(found: dict[str, Any] | None) -> str:
     if found is None:
         return ""
-    largest, total = found.largest_bytes / 2**20, found.bytes / 2**20
-    return f"{found.count} x, {total:.1f} MiB, largest {largest:.2f}"
+    largest, total = found["largest_bytes"] / 2**20, found["bytes"] / 2**20
+    return f"{found['count']} x, {total:.1f} MiB, largest {largest:.2f}"
 
 
 if __name__ == "__main__":
