@@ -10,14 +10,16 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from hotshot_jax.convert.load import abstract, with_parameters
+from hotshot_jax.convert.load import abstract
 from hotshot_jax.convert.rules import Path, flat_parameters
 from hotshot_jax.models import UNet3DConditionModel
-from hotshot_jax.models.controlnet import ControlNetModel, controlnet_from_unet
+from hotshot_jax.models.controlnet import ControlNetModel
 from hotshot_jax.models.controlnet_config import ControlNetConfig
 from hotshot_jax.models.encoder_config import ENCODER_SUPPORTED
 from hotshot_jax.training.selection import Division
 from hotshot_jax.training.trainee import Parameters
+
+_EMBEDDING_WIDTHS = (16, 32, 96, 256)
 
 
 class ControlledUNet(nnx.Module):
@@ -65,23 +67,33 @@ class ControlNetTrainee:
 
     @classmethod
     def of(cls, module: UNet3DConditionModel) -> "ControlNetTrainee":
-        """A ControlNet for a (concrete or abstract) UNet, with its shape and compute dtype."""
+        """A ControlNet for a (concrete or abstract) UNet, with its shape and compute dtype.
+
+        The embedding of control frames is SDXL's, but nowhere wider than the UNet's first level:
+        in a small model it would else be most of the work.
+        """
         unet = dataclasses.replace(Division.of(module, "unet"), trained=frozenset())
-        config = ControlNetConfig.from_unet(module.config)
+        widths = tuple(min(w, module.config.block_out_channels[0]) for w in _EMBEDDING_WIDTHS)
+        config = ControlNetConfig.from_unet(module.config, widths)
         controlnet = abstract(lambda rngs: ControlNetModel(config, rngs=rngs, dtype=module.dtype))
         return cls(unet, Division.of(controlnet, "unet"))
 
     def start(self, values: Mapping[Path, Any], seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """See `Trainee`: the UNet's way down, outputs of zero, a random embedding of frames."""
         _, frozen = self.unet.start(values, seed)
-        unet = with_parameters(self.unet.module, values)
+        config: ControlNetConfig = self.controlnet.module.config  # type: ignore[attr-defined]
 
-        def initial(unet: Any) -> dict[Path, jax.Array]:
-            return flat_parameters(controlnet_from_unet(unet, rngs=nnx.Rngs(seed)))
+        def others() -> dict[str, jax.Array]:
+            drawn = flat_parameters(ControlNetModel(config, rngs=nnx.Rngs(seed)))
+            paths = self.controlnet.paths.items()
+            return {name: drawn[path] for name, path in paths if name not in frozen}
 
-        # Compiled, so that the random values that the UNet's own replace are never computed.
-        started = jax.jit(initial)(unet)
-        trained = {name: np.asarray(started[path]) for name, path in self.controlnet.paths.items()}
+        # Compiled, so that what the UNet's own values replace is never drawn.
+        new = jax.jit(others)()
+        trained = {
+            name: frozen[name] if name in frozen else np.asarray(new[name])
+            for name in self.controlnet.paths
+        }
         return trained, frozen
 
     def shardings(self, mesh: Mesh) -> Mapping[str, jax.sharding.Sharding]:

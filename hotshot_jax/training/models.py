@@ -84,8 +84,8 @@ def load_models(
     checkpoint = open_checkpoint(resolve(path))
     for note in checkpoint.notes:
         logger.warning("%s", note)
-    unet = checkpoint.unet if unet_path is None else open_component(unet_path, "unet")
     _warn_of_optimizer(unet_path)
+    unet = checkpoint.unet if unet_path is None else open_component(unet_path, "unet")
     # Read as float32: rounding what trains to the compute dtype first would lose digits.
     source = prepare_component(unet, dtype=jnp.float32)
     others = {

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from jax.sharding import AbstractMesh
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from safetensors.numpy import load_file
 
@@ -20,7 +21,7 @@ from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
 from hotshot_jax.convert.rules import flat_parameters, torch_slots
 from hotshot_jax.errors import UsageError
 from hotshot_jax.lora import ModuleNames, merged_parameters, open_lora
-from hotshot_jax.parallel.mesh import MeshConfig, create_mesh
+from hotshot_jax.parallel.mesh import AXES
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.training.export import LORA_FILE, export
 from hotshot_jax.training.lora import LoraTrainee
@@ -124,13 +125,18 @@ def test_only_factors_have_gradients_and_moments(unet: Any) -> None:
     assert all(np.abs(leaf).max() > 0 for leaf in gradients.values())
 
 
-def test_factors_lie_as_their_kernels_do(unet: Any) -> None:
+def test_factors_are_split_as_their_kernels_are(unet: Any) -> None:
     lora = LoraTrainee.of(unet, "both", RANK)
     trained, _ = lora.start(flat_parameters(unet), 0)
-    shardings = lora.shardings(create_mesh(MeshConfig(), jax.devices()[:1]))
+    # Two devices along fsdp and two along tensor.
+    shardings: Any = lora.shardings(AbstractMesh((1, 2, 1, 2), AXES))  # type: ignore[arg-type]
     assert set(shardings) == set(lora.unet.paths) | lora.trained
-    for name, leaf in trained.items():
-        assert len(shardings[name].spec) == leaf.ndim
+    for stem in lora.stems:
+        *stack, inputs, outputs = shardings[f"{stem}/kernel"].spec
+        assert {inputs, outputs} == {"fsdp", "tensor"}
+        assert tuple(shardings[f"{stem}/lora_down"].spec) == (*stack, inputs, None)
+        assert tuple(shardings[f"{stem}/lora_up"].spec) == (*stack, None, outputs)
+        assert len(stack) + 2 == trained[f"{stem}/lora_up"].ndim
 
 
 def test_the_exported_file_gives_what_was_trained(
@@ -260,6 +266,7 @@ def test_a_run_resumes_and_its_file_is_loaded_by_infer(
     status = main(
         [
             "--pretrained_path", str(tiny_checkpoint), "--prompt", "a red circle", "--steps", "1",
+            "--compilation_cache", str(tmp_path / "compiled"),
             "--width", "16", "--height", "16", "--video_length", "2",
             "--lora", f"{whole.output / 'export'}:0.8", "--output", str(tmp_path / "a.gif"),
         ]
