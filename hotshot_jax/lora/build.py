@@ -39,15 +39,11 @@ class ChangeBuilder:
     Args:
         config: PEFT's configuration of the adapter.
         where: the file, for messages.
-
-    Attributes:
-        zero_alphas: how many modules had an alpha of 0, which was read as the rank.
     """
 
     def __init__(self, config: AdapterConfig, where: Path):
         self._config = config
         self._where = where
-        self.zero_alphas = 0
 
     def build(self, module: Module, parts: Parts) -> dict[str, list[Change]]:
         """The changes of a module, by "weight" and "bias".
@@ -197,9 +193,7 @@ class ChangeBuilder:
         if alpha is not None and alpha.size != 1:
             self._wrong(module, f"alpha has {alpha.size} values, expected one")
         value = None if alpha is None else float(alpha.reshape(-1)[0])
-        factor, zero = scaling(module, rank, value, self._config)
-        self.zero_alphas += zero
-        return factor
+        return scaling(module, rank, value, self._config)
 
     def _weight(self, module: Module) -> tuple[int, ...]:
         if module.weight is None:

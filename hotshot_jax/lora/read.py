@@ -130,8 +130,6 @@ def read_lora(
         notes.append(
             f"{doubled} modules are in it under original and diffusers names; the latter are used."
         )
-    if builder.zero_alphas:
-        notes.append(f"alpha is 0 for {builder.zero_alphas} modules; read as alpha = rank.")
     return Lora(source.path, changes, LoraReport(matched, tuple(unmatched), tuple(notes)))
 
 

@@ -104,13 +104,10 @@ def _pattern(patterns: Any, name: str, default: Any) -> Any:
     return default
 
 
-def scaling(
-    module: Module, rank: int, alpha: float | None, config: AdapterConfig
-) -> tuple[float, bool]:
+def scaling(module: Module, rank: int, alpha: float | None, config: AdapterConfig) -> float:
     """What the product of a module's factors is multiplied by.
 
-    Alpha is that of PEFT's configuration where there is one, else the file's own, else the rank;
-    an alpha of 0 counts as none, as in kohya's tools.
+    Alpha is that of PEFT's configuration where there is one, else the file's own, else the rank.
 
     Args:
         module: the module.
@@ -118,11 +115,8 @@ def scaling(
         alpha: what the file has for it.
         config: PEFT's configuration.
 
-    Returns:
-        The factor, and whether an alpha of 0 was found.
-
     Raises:
-        HotshotError: alpha is not finite, or the configuration states another rank.
+        HotshotError: alpha is 0 or not finite, or the configuration states another rank.
     """
     stated = config.rank(module)
     if stated is not None and stated != rank:
@@ -134,7 +128,13 @@ def scaling(
     alpha = alpha if configured is None else configured
     if alpha is not None and not math.isfinite(alpha):
         raise HotshotError(f"{config.where}: alpha of {module} is {alpha}; the file is damaged.")
-    if not alpha:
-        return 1.0, alpha is not None
+    if alpha is None:
+        return 1.0
+    if alpha == 0:
+        # Some tools read it as the rank, others as no change at all.
+        raise HotshotError(
+            f"{config.where}: alpha of {module} is 0, which tools read in two ways; store "
+            "the alpha that it was trained with, or none for alpha = rank."
+        )
     divisor = math.sqrt(rank) if config.rank_stabilised(module) else rank
-    return alpha / divisor, False
+    return alpha / divisor

@@ -79,6 +79,16 @@ CASES = {
     "another width": (lambda t: _first(t, np.zeros((2, 5), np.float32)), "do not fit"),
     "NaN": (lambda t: _first(t, np.full_like(next(iter(t.values())), np.nan)), "NaN"),
     "infinite": (lambda t: _first(t, np.full_like(next(iter(t.values())), np.inf)), "NaN"),
+    "alpha 0": (
+        lambda t: t | {next(iter(t)).replace("lora_A.weight", "alpha"): np.zeros((), np.float32)},
+        "is 0",
+    ),
+    "alpha NaN": (
+        lambda t: (
+            t | {next(iter(t)).replace("lora_A.weight", "alpha"): np.full((), np.nan, np.float32)}
+        ),
+        "NaN",
+    ),
     "SD 1.5": (
         lambda t: {
             f"{KOHYA}.lora_{n}.weight": np.zeros((4, 4), np.float32) for n in ("up", "down")
