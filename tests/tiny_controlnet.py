@@ -10,8 +10,8 @@ import numpy as np
 from hotshot_jax.convert.load import abstract, with_parameters
 from hotshot_jax.convert.rules import flat_parameters
 from hotshot_jax.convert.to_torch import write_component
-from hotshot_jax.models.controlnet import ControlNetModel
 from hotshot_jax.models.controlnet_config import ControlNetConfig
+from hotshot_jax.models.controlnet_union import controlnet_class
 from hotshot_jax.models.unet_config import UNet3DConfig
 from tests.tiny_checkpoint import tiny_configs
 
@@ -28,11 +28,23 @@ def tiny_controlnet_config(**changes: Any) -> dict[str, Any]:
     }
 
 
+UNION: dict[str, Any] = {
+    "_class_name": "ControlNetUnionModel",
+    "num_control_type": 3,
+    "num_trans_channel": 32,
+    "num_trans_head": 2,
+    "num_trans_layer": 1,
+    "num_proj_channel": 32,
+}
+"""What `write_tiny_controlnet` takes for a union ControlNet of three types."""
+
+
 def write_tiny_controlnet(folder: Path, seed: int, **changes: Any) -> Path:
     """Writes a ControlNet with random weights to `folder`, and returns the folder."""
     values = tiny_controlnet_config(**changes)
     config = ControlNetConfig.from_dict(values, str(folder))
-    module = abstract(lambda rngs: ControlNetModel(config, rngs=rngs))
+    model = controlnet_class(config)
+    module = abstract(lambda rngs: model(config, rngs=rngs))
     generator = np.random.default_rng(seed)
     # Not zero anywhere: a new ControlNet's outputs would be, and it would change nothing.
     parameters = {

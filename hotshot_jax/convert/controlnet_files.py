@@ -19,6 +19,7 @@ from hotshot_jax.convert.weight_types import check_weight_types
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models.controlnet_shapes import config_values
 
+_CONTROLNETS_ALONE = ("control_model.", "input_hint_block.", "controlnet_cond_embedding.")
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -43,10 +44,16 @@ def open_controlnet(path: str, *, variant: str | None = None) -> AnyComponent:
 
 
 def is_controlnet(path: str) -> bool:
-    """Whether a local path is a ControlNet's: its folder in either form, or a .safetensors file."""
+    """Whether a local path is a ControlNet's: its folder in either form, or a .safetensors file.
+
+    Raises:
+        HotshotError: a file or its folder's configuration is damaged.
+    """
     local = Path(path)
     if local.is_file():
-        return local.suffix == ".safetensors"
+        return local.suffix == ".safetensors" and any(
+            name.startswith(_CONTROLNETS_ALONE) for name in open_file(local)
+        )
     config = local / "config.json"
     if (local / MODEL_INDEX).exists() or not config.is_file():
         return False

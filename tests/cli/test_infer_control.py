@@ -13,14 +13,16 @@ from PIL import Image
 
 from hotshot_jax.cli.control import control_inputs, plan_control
 from hotshot_jax.cli.settings import parse_settings
+from hotshot_jax.control.depth import DepthEstimator
 from hotshot_jax.media.metadata import read_metadata
 from hotshot_jax.media.read import open_clip
 from hotshot_jax.media.resize import scale_aspect_fill
 from hotshot_jax.media.write import write_video
 from tests.cli.conftest import Infer, Run
-from tests.cli.refusals import assert_refused_at_once
+from tests.cli.refusals import assert_refused, assert_refused_at_once
 from tests.cli.test_infer import pngs_of
-from tests.tiny_controlnet import write_tiny_controlnet
+from tests.tiny_controlnet import UNION, write_tiny_controlnet
+from tests.tiny_depth import write_tiny_depth
 from tests.web_server import serving
 
 SIDE = 16
@@ -189,6 +191,52 @@ def test_several_controlnets_with_sources_scales_and_windows_of_their_own(
     assert (two != first).any()
     # Two programs, compiled apart, round differently.
     assert np.abs(first.astype(int) - alone).max() <= 1
+
+
+@pytest.mark.slow
+def test_a_union_controlnet_takes_the_type_of_its_frames(control: Control, tmp_path: Path) -> None:
+    union = write_tiny_controlnet(tmp_path / "union", 1, **UNION)
+    videos = []
+    for kind in ("0", "2"):
+        flags = ("--controlnet", union, "--control_type_id", kind)
+        videos.append(made(control(*flags, "--output", tmp_path / kind), tmp_path, kind))
+    assert (videos[0] != videos[1]).any()
+    assert_refused(control("--controlnet", union), 2, "no control type", "types 0 to 2")
+    wrong = control("--controlnet", union, "--control_type_id", "3")
+    assert_refused(wrong, 2, "control type 3", "types 0 to 2")
+
+
+@pytest.fixture(scope="module")
+def depth_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_depth(tmp_path_factory.mktemp("depth"))
+
+
+def test_each_controlnet_can_have_a_type_of_its_own(
+    clips: dict[str, Path], depth_checkpoint: Path
+) -> None:
+    flags = (
+        "--controlnet", "a", "--controlnet", "b", "--controlnet", "c",
+        "--control_type", "canny", "--control_type", "depth", "--control_type", "canny",
+        "--depth_checkpoint", str(depth_checkpoint), "--gif", str(clips["walk.gif"]),
+        "--width", "72", "--height", "40",
+    )  # fmt: skip
+    settings = parse_settings(flags, "infer.py")
+    edges, depth, again = (each.frames for each in control_inputs(plan_control(settings), settings))
+    assert set(np.unique(edges)) == {0, 255}
+    assert len(np.unique(depth)) > 50
+    assert again is edges
+
+
+def test_depth_end_to_end(
+    control: Control, clips: dict[str, Path], depth_checkpoint: Path, tmp_path: Path
+) -> None:
+    flags = ("--control_type", "depth", "--depth_checkpoint", depth_checkpoint)
+    run = control(*flags, "--save_control", tmp_path / "c", "--output", tmp_path / "a")
+    made(run, tmp_path)
+    saved = pngs_of(tmp_path / "c")
+    frames = [scale_aspect_fill(frame, SIDE, SIDE) for frame in moving_square()]
+    np.testing.assert_array_equal(saved, DepthEstimator(depth_checkpoint)(np.stack(frames)))
+    assert len(np.unique(saved)) > 20
 
 
 @pytest.mark.slow
