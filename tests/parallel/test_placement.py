@@ -7,9 +7,15 @@ import pytest
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
+from hotshot_jax.errors import UsageError
 from hotshot_jax.models.sharding_points import image_axes, split_over
 from hotshot_jax.parallel.mesh import AXES, MeshConfig, create_mesh
-from hotshot_jax.parallel.placement import batch_sharding, projected_text_shardings, video_sharding
+from hotshot_jax.parallel.placement import (
+    batch_sharding,
+    check_share,
+    projected_text_shardings,
+    video_sharding,
+)
 
 
 class FakeMesh:
@@ -71,3 +77,14 @@ def test_images_may_lie_on_any_device() -> None:
 def test_axes_of_one_device_are_left_out() -> None:
     with jax.set_mesh(create_mesh(MeshConfig(), jax.devices()[:1])):
         assert split_over(8, AXES) == ()
+
+
+def test_processes_that_would_have_to_read_the_same_samples_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mesh = create_mesh(MeshConfig(), jax.devices()[:1])
+    check_share(mesh, 4)
+    # As with frames=2 over two processes: both hold all samples.
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UsageError, match="each of the 2 processes needs 4 of them"):
+        check_share(mesh, 4)
