@@ -1,0 +1,92 @@
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from hotshot_jax.cli.train_settings import parse_train_settings
+from hotshot_jax.convert.prepare import open_checkpoint
+from hotshot_jax.data.open_data import parse_shapes
+from hotshot_jax.data.shapes import split_prompts
+from hotshot_jax.from_scratch.__main__ import _STAGES, _parse, main
+
+RECIPES = Path(__file__).parents[2] / "configs" / "tiny"
+STAGES = {"create": "create", "vae": "vae", "vae_whole": "vae", "text": "text"}
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint like the small model, narrower still."""
+    folder = tmp_path_factory.mktemp("from_scratch")
+    architecture = json.loads((RECIPES / "architecture.json").read_text())
+    architecture["unet"] |= {"block_out_channels": [32, 32, 32], "attention_head_dim": [1, 1, 1]}
+    architecture["vae"]["block_out_channels"] = [4, 4, 4, 4]
+    (folder / "architecture.json").write_text(json.dumps(architecture))
+    arguments = ["--architecture", str(folder / "architecture.json"), "--words", "cyan heart"]
+    assert main(["create", *arguments, "--output", str(folder / "fresh")]) == 0
+    return folder / "fresh"
+
+
+@pytest.mark.slow
+def test_a_fresh_checkpoint_is_whole_and_its_temporal_layers_do_nothing_yet(fresh: Path) -> None:
+    checkpoint = open_checkpoint(fresh)
+    vocabulary = json.loads((fresh / "tokenizer" / "vocab.json").read_text())
+    assert checkpoint.text_encoder.config["vocab_size"] == len(vocabulary)
+    assert {f"{word}</w>" for word in ("cyan", "heart", "triangle", "teal")} <= set(vocabulary)
+    unet = load_file(fresh / "unet" / "diffusion_pytorch_model.safetensors")
+    closing = [name for name in unet if "temporal" in name and name.endswith("proj_out.weight")]
+    assert closing and not any(unet[name].any() for name in closing)
+
+
+@pytest.mark.slow
+def test_packing_rounds_every_weight_to_float16(fresh: Path, tmp_path: Path) -> None:
+    assert main(["pack", "--source", str(fresh), "--output", str(tmp_path / "packed")]) == 0
+    for file in sorted(fresh.rglob("*.safetensors")):
+        before = load_file(file)
+        after = load_file(tmp_path / "packed" / file.relative_to(fresh))
+        assert set(before) == set(after)
+        assert {str(tensor.dtype) for tensor in after.values()} == {"float16"}
+        assert all((before[name].astype("float16") == after[name]).all() for name in before)
+
+
+@pytest.mark.parametrize(("recipe", "stage"), STAGES.items())
+def test_recipes_of_the_stages_are_valid(recipe: str, stage: str) -> None:
+    settings, _ = _STAGES[stage]
+    source = [] if stage == "create" else ["--source", "a"]
+    config = ["--config", str(RECIPES / f"{recipe}.yaml")]
+    parsed = _parse(settings, stage, [*config, *source, "--output", "b"])
+    if stage == "vae":
+        assert parse_shapes(parsed.data, 1).split == "train"
+
+
+@pytest.mark.parametrize("recipe", ["spatial", "temporal"])
+def test_recipes_of_train_py_never_see_held_out_prompts(recipe: str) -> None:
+    settings = parse_train_settings(["--config", str(RECIPES / f"{recipe}.yaml")], "train.py")
+    settings.check()
+    data = parse_shapes(str(settings.data_dir), settings.video_length)
+    assert not {data.prompt(index) for index in range(1500)} & set(split_prompts("held_out"))
+
+
+def test_the_chain_of_recipes_has_no_gap() -> None:
+    spatial, temporal = (
+        yaml.safe_load((RECIPES / f"{name}.yaml").read_text()) for name in ("spatial", "temporal")
+    )
+    assert temporal["pretrained_model_name_or_path"] == f"{spatial['output_dir']}/export"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected one of create, vae, text, pack"),
+        (["paint"], "expected one of create, vae, text, pack"),
+        (["vae", "--output", "x"], "--source is missing"),
+        (["create", "--output", "x"], "--architecture is missing"),
+        (["vae", "--source", "x", "--output", "y", "--data", "shapes:train?frames=8"], "frames=1"),
+    ],
+)
+def test_wrong_arguments_are_explained(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
