@@ -28,6 +28,10 @@ HEADS = "heads"
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     # The VAE splits images over all devices instead.
     (r"^(encoder|decoder|quant_conv|post_quant_conv)/", WHOLE),
+    # ControlNets: what comes before and after the layers that they share with the UNet. The name
+    # that is misspelt is the published one.
+    (r"^controlnet_", WHOLE),
+    (r"^(task_embedding|transformer_layes|spatial_ch_projs)(/|$)", WHOLE),
     # Attention by heads: spatial, temporal, and in the text encoders.
     (r"/(to_q|to_k|to_v|q_proj|k_proj|v_proj)/kernel$", (None, HEADS)),
     (r"/(to_q|to_k|to_v|q_proj|k_proj|v_proj)/bias$", (HEADS,)),
@@ -54,9 +58,6 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(conv\w*|proj_in|proj_out)/(kernel|bias)$", WHOLE),
     (r"embedding/(embedding|linear_[12]/(kernel|bias))$", WHOLE),
     (r"^text_projection/kernel$", WHOLE),
-    # ControlNets: what comes before and after the layers that they share with the UNet.
-    (r"^controlnet_", WHOLE),
-    (r"^(task_embedding|transformer_layes|spatial_ch_projs)(/|$)", WHOLE),
 )
 
 

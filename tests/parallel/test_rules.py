@@ -1,5 +1,6 @@
 """Where each parameter lies."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -20,6 +21,9 @@ from hotshot_jax.models import (
     UNet3DConditionModel,
     UNet3DConfig,
 )
+from hotshot_jax.models.controlnet import ControlNetModel
+from hotshot_jax.models.controlnet_config import ControlNetConfig, ControlNetUnionConfig
+from hotshot_jax.models.controlnet_union import ControlNetUnionModel
 from hotshot_jax.parallel.mesh import AXES
 from hotshot_jax.parallel.rules import (
     UnmatchedParametersError,
@@ -68,6 +72,29 @@ def test_every_parameter_of_every_model_has_a_place_that_divides(name: str) -> N
     assert shardings.keys() == parameters.keys()
     for path, parameter in parameters.items():
         shardings[path].shard_shape(parameter.shape)
+
+
+def controlnet(config_class: Any, model: Any) -> nnx.Module:
+    values = json.loads((CONFIGS / "hotshot_xl_full.unet.config.json").read_text())
+    of_unet = ControlNetConfig.from_unet(UNet3DConfig.from_dict(values))
+    config = config_class(**dataclasses.asdict(of_unet))
+    return nnx.eval_shape(lambda: model(config, rngs=nnx.Rngs(0)))
+
+
+def test_controlnets_lie_as_the_unet_does() -> None:
+    found = specs(controlnet(ControlNetConfig, ControlNetModel), tensor=2)
+    spatial = "down_blocks/1/attentions/0/transformer_blocks"
+    assert found[f"{spatial}/attn1/to_q/kernel"] == P(None, None, "tensor")
+    assert found["controlnet_mid_block/kernel"] == P(None, None, None, None)
+    assert found["controlnet_cond_embedding/conv_in/kernel"] == P(None, None, None, None)
+
+
+def test_what_union_controlnets_add_is_whole_over_tensor() -> None:
+    found = specs(controlnet(ControlNetUnionConfig, ControlNetUnionModel), tensor=2)
+    added = ("task_embedding", "transformer_layes", "spatial_ch_projs", "control_add_embedding")
+    places = {name: spec for name, spec in found.items() if name.startswith(added)}
+    assert len(places) > 10
+    assert not any("tensor" in spec for spec in places.values())
 
 
 def test_heads_and_feed_forward_are_split_over_tensor(unet: nnx.Module) -> None:
