@@ -72,7 +72,8 @@ def replace_components(source: Path, dest: Path, replaced: Replaced) -> None:
         for path in sorted(source.iterdir()):
             if path.is_dir() and path.name not in replaced:
                 shutil.copytree(path, folder / path.name)
-            elif path.is_file():
+            elif path.is_file() and path.suffix != ".safetensors":
+                # Weights beside the components are a copy of some of theirs.
                 shutil.copyfile(path, folder / path.name)
         for name, (config, module) in replaced.items():
             write_component(folder / name, name, config, module)
