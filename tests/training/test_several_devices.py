@@ -1,0 +1,189 @@
+"""Whole runs on simulated devices, in one process and in two, against a run on one device."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.data.clips import write_data
+from tests.training.conftest import ROOT, Run, arguments
+
+pytestmark = pytest.mark.slow
+
+GLOBAL_BATCH = 8
+# float32 sums in another order, carried through a few updates.
+TOLERANCE = 1e-5
+# Larger than elsewhere, and slower: with latents of 2 x 2, random weights and big steps, the
+# gradients of the small checkpoint are so steep that rounding errors grow a thousandfold.
+SIZE = 32
+STEADY = {"--learning_rate": "1e-5", "--adam_epsilon": "1e-4", "--resolution": str(SIZE)}
+# What every process of a run must have ended after, when one of them is killed.
+SECONDS_TO_NOTICE = 60
+
+
+class Runs:
+    """Starts `train.py` on numbers of devices and processes, always with the same batches."""
+
+    def __init__(self, flags: dict[str, str], clips: Path):
+        self.flags = {**flags, **STEADY, "--data_dir": str(clips)}
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(
+        self, output: Path, mesh: str, devices: int, processes: int = 1, **changes: object
+    ) -> list[subprocess.Popen[str]]:
+        sizes = dict(part.split("=") for part in mesh.split(","))
+        shares = int(sizes.get("data", 1)) * int(sizes.get("fsdp", 1))
+        given = {
+            "--output_dir": output,
+            "--mesh": mesh,
+            "--train_batch_size": GLOBAL_BATCH // shares,
+            **{f"--{name}": value for name, value in changes.items()},
+        }
+        if processes > 1:
+            with socket.socket() as probe:
+                probe.bind(("localhost", 0))
+                given["--coordinator_address"] = f"localhost:{probe.getsockname()[1]}"
+            given["--process_count"] = processes
+        started = []
+        for index in range(processes):
+            own = {**given, "--process_index": index} if processes > 1 else given
+            listed = tuple(part for pair in own.items() for part in pair)
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "train.py", *arguments(self.flags, listed)],
+                    cwd=ROOT,
+                    env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices // processes)},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        self.started += started
+        return started
+
+    def finish(self, output: Path, *given: object, **changes: object) -> Run:
+        """Runs to the end; every process has to succeed."""
+        started = self.start(output, *given, **changes)  # type: ignore[arg-type]
+        said = [process.communicate(timeout=1800)[1] for process in started]
+        assert [process.returncode for process in started] == [0] * len(started), said
+        return Run(0, said[0], output)
+
+
+@pytest.fixture(scope="module")
+def runs(flags: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    clips = tmp_path_factory.mktemp("clips")
+    write_data(clips, [(SIZE, SIZE)] * GLOBAL_BATCH, frames=4)
+    made = Runs(flags, clips)
+    yield made
+    for process in made.started:
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def one_device(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return runs.finish(tmp_path_factory.mktemp("one") / "out", "data=1", 1, max_train_steps=6)
+
+
+def assert_same_losses(run: Run, expected: Run) -> None:
+    assert [step for step, *_ in run.losses] == [step for step, *_ in expected.losses]
+    for (step, *found), (_, *wanted) in zip(run.losses, expected.losses, strict=True):
+        assert found == pytest.approx(wanted, rel=TOLERANCE), step
+
+
+def test_a_run_goes_on_with_fewer_devices_and_the_same_losses(
+    runs: Runs, one_device: Run, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    runs.finish(output, "fsdp=8", 8, max_train_steps=2)
+    second = runs.finish(output, "data=2,fsdp=2", 4, max_train_steps=4)
+    assert "going on from step 2 " in second.stderr
+    third = runs.finish(output, "frames=2", 2, max_train_steps=6)
+    assert "going on from step 4 " in third.stderr
+    assert_same_losses(third, one_device)
+
+
+def test_two_processes_train_together_and_when_one_is_killed_the_other_ends(
+    runs: Runs, one_device: Run, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    first, second = runs.start(output, "fsdp=2", 2, 2, max_train_steps=100_000)
+    wait_for_lines(output / "metrics.jsonl", 3, first, second)
+    second.kill()
+    killed = time.monotonic()
+    said = first.communicate(timeout=SECONDS_TO_NOTICE)[1]
+    assert time.monotonic() - killed < SECONDS_TO_NOTICE
+    assert first.returncode != 0
+    last = [line for line in said.strip().splitlines() if "train.py: error:" in line][-1]
+    assert re.search(r"[Aa]nother (of its )?process", last), said[-4000:]
+    assert "Start the command again on all hosts" in said
+    second.communicate()
+
+    saved = max(int(p.name) for p in (output / "checkpoints").iterdir() if p.name.isdigit())
+    steps = max(6, saved + 1)
+    resumed = runs.finish(output, "fsdp=2", 2, 2, max_train_steps=steps)
+    assert f"going on from step {saved} " in resumed.stderr
+    assert [step for step, *_ in resumed.losses] == list(range(1, steps + 1))
+    for (step, *found), (_, *wanted) in zip(resumed.losses, one_device.losses, strict=False):
+        assert found == pytest.approx(wanted, rel=TOLERANCE), step
+    # One of them writes.
+    assert len(list(output.rglob("metrics.jsonl"))) == 1
+
+
+def test_the_first_process_may_be_the_one_that_is_killed(runs: Runs, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    first, second = runs.start(output, "fsdp=2", 2, 2, max_train_steps=100_000)
+    wait_for_lines(output / "metrics.jsonl", 2, first, second)
+    first.kill()
+    said = second.communicate(timeout=SECONDS_TO_NOTICE)[1]
+    assert second.returncode != 0
+    assert "train.py: error:" in said and "Start the command again on all hosts" in said
+    first.communicate()
+
+
+def test_sigterm_to_one_process_saves_and_stops_all(runs: Runs, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    started = runs.start(output, "fsdp=2", 2, 2, max_train_steps=100_000, save_n_steps=0)
+    wait_for_lines(output / "metrics.jsonl", 2, *started)
+    started[1].send_signal(signal.SIGTERM)
+    said = [process.communicate(timeout=SECONDS_TO_NOTICE)[1] for process in started]
+    assert [process.returncode for process in started] == [128 + signal.SIGTERM] * 2, said
+    assert all("stopped by SIGTERM" in each for each in said)
+    assert [p.name for p in (output / "checkpoints").iterdir() if p.name.isdigit()]
+
+
+def test_processes_with_different_settings_name_what_differs(runs: Runs, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    said = []
+    for index, rate in enumerate(("1e-3", "2e-3")):
+        (process,) = runs.start(
+            tmp_path / "out",
+            "fsdp=2",
+            1,
+            learning_rate=rate,
+            coordinator_address=address,
+            process_count=2,
+            process_index=index,
+        )
+        said.append(process)
+    for process in said:
+        message = process.communicate(timeout=300)[1]
+        assert process.returncode == 2, message
+        assert "learning_rate is 0.001 on process 0 and 0.002 on 1" in message
+
+
+def wait_for_lines(file: Path, lines: int, *processes: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 1200
+    while not file.exists() or len(file.read_text().splitlines()) < lines:
+        for process in processes:
+            assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
