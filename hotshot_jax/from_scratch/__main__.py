@@ -1,10 +1,11 @@
 """`python -m hotshot_jax.from_scratch {create,vae,text,pack}`: the stages before `train.py`."""
 
+import contextlib
 import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,14 +119,14 @@ def _vae(settings: _Vae) -> None:
     frames = parse_shapes(settings.data, 1)
     if frames.frames != 1:
         raise UsageError(f"--data {settings.data}: expected frames=1.")
-    source = Path(str(settings.source))
-    config, vae = _load(source, "vae")
+    fit_config = _fit(settings)
+    config, vae = _load(Path(str(settings.source)), "vae")
     with _reporting(settings) as report:
         vae, factor = train_autoencoder(
             vae,
             frames,
             AutoencoderConfig(
-                fit=_fit(settings),
+                fit=fit_config,
                 batch_size=settings.batch_size,
                 crop=settings.crop,
                 kl_weight=settings.kl_weight,
@@ -138,6 +139,7 @@ def _vae(settings: _Vae) -> None:
 
 
 def _text(settings: _Text) -> None:
+    fit_config = _fit(settings)
     source = Path(str(settings.source))
     loaded = [_load(source, name) for name in _ENCODERS]
     checkpoint = open_checkpoint(source)
@@ -148,7 +150,7 @@ def _text(settings: _Text) -> None:
             [functools.partial(tokenize, tokenizer) for tokenizer in tokenizers],
             split_prompts("train"),
             TextConfig(
-                fit=_fit(settings),
+                fit=fit_config,
                 batch_size=settings.batch_size,
                 dropped=settings.dropped,
                 replaced=settings.replaced,
@@ -175,34 +177,30 @@ def _load(source: Path, name: str) -> tuple[Mapping[str, Any], Any]:
 
 
 def _fit(settings: Any) -> FitConfig:
-    return FitConfig(settings.steps, settings.learning_rate, seed=settings.seed)
+    if settings.steps < 1 or settings.batch_size < 1 or not settings.learning_rate > 0:
+        raise UsageError("--steps, --batch_size and --learning_rate must be positive.")
+    warmup = min(100, settings.steps // 10)
+    return FitConfig(settings.steps, settings.learning_rate, warmup, seed=settings.seed)
 
 
-class _Reporting:
+@contextlib.contextmanager
+def _reporting(settings: Any) -> Iterator[Report]:
     """A progress bar and `OUTPUT.metrics.jsonl`."""
+    path = Path(str(settings.output))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = MetricsFile(path.with_name(f"{path.name}.metrics.jsonl"), 0)
+    start = time.monotonic()
+    with (
+        contextlib.closing(file),
+        tqdm(total=settings.steps, unit="step", file=sys.stderr, dynamic_ncols=True) as bar,
+    ):
 
-    def __init__(self, settings: Any):
-        path = Path(str(settings.output))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = MetricsFile(path.with_name(f"{path.name}.metrics.jsonl"), 0)
-        self._bar = tqdm(total=settings.steps, unit="step", file=sys.stderr, dynamic_ncols=True)
-        self._start = time.monotonic()
+        def report(step: int, numbers: Mapping[str, float]) -> None:
+            file.numbers(step, {**numbers, "seconds": time.monotonic() - start})
+            bar.set_postfix(loss=f"{numbers['loss']:.4f}", refresh=False)
+            bar.update(1)
 
-    def __enter__(self) -> Report:
-        return self._report
-
-    def _report(self, step: int, numbers: Mapping[str, float]) -> None:
-        self._file.numbers(step, {**numbers, "seconds": time.monotonic() - self._start})
-        self._bar.set_postfix(loss=f"{numbers['loss']:.4f}", refresh=False)
-        self._bar.update(1)
-
-    def __exit__(self, *reason: object) -> None:
-        self._bar.close()
-        self._file.close()
-
-
-def _reporting(settings: Any) -> _Reporting:
-    return _Reporting(settings)
+        yield report
 
 
 def _finish(settings: Any, replaced: Mapping[str, tuple[Mapping[str, Any], Any]]) -> None:

@@ -82,6 +82,7 @@ def test_the_chain_of_recipes_has_no_gap() -> None:
         (["paint"], "expected one of create, vae, text, pack"),
         (["vae", "--output", "x"], "--source is missing"),
         (["create", "--output", "x"], "--architecture is missing"),
+        (["vae", "--source", "x", "--output", "y", "--steps", "0"], "must be positive"),
         (["vae", "--source", "x", "--output", "y", "--data", "shapes:train?frames=8"], "frames=1"),
     ],
 )
