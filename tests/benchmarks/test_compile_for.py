@@ -82,29 +82,45 @@ def test_wrong_topology_ends_with_status_2() -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize(
-    ("mesh", "message"),
-    [("frames=3,data=-1", "3, but there are 8"), ("data=2", "there are 8"), ("rows=8", "'rows'")],
-)
-def test_wrong_mesh_ends_with_status_2(mesh: str, message: str) -> None:
-    finished = run("v5e:2x4", "--size", "tiny", "--mesh", mesh)
+def test_wrong_mesh_ends_with_status_2() -> None:
+    finished = run("v5e:2x4", "--size", "tiny", "--mesh", "frames=3,data=-1")
     assert finished.returncode == 2
-    assert message in finished.stderr
+    assert "3, but there are 8" in finished.stderr
+    assert "Traceback" not in finished.stderr
 
 
-def compiled(task: str, *arguments: str) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def reports() -> dict[str, dict[str, Any]]:
+    """What the command says of each task, from one process of its own: libtpu stays out of this."""
     small = "--size tiny --width 64 --height 64 --effort -1 --json".split()
-    finished = run("v5e:2x4", "--task", task, *small, *arguments)
+    tasks = {"infer": ["--mesh", "frames=8"], "decode": [], "train": []}
+    calls = [["v5e:2x4", "--task", task, *given, *small] for task, given in tasks.items()]
+    finished = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import json, sys\n"
+            "from benchmarks.compile_for import main\n"
+            "sys.exit(max(main(call) for call in json.loads(sys.argv[1])))",
+            json.dumps(calls),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=3600,
+    )
     assert finished.returncode == 0, finished.stderr[-2000:]
-    return json.loads(finished.stdout.splitlines()[-1])
+    lines = [line for line in finished.stdout.splitlines() if line.startswith("{")]
+    return dict(zip(tasks, map(json.loads, lines), strict=True))
 
 
 @needs_compiler
-def test_denoising_step_compiles_for_v5e() -> None:
-    report = compiled("infer", "--mesh", "frames=8")
+def test_denoising_step_compiles_for_v5e(reports: dict[str, dict[str, Any]]) -> None:
+    report = reports["infer"]
     assert report["fits"]
     assert set(report["collectives"]) == {"all-reduce", "all-to-all"}
-    assert report["collectives"]["all-to-all"]["count"] == 30
+    # Two for each temporal layer: three on the way down, six on the way up.
+    assert report["collectives"]["all-to-all"]["count"] == 2 * 9
     assert report["compile_seconds"] > 0
     assert report["flops_per_device"] > report["ideal_flops_per_device"] > 0
     assert 0 < report["temp_bytes"] + report["argument_bytes"] < report["hbm_bytes"]
@@ -112,16 +128,16 @@ def test_denoising_step_compiles_for_v5e() -> None:
 
 
 @needs_compiler
-def test_decoding_compiles_for_v5e() -> None:
-    report = compiled("decode")
+def test_decoding_compiles_for_v5e(reports: dict[str, dict[str, Any]]) -> None:
+    report = reports["decode"]
     assert report["fits"]
     assert report["mesh"] == "frames=8"
     assert report["collectives"] == {}
 
 
 @needs_compiler
-def test_training_step_compiles_for_v5e() -> None:
-    report = compiled("train")
+def test_training_step_compiles_for_v5e(reports: dict[str, dict[str, Any]]) -> None:
+    report = reports["train"]
     assert report["fits"]
     assert report["mesh"] == "fsdp=8"
     assert report["size"]["videos"] == 8
