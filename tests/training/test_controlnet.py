@@ -162,16 +162,23 @@ def test_the_loss_falls_on_one_sample(
     unet: Any, trainee: ControlNetTrainee, started: tuple[dict[str, Any], dict[str, Any]]
 ) -> None:
     trained, frozen = jax.tree.map(jnp.asarray, started)
-    schedule = lambda count: jnp.float32(1e-3)  # noqa: E731 - a schedule is a function
+    schedule = lambda count: jnp.float32(3e-3)  # noqa: E731 - a schedule is a function
     trainer = Trainer(trainee, make_scheduler("DDPMScheduler", {}), StepConfig(), schedule)
+    arrays, key = batch(unet), jax.random.key(0)
+
+    @jax.jit
+    def step(state: Any) -> Any:
+        # Always the same noise and timestep: over several, random weights tell little.
+        gradient = jax.value_and_grad(lambda trained: trainer.loss(trained, frozen, arrays, key)[0])
+        loss, gradients = gradient(state.trained)
+        return trainer.apply(state, gradients, {"loss": loss})
+
     state = trainer.init(trained, 0)
-    arrays = batch(unet, samples=4)
-    step = jax.jit(trainer.step, static_argnames="last")
     losses = []
     for _ in range(60):
-        state, metrics = step(state, frozen, arrays, jnp.int32(0), last=True)
+        state, metrics = step(state)
         losses.append(float(metrics["loss"]))
-    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
+    assert losses[-1] < 0.3 * losses[0], losses
 
 
 @pytest.mark.slow
