@@ -7,7 +7,8 @@ import jax
 
 from hotshot_jax.errors import HotshotError
 
-_PLATFORMS = {"cpu": "cpu", "gpu": "cuda,rocm", "tpu": "tpu"}
+# The first is the default; what waits in host memory needs the other.
+_PLATFORMS = {"cpu": "cpu", "gpu": "cuda,rocm", "tpu": "tpu,cpu"}
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 SAMPLING_WAYS_OUT = (
