@@ -171,11 +171,13 @@ def _theirs(configs: dict[str, Any], builtin: Path, options: argparse.Namespace)
         text_encoder_2=encoder("text_encoder_2", "CLIPTextModelWithProjection"),
         tokenizer=load_tokenizer(builtin / "tokenizer"),
         tokenizer_2=load_tokenizer(builtin / "tokenizer_2"),
-        unet=torch.compile(unet) if options.torch_compile else unet,
+        unet=unet,
         scheduler=EulerAncestralDiscreteScheduler.from_config(SCHEDULER),
         add_watermarker=False,
     )
     pipeline.set_progress_bar_config(disable=True)
+    if options.torch_compile:
+        pipeline.unet = torch.compile(unet)
 
     def make() -> np.ndarray:
         images = pipeline(
