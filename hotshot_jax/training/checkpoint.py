@@ -113,11 +113,16 @@ class Checkpoints:
                 saving.result()
 
     def close(self) -> None:
-        """Waits, and lets go of the folder."""
+        """Waits, and lets go of the folder.
+
+        Raises:
+            HotshotError: the last checkpoint could not be written. Orbax tells it again here, also
+                after `save` or `wait` have.
+        """
         try:
             self.wait()
         finally:
-            with _quiet():
+            with self._explained(self._step):
                 self._checkpointer.close()
 
     @contextlib.contextmanager

@@ -1,0 +1,57 @@
+"""Loss, gradients and optimiser together: what they are given again and again is learned."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from hotshot_jax.convert.builders import model_builder
+from hotshot_jax.schedulers import make_scheduler
+from hotshot_jax.training.loss import LossConfig, draw
+from hotshot_jax.training.optimizer import OptimizerConfig
+from hotshot_jax.training.selection import Division
+from hotshot_jax.training.step import StepConfig, Trainer
+from tests.tiny_checkpoint import tiny_configs
+
+STEPS = 250
+DRAWS = 4
+
+
+@pytest.mark.slow
+def test_one_sample_overfits() -> None:
+    build = model_builder("unet", tiny_configs()["unet"], where="unet")
+    unet = jax.jit(lambda: build(nnx.Rngs(0)))()
+    config = StepConfig(
+        loss=LossConfig(noise_offset=0.0), optimizer=OptimizerConfig(weight_decay=0.0)
+    )
+    scheduler = make_scheduler("DDPMScheduler", {})
+    trainer = Trainer(
+        Division.of(unet, "unet"), scheduler, config, lambda step: 3e-3 * (1 - step / STEPS)
+    )
+    # One clip and its prompt, with some draws of noise and timestep from all over the schedule.
+    generator = np.random.default_rng(0)
+    pooled = unet.config.projection_class_embeddings_input_dim
+    pooled -= 6 * unet.config.addition_time_embed_dim
+    latents, hidden, pooled_text = (
+        jnp.repeat(jnp.asarray(generator.standard_normal(shape, np.float32)), DRAWS, 0)
+        for shape in [(1, 4, 2, 2, 4), (1, 8, unet.config.cross_attention_dim), (1, pooled)]
+    )
+    text = {"hidden": hidden, "pooled": pooled_text, "time_ids": jnp.full((DRAWS, 6), 16.0)}
+    draws = draw(jax.random.key(0), latents.shape, config.loss, scheduler.num_train_timesteps)
+    assert draws.timesteps.min() < 250 and draws.timesteps.max() >= 500
+    trained, frozen = trainer.division.split(unet)
+
+    @jax.jit
+    def step(state):
+        gradient = jax.value_and_grad(trainer.loss_of, has_aux=True)
+        (loss, metrics), gradients = gradient(state.trained, frozen, latents, text, draws)
+        return trainer.apply(state, gradients, {"loss": loss, **metrics})
+
+    state = trainer.init(trained, 0)
+    losses = []
+    for _ in range(STEPS):
+        state, metrics = step(state)
+        losses.append(float(metrics["loss"]))
+    assert losses[0] > 0.5
+    assert max(losses[-10:]) < 0.01, losses[:: STEPS // 10]
