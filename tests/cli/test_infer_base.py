@@ -174,6 +174,16 @@ def test_marker_keys_switch_the_scheduler(
     assert (pngs_of(tmp_path / "v") != plain).any()
 
 
+def test_models_of_other_noise_levels_are_refused(
+    infer: Infer, hotshot: Path, single: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "edm.safetensors"
+    markers = {f"edm_vpred.sigma_{end}": np.ones((), np.float32) for end in ("max", "min")}
+    write_tensors(file, read_tensors(single) | markers)
+    run = infer("--pretrained_path", file, "--temporal", hotshot)
+    assert_refused_at_once(run, 1, str(file), "is an EDM model")
+
+
 def test_what_does_not_fit_is_refused(
     infer: Infer, hotshot: Path, sdxl: Path, single: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
