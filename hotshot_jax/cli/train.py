@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from hotshot_jax.cli.compilation_cache import compilation_cache, default_folder
-from hotshot_jax.cli.devices import explained_memory_errors, use_device
+from hotshot_jax.cli.devices import TRAINING_WAYS_OUT, explained_memory_errors, use_device
 from hotshot_jax.cli.flags import flags_of
 from hotshot_jax.cli.hosts import on_hosts
 from hotshot_jax.cli.run import run
@@ -25,6 +25,7 @@ from hotshot_jax.cli.train_data import make_clip_validation, make_feeds
 from hotshot_jax.cli.train_plan import (
     control_maker,
     divide,
+    largest_latents,
     loader_config,
     step_config,
     step_count,
@@ -45,6 +46,7 @@ from hotshot_jax.training.feed import Feed
 from hotshot_jax.training.interruption import StopRequest
 from hotshot_jax.training.learning_rate import learning_rate_schedule
 from hotshot_jax.training.loop import Loop, LoopConfig
+from hotshot_jax.training.memory import describe_training_memory, training_memory
 from hotshot_jax.training.metrics import NoReport, Reports, open_reports
 from hotshot_jax.training.models import TrainingModels, load_models
 from hotshot_jax.training.step import StepConfig, Trainer, TrainState, on_mesh
@@ -104,7 +106,9 @@ def train(settings: TrainSettings) -> None:
     )
     with (
         compilation_cache(_cache_folder(settings)),
-        explained_memory_errors(lambda: f"the model and {loader.config.batch_size} samples"),
+        explained_memory_errors(
+            lambda: f"the model and {loader.config.batch_size} samples", TRAINING_WAYS_OUT
+        ),
     ):
         _train(settings, config, loader, make_control, mesh, steps)
 
@@ -147,6 +151,16 @@ def _train(
         state = _restore(settings, saved, state, models, loader)
         last_step = int(state.step)
         _say(f"going on from step {last_step} of {saved.path}")
+    memory = describe_training_memory(
+        training_memory(
+            state,
+            models.frozen,
+            models.components.unet,
+            largest_latents(settings, loader, models.components.vae.config, mesh),
+            settings.rematerialisation,
+        )
+    )
+    _say(memory)
     _save_config(output, settings)
     feed, held_out = make_feeds(settings, loader, make_control, models, mesh, trainer, progress)
     clips = make_clip_validation(settings, feed, held_out, make_control, models)
@@ -162,19 +176,20 @@ def _train(
             last_step,
         )
     try:
-        state = _run_loop(
-            settings,
-            trainer,
-            feed,
-            held_out,
-            clips,
-            models,
-            checkpoints,
-            reports,
-            state,
-            steps,
-            progress,
-        )
+        with explained_memory_errors(lambda: memory, TRAINING_WAYS_OUT):
+            state = _run_loop(
+                settings,
+                trainer,
+                feed,
+                held_out,
+                clips,
+                models,
+                checkpoints,
+                reports,
+                state,
+                steps,
+                progress,
+            )
     finally:
         reports.close()
         checkpoints.close()

@@ -1,6 +1,7 @@
 """From the settings of `train.py` to the configurations of its parts."""
 
 import logging
+import math
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ from jax.sharding import Mesh
 from hotshot_jax.cli.train_settings import NO_LIMIT, TrainSettings
 from hotshot_jax.control.preprocess import Preprocessing, check_available, make_control_frames
 from hotshot_jax.data.loader import Loader, LoaderConfig
+from hotshot_jax.models import AutoencoderKLConfig
 from hotshot_jax.training.control_frames import MakeControl
 from hotshot_jax.training.controlnet import ControlNetTrainee
 from hotshot_jax.training.lora import LoraTrainee
@@ -101,3 +103,19 @@ def control_maker(settings: TrainSettings) -> MakeControl | None:
     )
     check_available(settings.control_type, preprocessing)
     return lambda frames: make_control_frames(frames, settings.control_type, preprocessing)
+
+
+def largest_latents(
+    settings: TrainSettings, loader: Loader, vae: AutoencoderKLConfig, mesh: Mesh
+) -> tuple[int, ...]:
+    """The most that one device works on: `(batch, frames, height, width, channels)` of latents."""
+    width, height = max(loader.used_sizes, key=math.prod)
+    frames = math.ceil(settings.video_length / mesh.shape["frames"])
+    factor = vae.scale_factor
+    return (
+        settings.train_batch_size,
+        frames,
+        height // factor,
+        width // factor,
+        vae.latent_channels,
+    )

@@ -43,7 +43,7 @@ def training_memory(
 def describe_training_memory(parts: Mapping[str, int]) -> str:
     """The components, in words."""
     listed = ", ".join(f"{name} {describe_size(size)}" for name, size in parts.items())
-    return f"about {describe_size(sum(parts.values()))} of each device ({listed})"
+    return f"memory of each device: about {describe_size(sum(parts.values()))} ({listed})"
 
 
 def _bytes(tree: Any) -> int:
