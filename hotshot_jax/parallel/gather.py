@@ -7,9 +7,16 @@ import numpy as np
 
 
 def on_host(tree: Any) -> Any:
-    """The whole arrays of a tree, as NumPy's; all hosts have to call it together."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
+    """The whole arrays of a tree, as NumPy's.
 
-        return multihost_utils.process_allgather(tree, tiled=True)
-    return jax.tree.map(np.asarray, tree)
+    Where an array reaches over several hosts, all of them have to call it together.
+    """
+
+    def gathered(leaf: Any) -> np.ndarray:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            from jax.experimental import multihost_utils
+
+            return multihost_utils.process_allgather(leaf, tiled=True)
+        return np.asarray(leaf)
+
+    return jax.tree.map(gathered, tree)

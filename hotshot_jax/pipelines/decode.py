@@ -1,5 +1,6 @@
 """From latents to pixels."""
 
+import itertools
 from collections.abc import Iterator
 
 import jax
@@ -39,17 +40,19 @@ def decode_latents(runtime: Runtime, latents: jax.Array, *, most_frames: int) ->
     else:
         chunks = _chunks_on_mesh(latents, most_frames, runtime.mesh)
         out_sharding = image_sharding(runtime.mesh)
+    # All chunks have one shape, and the time to compile for it is not decoding.
+    first = next(chunks)
+    program = runtime.program(
+        "VAE decoder",
+        None,
+        decode,
+        (arrays, first),
+        matmul="float32",
+        out_shardings=out_sharding,
+    )
     pixels: list[np.ndarray] = []
     with runtime.progress.stage("decoding", total, "frame") as advance:
-        for chunk in chunks:
-            program = runtime.program(
-                "VAE decoder",
-                None,
-                decode,
-                (arrays, chunk),
-                matmul="float32",
-                out_shardings=out_sharding,
-            )
+        for chunk in itertools.chain([first], chunks):
             decoded = on_host(program(arrays, chunk))
             # Without the leading axis of one video, and without what filled up the last chunk.
             images = decoded.reshape(-1, *decoded.shape[-3:])[: total - sum(map(len, pixels))]
