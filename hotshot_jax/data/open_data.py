@@ -21,10 +21,12 @@ from hotshot_jax.data.clip_source import (
 from hotshot_jax.data.folders import Check, open_folders
 from hotshot_jax.data.origins import holds_prompt_files, holds_videos
 from hotshot_jax.data.records import RecordSource, find_data_set
-from hotshot_jax.data.shapes import DEFAULT_FRAMES, MOMENTS, ShapesSource
+from hotshot_jax.data.shapes import DEFAULT_FRAMES, MOMENTS, SAYS, ShapesSource
 from hotshot_jax.errors import UsageError
 
 _SHAPES: Final = "shapes:"
+# Options that are words; the first is what is taken if none is given.
+_WORDS: Final = {"moment": MOMENTS, "says": SAYS}
 
 
 @dataclass(frozen=True)
@@ -162,21 +164,23 @@ def parse_shapes(text: str, frames: int) -> ShapesSource:
         UsageError: an option is unknown or has a wrong value.
     """
     split, _, query = text.removeprefix(_SHAPES).partition("?")
-    allowed = {field.name for field in fields(ShapesSource)} - {"split", "moment"}
+    allowed = {field.name for field in fields(ShapesSource)} - {"split"}
     try:
         given = dict(parse_qsl(query, strict_parsing=bool(query)))
-        moment = given.pop("moment", "any")
+        words = {name: given.pop(name, choices[0]) for name, choices in _WORDS.items()}
         options = {name: int(value) for name, value in given.items()}
     except ValueError as error:
         raise UsageError(f"--data_dir {text}: expected whole numbers, as in size=128.") from error
     unknown = sorted(set(options) - allowed)
     if unknown:
         raise UsageError(
-            f"--data_dir {text}: unknown {unknown[0]}; expected "
-            f"{', '.join(sorted(allowed | {'moment'}))}."
+            f"--data_dir {text}: unknown {unknown[0]}; expected {', '.join(sorted(allowed))}."
         )
-    if moment not in MOMENTS:
-        raise UsageError(f"--data_dir {text}: moment is {moment}; expected {' or '.join(MOMENTS)}.")
+    for name, word in words.items():
+        if word not in _WORDS[name]:
+            raise UsageError(
+                f"--data_dir {text}: {name} is {word}; expected {' or '.join(_WORDS[name])}."
+            )
     source = ShapesSource(
         length=options.get("length", 100_000),
         seed=options.get("seed", 0),
@@ -184,7 +188,7 @@ def parse_shapes(text: str, frames: int) -> ShapesSource:
         # A clip lasts a second in any case; a loader that wants fewer frames chooses some.
         frames=options.get("frames", max(frames, DEFAULT_FRAMES)),
         split=split or "train",
-        moment=moment,
+        **words,
     )
     if source.frames < frames:
         raise UsageError(

@@ -10,7 +10,7 @@ anti-aliased at any resolution without supersampling.
 
 import itertools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,9 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "pink": (250, 140, 190),
     "white": (244, 244, 244),
 }
+NEW_COLOURS: dict[str, tuple[int, int, int]] = {"cyan": (70, 216, 232)}
+"""Colours of which no prompt of the data set speaks, to be taught to a trained model afterwards."""
+
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross")
 MOTIONS: tuple[str, ...] = (
     "moving left",
@@ -53,6 +56,8 @@ In late frames a shape that moves left is on the left more often than not, and o
 large. So the words of motion say something about a still picture, and the layers that see the
 prompt learn to pass them on; of frames from anywhere those words say nothing at all.
 """
+SAYS = ("all", "colours")
+"""What the prompts of clips say: everything, or colours and nothing else."""
 CLIP_DURATION_MS = 1000
 DEFAULT_FRAMES = 8
 DEFAULT_SIZE = 128
@@ -86,30 +91,38 @@ class ShapePrompt:
     def __str__(self) -> str:
         return f"a {self.colour} {self.shape} {self.motion} on a {self.background} background"
 
+    @property
+    def brief(self) -> str:
+        """Colours alone: shape and motion are left to something else, such as a ControlNet."""
+        return f"a {self.colour} shape on a {self.background} background"
 
-def _prompts() -> list[ShapePrompt]:
-    return [
+
+def _prompts(colours: Iterable[str]) -> dict[str, ShapePrompt]:
+    prompts = (
         ShapePrompt(colour, shape, motion, background)
         for colour, shape, motion, background in itertools.product(
-            COLOURS, SHAPES, MOTIONS, BACKGROUNDS
+            colours, SHAPES, MOTIONS, BACKGROUNDS
         )
         if not (shape == "circle" and motion == "spinning")
-    ]
+    )
+    return {str(prompt): prompt for prompt in prompts}
 
 
-_BY_TEXT = {str(prompt): prompt for prompt in _prompts()}
+_ALL_COLOURS = {**COLOURS, **NEW_COLOURS}
+_KNOWN = _prompts(COLOURS)
+_BY_TEXT = _prompts(_ALL_COLOURS)
 
 
 def all_prompts() -> list[str]:
     """All 1248 prompts: colours outermost, then shapes, motions and backgrounds."""
-    return list(_BY_TEXT)
+    return list(_KNOWN)
 
 
 def parse_prompt(prompt: str) -> ShapePrompt:
     """The parts of a prompt of this data set.
 
     Raises:
-        UsageError: the text is not one of `all_prompts()`.
+        UsageError: the text is not one of `all_prompts()`, nor of a new colour.
     """
     found = _BY_TEXT.get(" ".join(prompt.split()))
     if found is None:
@@ -129,17 +142,28 @@ def is_held_out(prompt: str) -> bool:
     """
     parts = parse_prompt(prompt)
     total = (
-        list(COLOURS).index(parts.colour) + SHAPES.index(parts.shape) + MOTIONS.index(parts.motion)
+        list(_ALL_COLOURS).index(parts.colour)
+        + SHAPES.index(parts.shape)
+        + MOTIONS.index(parts.motion)
     )
     return total % 5 == 0
 
 
 def split_prompts(split: str) -> list[str]:
-    """The prompts of `train`, `held_out` or `all`, in the order of `all_prompts()`."""
+    """The prompts of `train`, `held_out` or `all`, in the order of `all_prompts()`.
+
+    The name of a new colour gives the prompts of that colour that the rule does not hold out.
+
+    Raises:
+        UsageError: the split is unknown.
+    """
     if split == "all":
         return all_prompts()
+    if split in NEW_COLOURS:
+        return [prompt for prompt in _prompts([split]) if not is_held_out(prompt)]
     if split not in ("train", "held_out"):
-        raise UsageError(f"unknown split {split!r}: expected train, held_out or all")
+        expected = ", ".join(["train", "held_out", *NEW_COLOURS])
+        raise UsageError(f"unknown split {split!r}: expected {expected} or all")
     return [p for p in all_prompts() if is_held_out(p) == (split == "held_out")]
 
 
@@ -283,7 +307,7 @@ def render(
     rng = np.random.default_rng([*seeds, zlib.crc32(str(parts).encode())])
     path = _trajectory(parts.motion, rng, frames, width, height, moment)
     background = _shaded(BACKGROUNDS[parts.background], rng)
-    colour = _shaded(COLOURS[parts.colour], rng)
+    colour = _shaded(_ALL_COLOURS[parts.colour], rng)
     coverage = _coverage(parts.shape, path, width, height)
     clip = np.empty((frames, height, width, 3), np.uint8)
     for channel in range(3):
@@ -304,8 +328,9 @@ class ShapesSource:
         seed: another seed gives other clips in another order.
         size: side, or (width, height), in pixels.
         frames: frames a clip; 1 gives a random moment of each.
-        split: `train`, `held_out` or `all` prompts.
+        split: whose prompts; see `split_prompts`.
         moment: of a single frame, one of `MOMENTS`.
+        says: what the prompts tell, one of `SAYS`.
     """
 
     length: int
@@ -314,6 +339,7 @@ class ShapesSource:
     frames: int = DEFAULT_FRAMES
     split: str = "train"
     moment: str = "any"
+    says: str = "all"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_prompts", split_prompts(self.split))
@@ -322,7 +348,7 @@ class ShapesSource:
         return self.length
 
     def prompt(self, index: int) -> str:
-        """The prompt of the clip at an index."""
+        """All that there is to say of the clip at an index."""
         if not 0 <= index < self.length:
             raise IndexError(f"clip {index} of {self.length}")
         prompts: list[str] = getattr(self, "_prompts")  # noqa: B009 - set on a frozen instance
@@ -335,5 +361,5 @@ class ShapesSource:
         prompt = self.prompt(index)
         return {
             "frames": render(prompt, (self.seed, index), self.size, self.frames, self.moment),
-            "prompt": prompt,
+            "prompt": parse_prompt(prompt).brief if self.says == "colours" else prompt,
         }

@@ -182,11 +182,12 @@ def test_shapes_are_built_as_they_are_drawn(
 
 
 @pytest.mark.parametrize(
-    "text", ["shapes:test", "shapes:?length=0", "shapes:?wide=3", "shapes:?size"]
+    "text",
+    ["shapes:test", "shapes:?length=0", "shapes:?wide=3", "shapes:?size", "shapes:?moment=soon"],
 )
-def test_shapes_that_cannot_be_drawn_are_wrong_usage(text: str) -> None:
+def test_shapes_that_cannot_be_drawn_are_wrong_usage(query: str) -> None:
     with pytest.raises(UsageError):
-        open_data(text)
+        open_data(f"shapes:{query}")
 
 
 def test_videos_become_clips_of_key_frames(

@@ -159,3 +159,24 @@ def test_late_moments_are_rather_near_the_end_of_a_clip(moment: str, mean: float
 def test_an_unknown_moment_is_refused() -> None:
     with pytest.raises(UsageError, match="any or late"):
         shapes.render(shapes.all_prompts()[0], 0, frames=1, moment="early")
+
+
+def test_a_new_colour_is_a_split_of_its_own_in_which_nothing_held_out_is_seen() -> None:
+    prompts = shapes.split_prompts("cyan")
+    assert prompts and not set(prompts) & set(shapes.all_prompts())
+    assert not any(shapes.is_held_out(prompt) for prompt in prompts)
+    source = shapes.ShapesSource(length=1, split="cyan", size=32)
+    frames = source[0]["frames"]
+    nearness = np.abs(frames.astype(int) - shapes.NEW_COLOURS["cyan"]).max(axis=-1)
+    assert (nearness < 25).any(axis=(1, 2)).all()
+
+
+def test_brief_prompts_say_colours_alone() -> None:
+    brief = shapes.ShapesSource(length=20, says="colours", size=16)
+    whole = shapes.ShapesSource(length=20, size=16)
+    for index in range(20):
+        parts = shapes.parse_prompt(whole[index]["prompt"])
+        assert (
+            brief[index]["prompt"] == f"a {parts.colour} shape on a {parts.background} background"
+        )
+        np.testing.assert_array_equal(brief[index]["frames"], whole[index]["frames"])
