@@ -12,8 +12,9 @@ single frames, here and in PyTorch, by turns: forward, backward, clipping and Ad
 
 Memory of the full model is computed from shapes, and nothing of it is allocated or compiled:
 parameters, moments and gradients exactly, and what the backward pass keeps as it is traced. The
-compiler fuses some of that away and adds buffers of its own, so that the sum is an estimate;
-`benchmarks.compile_for` tells what a TPU's compiler makes of it.
+compiler fuses some of that away, and needs buffers besides: those of the layer at work, of one that
+is computed again above all. So the sum is an estimate from below; `benchmarks.compile_for` tells
+what a TPU's compiler makes of it.
 """
 
 import argparse
