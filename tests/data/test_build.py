@@ -182,8 +182,7 @@ def test_shapes_are_built_as_they_are_drawn(
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["shapes:test", "shapes:?length=0", "shapes:?wide=3", "shapes:?size", "shapes:?moment=soon"],
+    "query", ["test", "?length=0", "?wide=3", "?size", "?moment=soon", "?says=nothing"]
 )
 def test_shapes_that_cannot_be_drawn_are_wrong_usage(query: str) -> None:
     with pytest.raises(UsageError):
