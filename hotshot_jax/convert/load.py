@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from hotshot_jax.convert.half_casts import to_dtype
 from hotshot_jax.convert.rules import POSITIONAL_TABLE, Path, Slot, flat_parameters, torch_slots
 from hotshot_jax.convert.tensor_source import LazyTensor, TensorSource, check_finite
 from hotshot_jax.errors import HotshotError
@@ -241,7 +242,7 @@ def _assemble(
         tensor = lazy.read()
         check_finite(f"{lazy.file}: {name}", tensor)
         target = value if slot.layer is None else value[slot.layer]
-        target[...] = slot.to_flax(tensor.reshape(slot.shape))
+        target[...] = to_dtype(slot.to_flax(tensor.reshape(slot.shape)), dtype)
         lazy.release()
     return value
 

@@ -9,6 +9,7 @@ from typing import cast
 
 import numpy as np
 
+from hotshot_jax.convert.half_casts import to_dtype
 from hotshot_jax.convert.tensor_source import LazyTensor, TensorSource
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.lora.changes import Added, Change
@@ -82,12 +83,16 @@ def merge_tensor(weight: np.ndarray, changes: Sequence[tuple[Change, float]]) ->
         changes: changes and strengths.
     """
     if all(isinstance(change, Added) for change, _ in changes):
-        # Column-major: that is the layout of the model's matrices, and the one of BLAS.
-        merged = np.array(weight, np.float32, order="F" if weight.ndim == 2 else "C")
+        # Column-major: that is the layout of the model's matrices, and the one of BLAS. Narrow
+        # types are transposed before they become wide, which is less to move.
+        merged = np.asfortranarray(weight) if weight.ndim == 2 else np.ascontiguousarray(weight)
+        merged = to_dtype(merged, np.float32)
+        if np.may_share_memory(merged, weight) or not merged.flags.writeable:
+            merged = merged.copy(order="K")
         for change, scale in changes:
             cast(Added, change).apply_in_place(merged, scale)
         return merged
-    base = np.asarray(weight).astype(np.float32, copy=False)
+    base = to_dtype(np.asarray(weight), np.float32)
     merged = base.copy()
     for change, scale in changes:
         merged += change.apply(base, scale)
