@@ -7,6 +7,7 @@ import pytest
 from benchmarks import lora_merge
 
 
+@pytest.mark.slow
 def test_the_figures_of_a_small_unet(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
