@@ -93,7 +93,7 @@ def test_wrong_mesh_ends_with_status_2() -> None:
 def reports() -> dict[str, dict[str, Any]]:
     """What the command says of each task, from one process of its own: libtpu stays out of this."""
     small = "--size tiny --width 64 --height 64 --effort -1 --json".split()
-    tasks = {"infer": ["--mesh", "frames=8"], "decode": [], "train": []}
+    tasks = {"infer": ["--mesh", "frames=8"], "decode": [], "train": ["--remat", "none"]}
     calls = [["v5e:2x4", "--task", task, *given, *small] for task, given in tasks.items()]
     finished = subprocess.run(
         [
@@ -119,10 +119,10 @@ def test_denoising_step_compiles_for_v5e(reports: dict[str, dict[str, Any]]) -> 
     report = reports["infer"]
     assert report["fits"]
     assert set(report["collectives"]) == {"all-reduce", "all-to-all"}
-    # Two for each temporal layer: three on the way down, six on the way up.
-    assert report["collectives"]["all-to-all"]["count"] == 2 * 9
+    # Two for each temporal layer: two on the way down, four on the way up.
+    assert report["collectives"]["all-to-all"]["count"] == 2 * 6
     assert report["compile_seconds"] > 0
-    assert report["flops_per_device"] > report["ideal_flops_per_device"] > 0
+    assert report["flops_per_device"] >= 0.99 * report["ideal_flops_per_device"] > 0
     assert 0 < report["temp_bytes"] + report["argument_bytes"] < report["hbm_bytes"]
     assert report["roofline_seconds"] > 0
 
