@@ -187,7 +187,8 @@ def test_from_flags_with_cached_latents_to_a_gif(
 ) -> None:
     from hotshot_jax.cli.infer import main
 
-    given: list[Any] = ["--train", "controlnet", "--validation_steps", 1]
+    # At a higher rate Adam turns gradients of round-off size into whole steps.
+    given: list[Any] = ["--train", "controlnet", "--validation_steps", 1, "--learning_rate", "1e-9"]
     given += ["--canny_high_threshold", 150, "--data_dir", "shapes:train?length=6&size=16"]
     shown = ["--validate_every_steps", 2, "--test_prompts", "a red circle|a blue star"]
     whole = train(*given, *shown, "--output_dir", tmp_path / "whole")
@@ -207,7 +208,7 @@ def test_from_flags_with_cached_latents_to_a_gif(
     assert "going on from step 2 " in resumed.stderr
     expected = [loss for _, loss, _ in whole.losses]
     # The VAE encodes one clip at a time for the cache: float32 sums in another order.
-    assert [loss for _, loss, _ in resumed.losses] == pytest.approx(expected, rel=1e-3)
+    assert [loss for _, loss, _ in resumed.losses] == pytest.approx(expected, rel=1e-5)
     other = train(*given, *cached, "--canny_high_threshold", 170)
     assert other.status == 1 and "canny_high_threshold was 150.0 and is 170.0" in other.stderr
 
