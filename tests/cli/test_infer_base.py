@@ -112,6 +112,7 @@ def expected(infer: Infer, hotshot: Path, sdxl: Path, tmp_path: Path) -> np.ndar
     return frames(infer, tmp_path / "expected", "--pretrained_path", folder)
 
 
+@pytest.mark.slow
 def test_every_road_to_the_same_model(
     infer: Infer,
     convert: Infer,

@@ -165,6 +165,7 @@ def test_a_window_that_no_step_lies_in_is_a_warning(control: Control) -> None:
     assert "ControlNet 1 has no effect: none of the 2 steps lies between 0.6 and 0.9" in run.stderr
 
 
+@pytest.mark.slow
 def test_several_controlnets_with_sources_scales_and_windows_of_their_own(
     control: Control, nets: list[Path], clips: dict[str, Path], tmp_path: Path
 ) -> None:

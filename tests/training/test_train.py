@@ -33,6 +33,7 @@ def test_what_a_run_leaves_behind(unbroken: Run) -> None:
     assert any(quarter is not None for quarter in quarters)
 
 
+@pytest.mark.slow
 def test_cached_latents_train_to_the_same_losses(train: Train, tmp_path: Path) -> None:
     # The VAE encodes one clip at a time for the cache, so float32 sums have another order, and
     # Adam turns gradients of round-off size into whole steps: these are made very small.
