@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hotshot_jax.builtin.controlnets import builtin_controlnets
 from hotshot_jax.cli.outputs import numbered
 from hotshot_jax.cli.settings import InferSettings
 from hotshot_jax.control.preprocess import Preprocessing, check_available, make_control_frames
@@ -34,7 +35,8 @@ class ControlPlan:
     """The checked ControlNet flags of a run.
 
     Attributes:
-        controlnets: path or Hub id of each ControlNet.
+        controlnets: path or Hub id of each ControlNet; where none is named, one that goes with the
+            model and the control type.
         sources: what they follow: key frames of each source, uint8
             `[frames, height, width, 3]` in its own size.
         followed: which of the sources each ControlNet follows.
@@ -74,14 +76,7 @@ def plan_control(settings: InferSettings, outputs: Sequence[str] = ()) -> Contro
     if not settings.gif:
         flag = "--control_type" if settings.control_type else "--controlnet"
         raise UsageError(f"{flag} needs a clip to follow: give --gif with a GIF, MP4 or folder.")
-    if settings.pretrained_path is None and not settings.controlnet:
-        raise UsageError(
-            f"The built-in model has no ControlNet for {settings.control_type[0]}: name one with "
-            "--controlnet, or a model with --pretrained_path."
-        )
-    controlnets = settings.controlnet or tuple(
-        _CONTROLNETS[control_type] for control_type in settings.control_type
-    )
+    controlnets = settings.controlnet or _default_controlnets(settings)
     count = len(controlnets)
     _check_count("--gif", len(settings.gif), count, "one for all")
     kinds: Sequence[str | None] = settings.control_type or (None,)
@@ -157,6 +152,21 @@ def save_control(controls: Sequence[ControlInput], settings: InferSettings) -> l
         frames = controls[index].frames
         write_video(path, frames, settings.video_duration, {}, settings.overwrite)
     return paths
+
+
+def _default_controlnets(settings: InferSettings) -> tuple[str, ...]:
+    """What goes with the control types, where no ControlNet is named."""
+    if settings.pretrained_path is not None:
+        return tuple(_CONTROLNETS[control_type] for control_type in settings.control_type)
+    own = builtin_controlnets()
+    for control_type in settings.control_type:
+        if control_type not in own:
+            others = f", only for {' and '.join(own)}" if own else ""
+            raise UsageError(
+                f"The built-in model has no ControlNet for {control_type}{others}: name one with "
+                "--controlnet, or a model with --pretrained_path."
+            )
+    return tuple(str(own[control_type]) for control_type in settings.control_type)
 
 
 def _check_count(flag: str, values: int, controlnets: int, otherwise: str) -> None:

@@ -15,8 +15,12 @@ from tqdm import tqdm
 
 from hotshot_jax.cli.flags import checked_settings, flag, parse_flags, written_settings
 from hotshot_jax.cli.run import run
-from hotshot_jax.convert.builders import KINDS
+from hotshot_jax.convert.assembly import AnyComponent
+from hotshot_jax.convert.builders import CONTROLNET, KINDS
+from hotshot_jax.convert.controlnet_files import is_controlnet, open_controlnet
 from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
+from hotshot_jax.convert.staging import staged_folder
+from hotshot_jax.convert.to_torch import write_component
 from hotshot_jax.data.open_data import parse_shapes
 from hotshot_jax.data.shapes import split_prompts
 from hotshot_jax.errors import UsageError
@@ -79,7 +83,7 @@ class _Text:
 class _Pack:
     """Round all weights to float16, half the size."""
 
-    source: str | None = flag(None, "checkpoint; required", str, "model")
+    source: str | None = flag(None, "checkpoint or ControlNet; required", str, "model")
     output: str | None = flag(None, "folder to write; required", str, "output")
 
 
@@ -163,14 +167,22 @@ def _text(settings: _Text) -> None:
 
 
 def _pack(settings: _Pack) -> None:
-    source = Path(str(settings.source))
+    source, output = Path(str(settings.source)), Path(str(settings.output))
+    if is_controlnet(str(source)):
+        config, module = _loaded(open_controlnet(str(source)))
+        with staged_folder(output, source=source) as folder:
+            write_component(folder, CONTROLNET, config, to_float16(module))
+        return
     replaced = {name: _load(source, name) for name in KINDS}
     rounded = {name: (config, to_float16(module)) for name, (config, module) in replaced.items()}
-    replace_components(source, Path(str(settings.output)), rounded)
+    replace_components(source, output, rounded)
 
 
 def _load(source: Path, name: str) -> tuple[Mapping[str, Any], Any]:
-    component = getattr(open_checkpoint(source), name)
+    return _loaded(getattr(open_checkpoint(source), name))
+
+
+def _loaded(component: AnyComponent) -> tuple[Mapping[str, Any], Any]:
     host = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
     module = prepare_component(component, dtype=jnp.float32).load(shardings=host)
     return component.config, module

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from hotshot_jax.convert.builders import KINDS, model_builder
@@ -87,9 +87,12 @@ def to_float16(module: nnx.Module) -> nnx.Module:
     """
     rounded = {}
     for path, leaf in flat_parameters(module).items():
-        rounded[path] = jnp.asarray(leaf, jnp.float16)
-        if not bool(jnp.isfinite(rounded[path]).all()):
+        # By NumPy: JAX would compile a program for each shape.
+        with np.errstate(over="ignore"):
+            half = np.asarray(leaf).astype(np.float16)
+        if not np.isfinite(half).all():
             raise HotshotError(f"{'.'.join(map(str, path))} is too large for float16.")
+        rounded[path] = jax.device_put(half)
     return with_parameters(module, rounded)
 
 

@@ -1,5 +1,6 @@
 """`infer.py` with ControlNets, from its flags alone."""
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hotshot_jax.cli import control as control_module
 from hotshot_jax.cli.control import control_inputs, plan_control
-from hotshot_jax.cli.settings import parse_settings
+from hotshot_jax.cli.settings import InferSettings, parse_settings
 from hotshot_jax.control.depth import DepthEstimator
 from hotshot_jax.media.metadata import read_metadata
 from hotshot_jax.media.read import open_clip
@@ -124,6 +126,19 @@ def test_control_frames_are_scaled_and_cropped_to_the_video(clips: dict[str, Pat
     assert ready.shape == (8, 64, 32, 3)
     expected = [scale_aspect_fill(frame, 32, 64) for frame in moving_square()]
     np.testing.assert_array_equal(ready, np.stack(expected))
+
+
+def test_the_built_in_model_brings_its_own_unless_one_is_named(
+    clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_module, "builtin_controlnets", lambda: {"canny": Path("own")})
+    settings = InferSettings(control_type=("canny",), gif=(str(clips["walk.gif"]),))
+    for changes, expected in (
+        ({}, ("own",)),
+        ({"controlnet": ("other",)}, ("other",)),
+        ({"pretrained_path": "big"}, ("diffusers/controlnet-canny-sdxl-1.0",)),
+    ):
+        assert plan_control(dataclasses.replace(settings, **changes)).controlnets == expected
 
 
 def test_scale_zero_is_no_controlnet_bit_for_bit(

@@ -144,9 +144,9 @@ def test_control_frames_to_save_without_a_controlnet(infer: Infer, walk: Path) -
     assert_refused_at_once(run, 2, "--save_control needs")
 
 
-def test_the_built_in_model_has_no_controlnet_of_its_own(walk: Path) -> None:
-    settings = InferSettings(control_type="canny", gif=(str(walk),))
-    with pytest.raises(UsageError, match="name one with --controlnet"):
+def test_the_built_in_model_has_no_controlnet_for_depth(walk: Path) -> None:
+    settings = InferSettings(control_type=("depth",), gif=(str(walk),))
+    with pytest.raises(UsageError, match=r"no ControlNet for depth.*name one with --controlnet"):
         plan_control(settings)
 
 

@@ -1,15 +1,18 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file
 
 from hotshot_jax.cli.train_settings import parse_train_settings
+from hotshot_jax.convert.controlnet_files import is_controlnet
 from hotshot_jax.convert.prepare import open_checkpoint
 from hotshot_jax.data.open_data import parse_shapes
 from hotshot_jax.data.shapes import split_prompts
 from hotshot_jax.from_scratch.__main__ import _STAGES, _parse, main
+from tests.tiny_controlnet import write_tiny_controlnet
 
 RECIPES = Path(__file__).parents[2] / "configs" / "tiny"
 STAGES = {"create": "create", "vae": "vae", "vae_whole": "vae", "text": "text"}
@@ -48,6 +51,17 @@ def test_packing_rounds_every_weight_to_float16(fresh: Path, tmp_path: Path) -> 
         assert set(before) == set(after)
         assert {str(tensor.dtype) for tensor in after.values()} == {"float16"}
         assert all((before[name].astype("float16") == after[name]).all() for name in before)
+
+
+def test_packing_a_controlnet_rounds_it_too(tmp_path: Path) -> None:
+    net = write_tiny_controlnet(tmp_path / "net", 1)
+    assert main(["pack", "--source", str(net), "--output", str(tmp_path / "packed")]) == 0
+    (file,) = net.glob("*.safetensors")
+    before, after = load_file(file), load_file(tmp_path / "packed" / file.name)
+    assert set(before) == set(after)
+    for name, tensor in after.items():
+        np.testing.assert_array_equal(tensor, before[name].astype(np.float16), strict=True)
+    assert is_controlnet(str(tmp_path / "packed"))
 
 
 @pytest.mark.parametrize(("recipe", "stage"), STAGES.items())

@@ -1,0 +1,12 @@
+"""The ControlNets that the package brings along for the built-in model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+_PREFIX = "controlnet_"
+
+
+def builtin_controlnets() -> Mapping[str, Path]:
+    """A folder in the diffusers layout for each `--control_type` that there is one for."""
+    folders = sorted(Path(__file__).parent.glob(f"{_PREFIX}*/config.json"))
+    return {path.parent.name.removeprefix(_PREFIX): path.parent for path in folders}
