@@ -167,7 +167,7 @@ def parse_shapes(text: str, frames: int) -> ShapesSource:
     allowed = {field.name for field in fields(ShapesSource)} - {"split"}
     try:
         given = dict(parse_qsl(query, strict_parsing=bool(query)))
-        words = {name: given.pop(name, choices[0]) for name, choices in _WORDS.items()}
+        words = {name: given.pop(name, next(iter(_WORDS[name]))) for name in _WORDS}
         options = {name: int(value) for name, value in given.items()}
     except ValueError as error:
         raise UsageError(f"--data_dir {text}: expected whole numbers, as in size=128.") from error
@@ -179,7 +179,7 @@ def parse_shapes(text: str, frames: int) -> ShapesSource:
     for name, word in words.items():
         if word not in _WORDS[name]:
             raise UsageError(
-                f"--data_dir {text}: {name} is {word}; expected {' or '.join(_WORDS[name])}."
+                f"--data_dir {text}: {name} is {word}; expected {', '.join(_WORDS[name])}."
             )
     source = ShapesSource(
         length=options.get("length", 100_000),

@@ -49,8 +49,8 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "brown": (106, 66, 36),
     "teal": (14, 122, 126),
 }
-MOMENTS = ("any", "late")
-"""From where in a clip a single frame is taken: anywhere, or more often from later in it.
+MOMENTS = {"any": 1, "late": 2, "last": 8}
+"""From where in a clip a single frame is taken: the latest of so many random moments.
 
 In late frames a shape that moves left is on the left more often than not, and one that grows is
 large. So the words of motion say something about a still picture, and the layers that see the
@@ -58,6 +58,8 @@ prompt learn to pass them on; of frames from anywhere those words say nothing at
 """
 SAYS = ("all", "colours")
 """What the prompts of clips say: everything, or colours and nothing else."""
+SPLITS = ("train", "held_out", *(f"{c}{end}" for c in NEW_COLOURS for end in ("", "_held_out")))
+"""Parts of the prompts; see `split_prompts`."""
 CLIP_DURATION_MS = 1000
 DEFAULT_FRAMES = 8
 DEFAULT_SIZE = 128
@@ -152,19 +154,19 @@ def is_held_out(prompt: str) -> bool:
 def split_prompts(split: str) -> list[str]:
     """The prompts of `train`, `held_out` or `all`, in the order of `all_prompts()`.
 
-    The name of a new colour gives the prompts of that colour that the rule does not hold out.
+    The name of a new colour, such as `cyan`, gives the prompts of that colour that the rule does not
+    hold out; `cyan_held_out` gives the others.
 
     Raises:
         UsageError: the split is unknown.
     """
     if split == "all":
         return all_prompts()
-    if split in NEW_COLOURS:
-        return [prompt for prompt in _prompts([split]) if not is_held_out(prompt)]
-    if split not in ("train", "held_out"):
-        expected = ", ".join(["train", "held_out", *NEW_COLOURS])
-        raise UsageError(f"unknown split {split!r}: expected {expected} or all")
-    return [p for p in all_prompts() if is_held_out(p) == (split == "held_out")]
+    if split not in SPLITS:
+        raise UsageError(f"unknown split {split!r}: expected {', '.join(SPLITS)} or all")
+    colour = split.removesuffix("_held_out")
+    prompts = _prompts([colour]) if colour in NEW_COLOURS else _KNOWN
+    return [p for p in prompts if is_held_out(p) == split.endswith("held_out")]
 
 
 @dataclass(frozen=True)
@@ -189,9 +191,9 @@ def _trajectory(
     motion: str, rng: np.random.Generator, frames: int, width: int, height: int, moment: str
 ) -> Trajectory:
     time = np.linspace(0.0, 1.0, frames) if frames > 1 else rng.uniform(0.0, 1.0, 1)
-    if frames == 1 and moment == "late":
-        # The later of two random moments has a density that rises in a line.
-        time = np.sqrt(time)
+    if frames == 1:
+        # The latest of n moments that are uniform in [0, 1] is distributed like one to the power 1/n.
+        time = time ** (1 / MOMENTS[moment])
     shorter = min(width, height)
     radius = np.full(frames, rng.uniform(*_STEADY_RADIUS))
     if motion in ("growing", "shrinking"):
@@ -298,7 +300,7 @@ def render(
             moment.
     """
     if moment not in MOMENTS:
-        raise UsageError(f"unknown moment {moment!r}: expected {' or '.join(MOMENTS)}")
+        raise UsageError(f"unknown moment {moment!r}: expected {', '.join(MOMENTS)}")
     parts = parse_prompt(prompt)
     width, height = (size, size) if isinstance(size, int) else size
     if min(width, height, frames) < 1:

@@ -143,7 +143,7 @@ def test_source_shows_every_prompt_equally_often_and_never_the_same_clip() -> No
         source[len(source)]
 
 
-@pytest.mark.parametrize(("moment", "mean"), [("any", 0.5), ("late", 2 / 3)])
+@pytest.mark.parametrize(("moment", "mean"), [("any", 1 / 2), ("late", 2 / 3), ("last", 8 / 9)])
 def test_late_moments_are_rather_near_the_end_of_a_clip(moment: str, mean: float) -> None:
     # The radius of a growing shape tells when its single frame was taken.
     rng = np.random.default_rng(0)
@@ -157,7 +157,7 @@ def test_late_moments_are_rather_near_the_end_of_a_clip(moment: str, mean: float
 
 
 def test_an_unknown_moment_is_refused() -> None:
-    with pytest.raises(UsageError, match="any or late"):
+    with pytest.raises(UsageError, match="any, late, last"):
         shapes.render(shapes.all_prompts()[0], 0, frames=1, moment="early")
 
 
