@@ -69,11 +69,15 @@ class ControlNetTrainee:
     def of(cls, module: UNet3DConditionModel) -> "ControlNetTrainee":
         """A ControlNet for a (concrete or abstract) UNet, with its shape and compute dtype.
 
-        The embedding of control frames is SDXL's, but nowhere wider than the UNet's first level:
-        in a small model it would else be most of the work.
+        The embedding of control frames is SDXL's, but in a small model no wider than the UNet's
+        first level, half of that one halving of the size before it, and so on: at the size of
+        pixels it would else be most of the work.
         """
         unet = dataclasses.replace(Division.of(module, "unet"), trained=frozenset())
-        widths = tuple(min(w, module.config.block_out_channels[0]) for w in _EMBEDDING_WIDTHS)
+        first = module.config.block_out_channels[0]
+        halvings = reversed(range(len(_EMBEDDING_WIDTHS)))
+        limits = [max(1, first >> each) for each in halvings]
+        widths = tuple(map(min, _EMBEDDING_WIDTHS, limits))
         config = ControlNetConfig.from_unet(module.config, widths)
         controlnet = abstract(lambda rngs: ControlNetModel(config, rngs=rngs, dtype=module.dtype))
         return cls(unet, Division.of(controlnet, "unet"))

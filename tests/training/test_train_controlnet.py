@@ -154,7 +154,7 @@ def test_the_exported_folder_loads_in_diffusers(
     assert set(tensors) == set(stored)
     for name, tensor in tensors.items():
         assert torch.equal(tensor, torch.tensor(stored[name])), name
-    assert model.config.conditioning_embedding_out_channels == [16, 32, 32, 32]
+    assert model.config.conditioning_embedding_out_channels == [4, 8, 16, 32]
 
 
 @pytest.mark.slow
