@@ -4,11 +4,13 @@ Plain image processing: it knows the words of the prompts and what they mean to 
 of how the clips of the data set are drawn, so that it can be held against any model's output.
 
     python -m benchmarks.shapes_evaluator CLIP.gif [...]
+    python -m benchmarks.shapes_evaluator --new_colour cyan CLIP.gif [...]
 """
 
 import argparse
 import json
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,6 +33,8 @@ COLOUR_WORDS = {
     "pink": (250, 140, 190),
     "white": (245, 245, 245),
 }
+# Named only where they are asked about: to a model that was never taught them they are no words.
+NEW_COLOUR_WORDS = {"cyan": (75, 215, 230)}
 BACKGROUND_WORDS = {
     "black": (10, 10, 10),
     "gray": (128, 128, 128),
@@ -211,12 +215,14 @@ def _motion(shift_x: float, shift_y: float, growth: float, turn: float) -> str:
     return best if scores[best] >= 1.0 else "standing still"
 
 
-def measure(frames: npt.NDArray[np.uint8]) -> Measurement:
+def measure(frames: npt.NDArray[np.uint8], new_colours: Collection[str] = ()) -> Measurement:
     """Tell what a clip shows.
 
     Args:
         frames: uint8 RGB [frames, height, width, 3].
+        new_colours: those of `NEW_COLOUR_WORDS` that a shape may have besides the others.
     """
+    words = COLOUR_WORDS | {word: NEW_COLOUR_WORDS[word] for word in new_colours}
     pictures = lab(ndimage.median_filter(frames, size=(1, 3, 3, 1)))
     ground = _background(pictures)
     background = _nearest(ground, BACKGROUND_WORDS)
@@ -233,7 +239,7 @@ def measure(frames: npt.NDArray[np.uint8]) -> Measurement:
     growth = float(np.exp(_change(times, np.log([blob.area for blob in blobs])) / 2))
     turn = _turn(times, blobs, shape)
     return Measurement(
-        colour=_nearest(np.median([blob.colour for blob in blobs], axis=0), COLOUR_WORDS),
+        colour=_nearest(np.median([blob.colour for blob in blobs], axis=0), words),
         shape=shape,
         motion=_motion(shift_x, shift_y, growth, turn),
         background=background,
@@ -264,8 +270,17 @@ def score(prompt: str, measurement: Measurement) -> dict[str, bool]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.shapes_evaluator")
     parser.add_argument("clips", nargs="+", metavar="CLIP", help="GIF, WebP or picture")
-    for path in parser.parse_args(arguments).clips:
-        print(json.dumps({"file": path, **asdict(measure(read_clip(path)))}))
+    parser.add_argument(
+        "--new_colour",
+        action="append",
+        default=[],
+        choices=NEW_COLOUR_WORDS,
+        help="a colour that a shape may have besides the others; may be repeated",
+    )
+    given = parser.parse_args(arguments)
+    for path in given.clips:
+        found = measure(read_clip(path), given.new_colour)
+        print(json.dumps({"file": path, **asdict(found)}))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     python -m benchmarks.tiny_eval                              # the built-in model, 200 clips
     python -m benchmarks.tiny_eval --pretrained_path DIR --save clips --json
     python -m benchmarks.tiny_eval --video_length 1             # single images; motion is left out
+    python -m benchmarks.tiny_eval --lora runs/cyan/export --split cyan_held_out --before none
 
 Clips are made for prompts that no stage of training saw, each from a seed of its own, written as
 GIFs and measured from those files by `benchmarks.shapes_evaluator`. Beside the model stands the
@@ -28,7 +29,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.shape_scores import ATTRIBUTES, Scores, table
-from benchmarks.shapes_evaluator import PROMPT, measure, read_clip
+from benchmarks.shapes_evaluator import NEW_COLOUR_WORDS, PROMPT, measure, read_clip
 from hotshot_jax.builtin import NAME as BUILTIN_NAME
 from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.cli.compilation_cache import compilation_cache, default_folder
@@ -39,8 +40,9 @@ from hotshot_jax.cli.settings import InferSettings
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.convert.load import with_parameters
 from hotshot_jax.convert.rules import flat_parameters
-from hotshot_jax.data.shapes import split_prompts
+from hotshot_jax.data.shapes import SPLITS, split_prompts
 from hotshot_jax.errors import UsageError
+from hotshot_jax.lora import parse_lora
 from hotshot_jax.media.pixels import to_uint8
 from hotshot_jax.media.write import write_video
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
@@ -82,7 +84,9 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
         tempfile.TemporaryDirectory() as scratch,
     ):
         begin = time.monotonic()
-        pipeline = _pipeline(given, given.pretrained_path)
+        pipeline = _pipeline(given, given.pretrained_path, given.lora)
+        for lora in pipeline.loras:
+            print(f"{PROGRAM}: LoRA {lora}", file=sys.stderr)
         columns = {_AFTER: _measured(given, pipeline, tasks, folder or Path(scratch) / "after")}
         seconds = time.monotonic() - begin
         before = _before(given, pipeline)
@@ -93,6 +97,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     if given.json:
         report: dict[str, Any] = {
             "model": given.pretrained_path or BUILTIN_NAME,
+            "loras": given.lora,
             **columns[_AFTER].report(),
             "before": columns[_BEFORE].report() if _BEFORE in columns else None,
             "seeds": [tasks[0].seed, tasks[-1].seed],
@@ -110,6 +115,15 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
 def spread(prompts: Sequence[str], count: int) -> list[str]:
     """So many of the prompts, at even distances; past their number, all of them several times."""
     return [prompts[index * len(prompts) // count] for index in range(count)]
+
+
+def new_colours(prompts: Sequence[str], loras: Sequence[str]) -> list[str]:
+    """Colours that shapes may have besides those of the data set.
+
+    These are the ones that prompts ask for. A LoRA may bring any of them, asked for or not.
+    """
+    words = {word for prompt in prompts for word in prompt.split()}
+    return [colour for colour in NEW_COLOUR_WORDS if loras or colour in words]
 
 
 def without_temporal_layers(pipeline: HotshotXLPipeline) -> HotshotXLPipeline:
@@ -171,11 +185,14 @@ class _FewLines(TerminalProgress):
             yield lambda units: None
 
 
-def _pipeline(given: argparse.Namespace, path: str | None) -> HotshotXLPipeline:
+def _pipeline(
+    given: argparse.Namespace, path: str | None, loras: Sequence[str] = ()
+) -> HotshotXLPipeline:
     return HotshotXLPipeline.from_pretrained(
         str(builtin_checkpoint(default_folder().parent)) if path is None else path,
         precision=given.precision,
         scheduler=given.scheduler,
+        loras=[parse_lora(argument) for argument in loras],
         progress=_FewLines(),
     )
 
@@ -211,6 +228,7 @@ def _measured(
     """Makes the clips, writes them and their manifest to a folder, and measures the files."""
     attributes = [a for a in ATTRIBUTES if a != "motion" or given.video_length > 1]
     scores = Scores(attributes)
+    colours = new_colours([task.prompt for task in tasks], given.lora)
     folder.mkdir(parents=True, exist_ok=True)
     with (
         (folder / "manifest.jsonl").open("w", buffering=1) as manifest,
@@ -227,7 +245,7 @@ def _measured(
                 overwrite=True,
             )
             manifest.write(json.dumps(line) + "\n")
-            scores.add(task.prompt, measure(read_clip(folder / name)))
+            scores.add(task.prompt, measure(read_clip(folder / name), colours))
             bar.set_postfix({n: f"{s:.0%}" for n, s in scores.shares.items()}, refresh=False)
             bar.update(1)
     return scores
@@ -262,9 +280,16 @@ def _parser() -> argparse.ArgumentParser:
         help=f"what to set beside it: a checkpoint, '{_INERT}' (its temporal layers do nothing; "
         f"the default) or '{_NONE}'",
     )
+    add(
+        "--lora",
+        metavar="PATH[:SCALE]",
+        action="append",
+        default=[],
+        help="LoRA to merge into the model, as in infer.py; may be repeated",
+    )
     add("--prompts_file", metavar="FILE", help="prompts, one a line (default: held-out ones)")
     add("--count", type=int, default=200, help="number of prompts without a file (default: 200)")
-    add("--split", choices=("held_out", "train"), default="held_out", help="where they come from")
+    add("--split", choices=SPLITS, default="held_out", help="where they come from")
     add("--seed", type=int, default=0, help="of the first clip; one more for each (default: 0)")
     add("--save", metavar="DIR", help="keep the GIFs as DIR/NNN.gif, with DIR/manifest.jsonl")
     add("--overwrite", action="store_true", help="write into a folder that is not empty")

@@ -21,12 +21,12 @@ from hotshot_jax.data.clip_source import (
 from hotshot_jax.data.folders import Check, open_folders
 from hotshot_jax.data.origins import holds_prompt_files, holds_videos
 from hotshot_jax.data.records import RecordSource, find_data_set
-from hotshot_jax.data.shapes import DEFAULT_FRAMES, MOMENTS, SAYS, ShapesSource
+from hotshot_jax.data.shapes import DEFAULT_FRAMES, MOMENTS, PAINTS, SAYS, ShapesSource
 from hotshot_jax.errors import UsageError
 
 _SHAPES: Final = "shapes:"
 # Options that are words; the first is what is taken if none is given.
-_WORDS: Final = {"moment": MOMENTS, "says": SAYS}
+_WORDS: Final = {"moment": MOMENTS, "says": SAYS, "paint": PAINTS}
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,9 @@ prompt learn to pass them on; of frames from anywhere those words say nothing at
 """
 SAYS = ("all", "colours")
 """What the prompts of clips say: everything, or colours and nothing else."""
+PAINTS = ("named", "any")
+"""In which colour shapes are drawn: the one that the prompt names, or for half of the clips any at
+all. The latter is for models that read no prompts, such as a VAE."""
 SPLITS = ("train", "held_out", *(f"{c}{end}" for c in NEW_COLOURS for end in ("", "_held_out")))
 """Parts of the prompts; see `split_prompts`."""
 CLIP_DURATION_MS = 1000
@@ -154,8 +157,8 @@ def is_held_out(prompt: str) -> bool:
 def split_prompts(split: str) -> list[str]:
     """The prompts of `train`, `held_out` or `all`, in the order of `all_prompts()`.
 
-    The name of a new colour, such as `cyan`, gives the prompts of that colour that the rule does not
-    hold out; `cyan_held_out` gives the others.
+    The name of a new colour, such as `cyan`, gives the prompts of that colour that the rule does
+    not hold out; `cyan_held_out` gives the others.
 
     Raises:
         UsageError: the split is unknown.
@@ -192,7 +195,7 @@ def _trajectory(
 ) -> Trajectory:
     time = np.linspace(0.0, 1.0, frames) if frames > 1 else rng.uniform(0.0, 1.0, 1)
     if frames == 1:
-        # The latest of n moments that are uniform in [0, 1] is distributed like one to the power 1/n.
+        # The latest of n moments uniform in [0, 1] is distributed like one to the power of 1/n.
         time = time ** (1 / MOMENTS[moment])
     shorter = min(width, height)
     radius = np.full(frames, rng.uniform(*_STEADY_RADIUS))
@@ -282,6 +285,7 @@ def render(
     size: int | tuple[int, int] = DEFAULT_SIZE,
     frames: int = DEFAULT_FRAMES,
     moment: str = "any",
+    paint: str = "named",
 ) -> npt.NDArray[np.uint8]:
     """One clip of a prompt, the same for the same arguments.
 
@@ -291,14 +295,17 @@ def render(
         size: the side of a square clip, or (width, height), in pixels.
         frames: how many, spread evenly over the clip's one second; 1 gives a random moment of it.
         moment: of a single frame, one of `MOMENTS`.
+        paint: one of `PAINTS`.
 
     Returns:
         uint8 RGB [frames, height, width, 3].
 
     Raises:
         UsageError: not a prompt of this data set, a size or frame count below 1, or an unknown
-            moment.
+            moment or paint.
     """
+    if paint not in PAINTS:
+        raise UsageError(f"unknown paint {paint!r}: expected {', '.join(PAINTS)}")
     if moment not in MOMENTS:
         raise UsageError(f"unknown moment {moment!r}: expected {', '.join(MOMENTS)}")
     parts = parse_prompt(prompt)
@@ -310,6 +317,8 @@ def render(
     path = _trajectory(parts.motion, rng, frames, width, height, moment)
     background = _shaded(BACKGROUNDS[parts.background], rng)
     colour = _shaded(_ALL_COLOURS[parts.colour], rng)
+    if paint == "any" and rng.uniform() < 0.5:
+        colour = rng.uniform(0, 255, 3).astype(np.float32)
     coverage = _coverage(parts.shape, path, width, height)
     clip = np.empty((frames, height, width, 3), np.uint8)
     for channel in range(3):
@@ -333,6 +342,7 @@ class ShapesSource:
         split: whose prompts; see `split_prompts`.
         moment: of a single frame, one of `MOMENTS`.
         says: what the prompts tell, one of `SAYS`.
+        paint: the colours of shapes, one of `PAINTS`.
     """
 
     length: int
@@ -342,6 +352,7 @@ class ShapesSource:
     split: str = "train"
     moment: str = "any"
     says: str = "all"
+    paint: str = "named"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_prompts", split_prompts(self.split))
@@ -361,7 +372,8 @@ class ShapesSource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         """`{"frames": uint8 [frames, height, width, 3], "prompt": str}`."""
         prompt = self.prompt(index)
+        seed = (self.seed, index)
         return {
-            "frames": render(prompt, (self.seed, index), self.size, self.frames, self.moment),
+            "frames": render(prompt, seed, self.size, self.frames, self.moment, self.paint),
             "prompt": parse_prompt(prompt).brief if self.says == "colours" else prompt,
         }

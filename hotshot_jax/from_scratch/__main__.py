@@ -24,7 +24,7 @@ from hotshot_jax.convert.to_torch import write_component
 from hotshot_jax.data.open_data import parse_shapes
 from hotshot_jax.data.shapes import split_prompts
 from hotshot_jax.errors import UsageError
-from hotshot_jax.from_scratch.autoencoder import AutoencoderConfig, train_autoencoder
+from hotshot_jax.from_scratch.autoencoder import PARTS, AutoencoderConfig, train_autoencoder
 from hotshot_jax.from_scratch.fit import FitConfig, Report
 from hotshot_jax.from_scratch.folder import create_checkpoint, replace_components, to_float16
 from hotshot_jax.from_scratch.text_encoders import TextConfig, train_text_encoders
@@ -61,6 +61,9 @@ class _Vae:
     kl_weight: float = flag(5e-4, "of the divergence", float, _FIT)
     edge_weight: float = flag(4.0, "how much more edges weigh", float, _FIT)
     latent_deviation: float = flag(0.7, "of the scaled latents", float, _FIT)
+    part: str = flag(
+        "all", "what trains; a decoder alone leaves latents as they are", str, _FIT, choices=PARTS
+    )
     seed: int = flag(0, "of all random numbers", int, _FIT)
 
 
@@ -136,10 +139,13 @@ def _vae(settings: _Vae) -> None:
                 kl_weight=settings.kl_weight,
                 edge_weight=settings.edge_weight,
                 latent_deviation=settings.latent_deviation,
+                part=settings.part,
             ),
             report,
         )
-    _finish(settings, {"vae": ({**config, "scaling_factor": round(factor, 5)}, vae)})
+    if settings.part == "all":
+        config = {**config, "scaling_factor": round(factor, 5)}
+    _finish(settings, {"vae": (config, vae)})
 
 
 def _text(settings: _Text) -> None:

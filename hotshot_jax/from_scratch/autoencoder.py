@@ -17,6 +17,11 @@ from hotshot_jax.data.shapes import ShapesSource
 from hotshot_jax.from_scratch.fit import FitConfig, Report, fit
 from hotshot_jax.models import AutoencoderKL
 
+PARTS = ("all", "decoder")
+"""What of a VAE is trained. A decoder alone can learn to show more, while the latents that a UNet
+was trained on stay what they are."""
+
+_OF_DECODER = ("post_quant_conv", "decoder")
 # Frames of which the deviation of the latents is taken.
 _MEASURED = 256
 
@@ -34,6 +39,7 @@ class AutoencoderConfig:
         edge_weight: how much more a pixel weighs where the picture has an edge. Edges cover few
             pixels and say which shape it is.
         latent_deviation: standard deviation of the latents that the UNet is to see.
+        part: one of `PARTS`.
     """
 
     fit: FitConfig
@@ -42,6 +48,7 @@ class AutoencoderConfig:
     kl_weight: float
     edge_weight: float
     latent_deviation: float
+    part: str = "all"
 
 
 def train_autoencoder(
@@ -61,15 +68,16 @@ def train_autoencoder(
     Raises:
         HotshotError: the loss is not finite.
     """
-    graph, parameters = nnx.split(vae)
+    parts = _OF_DECODER if config.part == "decoder" else ("encoder", "quant_conv", *_OF_DECODER)
+    graph, parameters, *frozen = nnx.split(vae, lambda path, _: path[0] in parts, ...)
     batch_of = frame_batches(frames, config.batch_size, config.crop)
 
     def loss(
         parameters: Any, batch: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return autoencoder_loss(nnx.merge(graph, parameters), batch, key, config)
+        return autoencoder_loss(nnx.merge(graph, parameters, *frozen), batch, key, config)
 
-    trained = nnx.merge(graph, fit(loss, parameters, batch_of, config.fit, report))
+    trained = nnx.merge(graph, fit(loss, parameters, batch_of, config.fit, report), *frozen)
     sample = frame_batches(frames, _MEASURED)(0)
     deviation = jnp.std(jax.jit(lambda vae, x: vae.encode(to_pixels(x)).mean)(trained, sample))
     return trained, config.latent_deviation / float(deviation)

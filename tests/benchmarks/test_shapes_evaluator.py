@@ -53,6 +53,21 @@ def test_real_clips_are_measured_right(count: int) -> None:
     assert min(found.values()) >= 0.99, found
 
 
+def test_a_new_colour_is_told_where_it_is_asked_about() -> None:
+    prompts = shapes.split_prompts("cyan")[::6]
+    told, untold = [], []
+    for index, prompt in enumerate(prompts):
+        clip = shapes.render(prompt, index, 64)
+        told.append(shapes_evaluator.score(prompt, shapes_evaluator.measure(clip, ["cyan"])))
+        untold.append(shapes_evaluator.measure(clip))
+    assert {mark["all"] for mark in told} == {True}
+    assert not {found.colour for found in untold} - set(shapes_evaluator.COLOUR_WORDS)
+    # The eight words mean what they did: none of their shapes is taken for the new colour.
+    for index, prompt in enumerate(random_prompts(16)):
+        clip = shapes.render(prompt, index, 64)
+        assert shapes_evaluator.measure(clip, ["cyan"]) == shapes_evaluator.measure(clip), prompt
+
+
 @pytest.mark.parametrize(("size", "count"), [(64, 40), (128, 10)])
 def test_gif_palettes_blur_and_noise_do_not_matter(size: int, count: int) -> None:
     found = accuracy(random_prompts(count), size, lambda clip: as_gif(blurred_and_noisy(clip)))
@@ -85,6 +100,7 @@ def test_nothing_is_seen_in_an_empty_clip_or_noise_but_the_background(level: int
 
 def test_colour_words_are_far_apart() -> None:
     words = shapes_evaluator.COLOUR_WORDS | shapes_evaluator.BACKGROUND_WORDS
+    words |= shapes_evaluator.NEW_COLOUR_WORDS
     for first, second in itertools.combinations(words, 2):
         distance = np.linalg.norm(
             shapes_evaluator.lab(words[first]) - shapes_evaluator.lab(words[second])
@@ -97,8 +113,9 @@ def test_reads_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     images = [Image.fromarray(frame) for frame in clip]
     path = tmp_path / "clip.gif"
     images[0].save(path, save_all=True, append_images=images[1:], duration=120)
-    shapes_evaluator.main([str(path)])
-    assert '"motion": "spinning"' in capsys.readouterr().out
+    shapes_evaluator.main([str(path), "--new_colour", "cyan"])
+    out = capsys.readouterr().out
+    assert '"motion": "spinning"' in out and '"colour": "blue"' in out
 
 
 def test_unknown_prompts_are_refused() -> None:

@@ -13,6 +13,7 @@ from hotshot_jax.convert.rules import flat_parameters
 from hotshot_jax.data import shapes
 from hotshot_jax.models.temporal_transformer import TransformerTemporal
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
+from tests.lora_files import factors, is_spatial, write_lora
 
 PROMPT = "a red square moving right on a black background"
 
@@ -129,3 +130,24 @@ def test_a_prompt_that_cannot_be_measured_is_told_before_anything_is_made(
     file.write_text(f"{PROMPT}\na bulldog\n")
     assert tiny_eval.main(["--prompts_file", str(file)]) == 2
     assert "'a bulldog'" in capsys.readouterr().err
+
+
+def test_new_colours_are_those_of_the_prompts_or_any_that_a_lora_may_bring() -> None:
+    assert tiny_eval.new_colours([PROMPT], []) == []
+    assert tiny_eval.new_colours([PROMPT, PROMPT.replace("red", "cyan")], []) == ["cyan"]
+    assert tiny_eval.new_colours([PROMPT], ["style:0.5"]) == ["cyan"]
+
+
+def test_loras_are_merged_and_their_colours_told(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors = factors(tiny_checkpoint, choose=is_spatial)
+    lora = write_lora(tmp_path / "cyan.safetensors", tensors)
+    given = ["--pretrained_path", str(tiny_checkpoint), "--lora", f"{lora}:0.5", "--before", "none"]
+    given += ["--split", "cyan_held_out", "--count", "1", "--steps", "1", "--size", "16", "--json"]
+    given += ["--video_length", "1", "--compilation_cache", "none"]
+    assert tiny_eval.main(given) == 0
+    out, err = capsys.readouterr()
+    report = json.loads(out.splitlines()[-1])
+    assert report["loras"] == [f"{lora}:0.5"] and "LoRA" in err and "0.5" in err
+    assert report["words"]["colour"].keys() == {"cyan"}

@@ -156,6 +156,18 @@ def test_late_moments_are_rather_near_the_end_of_a_clip(moment: str, mean: float
     assert np.mean(radii) == pytest.approx(first + (last - first) * mean, abs=0.02 * (last - first))
 
 
+def test_shapes_of_any_paint_are_of_any_colour_half_of_the_time() -> None:
+    prompt = "a red square growing on a black background"
+    clips = [(shapes.render(prompt, seed, 16, 1), seed) for seed in range(40)]
+    painted = [(shapes.render(prompt, seed, 16, 1, paint="any"), clip) for clip, seed in clips]
+    changed = [(a, b) for a, b in painted if not np.array_equal(a, b)]
+    assert 10 < len(changed) < 30
+    # Shapes differ, and backgrounds do not.
+    assert all((a[0, 0, 0] == b[0, 0, 0]).all() for a, b in painted)
+    with pytest.raises(UsageError, match="named, any"):
+        shapes.render(prompt, 0, frames=1, paint="blue")
+
+
 def test_an_unknown_moment_is_refused() -> None:
     with pytest.raises(UsageError, match="any, late, last"):
         shapes.render(shapes.all_prompts()[0], 0, frames=1, moment="early")
@@ -165,6 +177,9 @@ def test_a_new_colour_is_a_split_of_its_own_in_which_nothing_held_out_is_seen() 
     prompts = shapes.split_prompts("cyan")
     assert prompts and not set(prompts) & set(shapes.all_prompts())
     assert not any(shapes.is_held_out(prompt) for prompt in prompts)
+    others = shapes.split_prompts("cyan_held_out")
+    assert all(shapes.is_held_out(prompt) for prompt in others)
+    assert len(set(prompts) | set(others)) == len(prompts) + len(others) == 4 * 39
     source = shapes.ShapesSource(length=1, split="cyan", size=32)
     frames = source[0]["frames"]
     nearness = np.abs(frames.astype(int) - shapes.NEW_COLOURS["cyan"]).max(axis=-1)

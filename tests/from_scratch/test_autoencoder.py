@@ -1,9 +1,12 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from hotshot_jax.convert.rules import flat_parameters
 from hotshot_jax.data.shapes import ShapesSource
 from hotshot_jax.from_scratch.autoencoder import (
     AutoencoderConfig,
@@ -71,6 +74,15 @@ def test_training_lowers_the_loss_and_scales_the_latents(vae: AutoencoderKL) -> 
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
     frames = jnp.asarray(frame_batches(FRAMES, 50)(0), jnp.float32) / 127.5 - 1
     assert float(jnp.std(trained.encode(frames).mean)) * factor == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.slow
+def test_a_decoder_alone_learns_and_latents_stay_what_they_are(vae: AutoencoderKL) -> None:
+    short = dataclasses.replace(config(), fit=FitConfig(2, 1e-3, 0), part="decoder")
+    trained, _ = train_autoencoder(vae, FRAMES, short, lambda step, numbers: None)
+    before, after = flat_parameters(vae), flat_parameters(trained)
+    changed = {path[0] for path in before if (before[path][...] != after[path][...]).any()}
+    assert changed == {"decoder", "post_quant_conv"}
 
 
 def test_the_divergence_is_that_from_a_standard_normal(vae: AutoencoderKL) -> None:

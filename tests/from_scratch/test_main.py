@@ -1,3 +1,4 @@
+import itertools
 import json
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
+from hotshot_jax import builtin
 from hotshot_jax.cli.train_settings import parse_train_settings
 from hotshot_jax.convert.controlnet_files import is_controlnet
 from hotshot_jax.convert.prepare import open_checkpoint
@@ -15,7 +17,13 @@ from hotshot_jax.from_scratch.__main__ import _STAGES, _parse, main
 from tests.tiny_controlnet import write_tiny_controlnet
 
 RECIPES = Path(__file__).parents[2] / "configs" / "tiny"
-STAGES = {"create": "create", "vae": "vae", "vae_whole": "vae", "text": "text"}
+STAGES = {
+    "create": "create",
+    "vae": "vae",
+    "vae_whole": "vae",
+    "vae_decoder": "vae",
+    "text": "text",
+}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +82,7 @@ def test_recipes_of_the_stages_are_valid(recipe: str, stage: str) -> None:
         assert parse_shapes(parsed.data, 1).split == "train"
 
 
-@pytest.mark.parametrize("recipe", ["spatial", "temporal"])
+@pytest.mark.parametrize("recipe", ["spatial", "spatial_last", "temporal"])
 def test_recipes_of_train_py_never_see_held_out_prompts(recipe: str) -> None:
     settings = parse_train_settings(["--config", str(RECIPES / f"{recipe}.yaml")], "train.py")
     settings.check()
@@ -83,10 +91,23 @@ def test_recipes_of_train_py_never_see_held_out_prompts(recipe: str) -> None:
 
 
 def test_the_chain_of_recipes_has_no_gap() -> None:
-    spatial, temporal = (
-        yaml.safe_load((RECIPES / f"{name}.yaml").read_text()) for name in ("spatial", "temporal")
+    recipes = [
+        yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+        for name in ("spatial", "spatial_last", "temporal")
+    ]
+    for before, after in itertools.pairwise(recipes):
+        assert after["pretrained_model_name_or_path"] == f"{before['output_dir']}/export"
+
+
+def test_the_recipe_for_a_lora_starts_from_the_built_in_model() -> None:
+    settings = parse_train_settings(["--config", str(RECIPES / "lora.yaml")], "train.py")
+    settings.check()
+    assert settings.train == "lora" and settings.report_to == "none"
+    # A path from the checkout's root, where `train.py` and the recipes are.
+    root = RECIPES.parents[1]
+    assert root / settings.pretrained_model_name_or_path == Path(builtin.__file__).with_name(
+        "checkpoint"
     )
-    assert temporal["pretrained_model_name_or_path"] == f"{spatial['output_dir']}/export"
 
 
 @pytest.mark.parametrize(
