@@ -28,9 +28,8 @@ def to_dtype(array: np.ndarray, dtype: Any) -> np.ndarray:
     contiguous = array.flags.c_contiguous or array.flags.f_contiguous
     if {array.dtype, wanted} != _TYPES or array.size < _BLOCKS[-1] or not contiguous:
         return array.astype(wanted)
-    device = _host_device()
-    # A program on one device cannot run where a mesh is in force.
-    if device is None or not jax.sharding.get_abstract_mesh().empty:
+    device = host_device()
+    if device is None:
         return array.astype(wanted)
     given = array.ravel(order="K")
     converted = np.empty(given.shape, wanted)
@@ -44,8 +43,14 @@ def to_dtype(array: np.ndarray, dtype: Any) -> np.ndarray:
     return converted.reshape(array.shape, order="C" if array.flags.c_contiguous else "F")
 
 
+def host_device() -> jax.Device | None:
+    """The device that runs programs on the host; None where there is none now."""
+    # A program on one device cannot run where a mesh is in force.
+    return _cpu() if jax.sharding.get_abstract_mesh().empty else None
+
+
 @functools.cache
-def _host_device() -> jax.Device | None:
+def _cpu() -> jax.Device | None:
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:

@@ -326,10 +326,9 @@ def _join(key: str, group: list[tuple[Stored, LazyTensor]]) -> LazyTensor:
         for part in ordered:
             part.release()
 
-    return dataclasses.replace(
-        tensor,
+    return tensor.recomputed(
+        lambda: np.concatenate([part.read() for part in ordered]),
         name=key,
         shape=shape,
-        reader=lambda: np.concatenate([part.read() for part in ordered]),
         releaser=release,
     )

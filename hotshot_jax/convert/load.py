@@ -239,7 +239,7 @@ def _assemble(
     for slot in slots:
         name = names[slot.name]
         lazy = source[name]
-        tensor = lazy.read()
+        tensor = lazy.read_for(dtype)
         check_finite(f"{lazy.file}: {name}", tensor)
         target = value if slot.layer is None else value[slot.layer]
         target[...] = to_dtype(slot.to_flax(tensor.reshape(slot.shape)), dtype)

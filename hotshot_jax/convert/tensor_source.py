@@ -37,6 +37,8 @@ class LazyTensor:
         file: the file that it comes from, for messages.
         reader: returns the numbers; the array may be a read-only view on a mapped file.
         releaser: gives back the memory that the reader has made resident.
+        reader_as: of a computed tensor, returns the numbers rounded to a type, in one go with the
+            computation; None where there is nothing to gain.
     """
 
     name: str
@@ -45,6 +47,7 @@ class LazyTensor:
     file: Path
     reader: Callable[[], np.ndarray]
     releaser: Callable[[], None]
+    reader_as: Callable[[np.dtype[Any]], np.ndarray] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -54,6 +57,17 @@ class LazyTensor:
     def read(self) -> np.ndarray:
         """Return the tensor, of ``shape`` and ``dtype``; possibly a read-only view."""
         return self.reader()
+
+    def read_for(self, dtype: Any) -> np.ndarray:
+        """Return the tensor for somebody who will cast it to ``dtype``.
+
+        Args:
+            dtype: the wanted type.
+
+        Returns:
+            Of ``shape``, in the tensor's own type or the wanted one; possibly read-only.
+        """
+        return self.read() if self.reader_as is None else self.reader_as(np.dtype(dtype))
 
     def release(self) -> None:
         """Give back what ``read`` has made resident. Arrays read before stay valid."""
@@ -73,7 +87,16 @@ class LazyTensor:
             shape: shape of the function's result; its type must be this tensor's.
             function: array to array; should return a view where it can.
         """
-        return replace(self, name=name, shape=shape, reader=lambda: function(self.reader()))
+        return self.recomputed(lambda: function(self.reader()), name=name, shape=shape)
+
+    def recomputed(self, reader: Callable[[], np.ndarray], **changes: Any) -> LazyTensor:
+        """A tensor with other numbers.
+
+        Args:
+            reader: returns them.
+            changes: other fields that differ.
+        """
+        return replace(self, reader=reader, **{"reader_as": None, **changes})
 
 
 class TensorSource(Mapping[str, LazyTensor]):

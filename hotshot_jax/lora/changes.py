@@ -13,7 +13,6 @@ import dataclasses
 from typing import Protocol
 
 import numpy as np
-from scipy.linalg.blas import sgemm
 
 
 class Change(Protocol):
@@ -44,22 +43,6 @@ class Added:
         """The difference times `scale`."""
         delta = self.difference.delta(weight.shape)
         return delta if scale == 1.0 else delta * np.float32(scale)
-
-    def apply_in_place(self, weight: np.ndarray, scale: float) -> None:
-        """Adds the difference times `scale` to `weight`, a writable float32 array.
-
-        For a low-rank difference of a matrix this is one pass of BLAS without a temporary array,
-        which is what most of a LoRA consists of.
-        """
-        difference = self.difference
-        if isinstance(difference, LowRank) and difference.mid is None and weight.ndim == 2:
-            up, down = _matrix(difference.up), _matrix(difference.down)
-            factor = difference.scaling * scale
-            result = sgemm(factor, up, down, beta=1.0, c=weight, overwrite_c=True)
-            if result is not weight:
-                weight[...] = result
-        else:
-            weight += self.apply(weight, scale)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any
 
 import numpy as np
 
 from hotshot_jax.convert.half_casts import to_dtype
 from hotshot_jax.convert.tensor_source import LazyTensor, TensorSource
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.lora.changes import Added, Change
+from hotshot_jax.lora.changes import Change
+from hotshot_jax.lora.low_rank import add_product, joined_factors
 from hotshot_jax.lora.read import Lora
 
 Scaled = Sequence[tuple[Lora, float]]
@@ -75,28 +76,28 @@ def merge(
     }
 
 
-def merge_tensor(weight: np.ndarray, changes: Sequence[tuple[Change, float]]) -> np.ndarray:
-    """One tensor with changes at their strengths added, float32.
+def merge_tensor(
+    weight: np.ndarray, changes: Sequence[tuple[Change, float]], dtype: Any = np.float32
+) -> np.ndarray:
+    """One tensor with changes at their strengths added, in float32 and then cast.
 
     Args:
         weight: in PyTorch's layout, of any floating-point type.
         changes: changes and strengths.
+        dtype: of the result.
+
+    Returns:
+        A new array, which may be read-only.
     """
-    if all(isinstance(change, Added) for change, _ in changes):
-        # Column-major: that is the layout of the model's matrices, and the one of BLAS. Narrow
-        # types are transposed before they become wide, which is less to move.
-        merged = np.asfortranarray(weight) if weight.ndim == 2 else np.ascontiguousarray(weight)
-        merged = to_dtype(merged, np.float32)
-        if np.may_share_memory(merged, weight) or not merged.flags.writeable:
-            merged = merged.copy(order="K")
-        for change, scale in changes:
-            cast(Added, change).apply_in_place(merged, scale)
+    factors = joined_factors(changes)
+    merged = None if factors is None else add_product(weight, *factors, dtype)
+    if merged is not None:
         return merged
     base = to_dtype(np.asarray(weight), np.float32)
     merged = base.copy()
     for change, scale in changes:
         merged += change.apply(base, scale)
-    return merged
+    return to_dtype(merged, dtype)
 
 
 def scaled_changes(component: str, loras: Scaled) -> dict[str, list[tuple[Change, float]]]:
@@ -121,4 +122,5 @@ def _merged(tensor: LazyTensor, changes: Sequence[tuple[Change, float]]) -> Lazy
         tensor,
         dtype=np.dtype(np.float32),
         reader=lambda: merge_tensor(tensor.read(), changes),
+        reader_as=lambda dtype: merge_tensor(tensor.read(), changes, dtype),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -112,11 +111,10 @@ def _extended(
         if not tensor.name.endswith(_TABLE) or len(tensor.shape) != 2:
             return tensor
         # In float32, so that the vectors are rounded once, to what the model computes in.
-        return dataclasses.replace(
-            tensor,
+        return tensor.recomputed(
+            lambda: extended_table(tensor.read().astype(np.float32), inversions, name),
             shape=(tensor.shape[0] + sum(map(len, inversions)), tensor.shape[1]),
             dtype=np.dtype(np.float32),
-            reader=lambda: extended_table(tensor.read().astype(np.float32), inversions, name),
         )
 
     return Component(

@@ -212,20 +212,3 @@ def test_pefts_dora():
         low_rank = LowRank(factors["lora_A.weight"], factors["lora_B.weight"], 2 / 3)
         change = Decomposed(low_rank, factors["lora_magnitude_vector.weight"])
         close(before + change.apply(before, 1.0), after)
-
-
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize(
-    ("difference", "shape"),
-    [
-        (LowRank(normal(3, 20), normal(12, 3), 0.5), (12, 20)),
-        (LowRank(normal(3, 8, 3, 3), normal(12, 3, 1, 1), 0.5), (12, 8, 3, 3)),
-        (Difference(normal(12, 20), 0.5), (12, 20)),
-    ],
-)
-def test_in_place_is_the_same(difference, shape, order):
-    weight = np.array(normal(*shape, seed=1), order=order)
-    change = Added(difference)
-    expected = weight.astype(np.float64) + change.apply(weight, SCALE)
-    change.apply_in_place(weight, SCALE)
-    close(weight, expected)

@@ -57,6 +57,17 @@ def test_changed_tensors_are_float32_and_keep_small_differences(base, spatial):
     assert base.dtype(name) == np.float16
 
 
+def test_read_for_a_type_rounds_once_and_is_forgotten_by_what_is_computed_from_it(base, spatial):
+    name = f"{SPATIAL}.weight"
+    merged = merged_source(base, "unet", [(spatial, 1.0)])[name]
+    rounded = merged.read_for(np.float16)
+    np.testing.assert_array_equal(rounded, merged.read().astype(np.float16))
+    assert rounded.dtype == np.float16
+    doubled = merged.mapped("other", merged.shape, lambda array: array * 2)
+    np.testing.assert_array_equal(doubled.read_for(np.float16), 2 * merged.read())
+    assert base[name].read_for(np.float32).dtype == np.float16
+
+
 def test_two_are_the_sum(base, spatial, tmp_path):
     other = lora_of(tmp_path / "b.safetensors", SPATIAL, 64, seed=1)
     name = f"{SPATIAL}.weight"
