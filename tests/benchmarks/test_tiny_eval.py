@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from benchmarks import shape_scores, tiny_eval
-from benchmarks.shapes_evaluator import Measurement, measure
+from benchmarks.shapes_evaluator import Measurement, measure, read_clip
 from hotshot_jax.convert.rules import flat_parameters
 from hotshot_jax.data import shapes
 from hotshot_jax.models.temporal_transformer import TransformerTemporal
@@ -103,7 +103,7 @@ def test_clips_are_made_kept_and_measured(
     assert sorted(file.name for file in folder.iterdir()) == [
         "000.gif", "001.gif", "002.gif", "manifest.jsonl",
     ]  # fmt: skip
-    assert tiny_eval.read_clip(folder / "002.gif").shape == (2, 16, 16, 3)
+    assert read_clip(folder / "002.gif").shape == (2, 16, 16, 3)
     assert tiny_eval.main(given) == 2
     assert "is not empty" in capsys.readouterr().err
 
