@@ -139,6 +139,8 @@ def _train(
         seed=settings.seed,
         progress=progress,
     )
+    if settings.prediction_type is not None:
+        models = models.predicting(settings.prediction_type)
     trainer = Trainer(
         models.division,
         make_scheduler("DDPMScheduler", models.components.scheduler_config),
@@ -196,7 +198,12 @@ def _train(
     average = on_host(state.trained if state.average is None else state.average)
     if is_first():
         export(
-            output / "export", models.folder, settings.unet_resume_path, models.division, average
+            output / "export",
+            models.folder,
+            settings.unet_resume_path,
+            models.division,
+            average,
+            settings.prediction_type,
         )
         print(output / "export")
 

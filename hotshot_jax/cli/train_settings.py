@@ -18,7 +18,7 @@ from hotshot_jax.data.buckets import bucket_sizes
 from hotshot_jax.errors import UsageError
 from hotshot_jax.training.learning_rate import SCHEDULES
 from hotshot_jax.training.lora import TARGETS
-from hotshot_jax.training.loss import LOSSES
+from hotshot_jax.training.loss import LOSSES, PREDICTION_TYPES
 from hotshot_jax.training.metrics import REPORTS
 from hotshot_jax.training.rematerialisation import NAMES as REMATERIALISATIONS
 from hotshot_jax.training.selection import SELECTIONS
@@ -135,6 +135,13 @@ class TrainSettings:
         _TRAINING,
         bare=5.0,
     )
+    prediction_type: str | None = flag(
+        None,
+        "what the model learns to find (default: as the checkpoint has it)",
+        str,
+        _TRAINING,
+        choices=PREDICTION_TYPES,
+    )
     loss: str = flag("mse", "loss to minimise", str, _TRAINING, choices=LOSSES)
     ema_decay: float | None = flag(
         None, "keep a moving average of what trains, such as 0.999, and export it", float, _TRAINING
@@ -249,6 +256,11 @@ class TrainSettings:
             raise UsageError(
                 f"--{flag} temporal needs a --video_length of 2 or more: single frames do not pass "
                 f"through the temporal layers. To train on them, give --{flag} spatial."
+            )
+        if self.prediction_type is not None and self.train in ("lora", "controlnet"):
+            raise UsageError(
+                f"--prediction_type changes what the output of the UNet means, and --train "
+                f"{self.train} leaves the UNet as it is. Train it with --train unet first."
             )
         check_thresholds(self.canny_low_threshold, self.canny_high_threshold)
         bucket_sizes(self.resolution, self.aspect_ratio)

@@ -38,7 +38,12 @@ _OLD = ".old"
 
 
 def export(
-    dest: Path, source: Path, unet_path: str | None, division: Trainee, trained: Parameters
+    dest: Path,
+    source: Path,
+    unet_path: str | None,
+    division: Trainee,
+    trained: Parameters,
+    prediction_type: str | None = None,
 ) -> None:
     """Writes a folder with the trained weights; it appears under its name when complete.
 
@@ -49,6 +54,7 @@ def export(
         unet_path: where the UNet came from if not from there.
         division: what trained.
         trained: NumPy arrays of what trained.
+        prediction_type: what the UNet has learned to find, if not what the source says.
 
     Raises:
         HotshotError: the source is gone, or `dest` cannot be written.
@@ -63,6 +69,8 @@ def export(
             write_component(folder, CONTROLNET, config_json(controlnet), controlnet)
         elif isinstance(division, Division):
             _write_checkpoint(folder, source, unet_path, division, trained)
+            if prediction_type is not None:
+                _set_prediction_type(folder, prediction_type)
         else:
             raise TypeError(f"cannot export {type(division).__name__}")
     old = dest.with_name(dest.name + _OLD)
@@ -131,3 +139,9 @@ def _write_checkpoint(
             if file.is_file():
                 shutil.copyfile(file, folder / name / file.name)
     (folder / "model_index.json").write_text(json.dumps(dict(checkpoint.index), indent=2) + "\n")
+
+
+def _set_prediction_type(folder: Path, prediction_type: str) -> None:
+    file = folder / "scheduler" / "scheduler_config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) | {"prediction_type": prediction_type}
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -16,6 +16,7 @@ from hotshot_jax.errors import HotshotError
 from hotshot_jax.schedulers.base import Scheduler
 
 LOSSES = ("mse", "huber")
+PREDICTION_TYPES = ("epsilon", "v_prediction")
 # As in scale-free use of the Huber loss on unit noise: quadratic up to a tenth of its deviation.
 _HUBER_DELTA = 0.1
 _QUARTERS = 4

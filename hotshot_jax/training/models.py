@@ -52,6 +52,12 @@ class TrainingModels:
     folder: Path
     fingerprint: int
 
+    def predicting(self, prediction_type: str) -> "TrainingModels":
+        """The same models, whose UNet is to find something else: "epsilon" or "v_prediction"."""
+        config = {**self.components.scheduler_config, "prediction_type": prediction_type}
+        components = dataclasses.replace(self.components, scheduler_config=config)
+        return dataclasses.replace(self, components=components)
+
 
 def load_models(
     path: str,
