@@ -220,8 +220,7 @@ def _trajectory(
         if motion in names:
             travel = rng.uniform(_TRAVEL[0], min(_TRAVEL[1], high - low))
             start = rng.uniform(low, high - travel)
-            path = start + travel * time
-            centres.append(path if motion == names[1] else path[::-1])
+            centres.append(start + travel * (time if motion == names[1] else 1 - time))
         else:
             centres.append(np.full(frames, rng.uniform(low, high)))
     return Trajectory(centres[0], centres[1], radius, angle)

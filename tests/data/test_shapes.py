@@ -168,6 +168,20 @@ def test_shapes_of_any_paint_are_of_any_colour_half_of_the_time() -> None:
         shapes.render(prompt, 0, frames=1, paint="blue")
 
 
+@pytest.mark.parametrize(
+    ("motion", "mirrored", "centre"),
+    [("moving left", "moving right", "centre_x"), ("moving up", "moving down", "centre_y")],
+)
+def test_late_moments_lie_where_the_motion_goes(motion: str, mirrored: str, centre: str) -> None:
+    def mean(name: str) -> float:
+        rng = np.random.default_rng(0)
+        paths = (shapes._trajectory(name, rng, 1, 128, 128, "last") for _ in range(500))
+        return float(np.mean([getattr(path, centre) for path in paths]))
+
+    # Half of the least travel, 0.26, and more.
+    assert mean(motion) < 0.5 - 0.12 < 0.5 + 0.12 < mean(mirrored)
+
+
 def test_an_unknown_moment_is_refused() -> None:
     with pytest.raises(UsageError, match="any, late, last"):
         shapes.render(shapes.all_prompts()[0], 0, frames=1, moment="early")
