@@ -22,6 +22,7 @@ STAGES = {
     "vae": "vae",
     "vae_whole": "vae",
     "vae_decoder": "vae",
+    "vae_decoder_whole": "vae",
     "text": "text",
 }
 
