@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from benchmarks.ceilings import jax_ceilings, load_for, torch_ceilings
 from benchmarks.hlo_costs import program_costs
 from benchmarks.sized_unet import UNetSize, random_unet, torch_unet, unet_inputs, unet_size
-from benchmarks.timing import LEAST_REPEATS, Timing, circumstances, in_turns
+from benchmarks.timing import Timing, add_timing_flags, circumstances, in_turns
 from hotshot_jax.cli.devices import use_device
 from hotshot_jax.pipelines.precision import current_platform
 from hotshot_jax.pipelines.programs import flattened
@@ -188,28 +188,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--size", choices=("tiny", "mid", "full"), default="tiny")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    parser.add_argument("--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto")
-    parser.add_argument("--repeats", type=repeats, default=7)
-    parser.add_argument(
-        "--torch", action=argparse.BooleanOptionalAction, default=True, help="PyTorch beside it"
-    )
+    add_timing_flags(parser, repeats=7)
     parser.add_argument(
         "--torch_compile", action="store_true", help="also PyTorch's compiler, which takes minutes"
     )
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     return parser
-
-
-def repeats(text: str) -> int:
-    """A number of timed runs.
-
-    Raises:
-        ValueError: there are too few for a median and a spread.
-    """
-    count = int(text)
-    if count < LEAST_REPEATS:
-        raise argparse.ArgumentTypeError(f"expected at least {LEAST_REPEATS}")
-    return count
 
 
 if __name__ == "__main__":

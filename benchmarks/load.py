@@ -24,8 +24,7 @@ import numpy as np
 
 from benchmarks.ceilings import jax_ceilings, load_for
 from benchmarks.convert import seconds_to_read, write_unet
-from benchmarks.denoise import repeats
-from benchmarks.timing import circumstances, in_turns
+from benchmarks.timing import add_timing_flags, circumstances, in_turns
 from hotshot_jax.cli.devices import use_device
 from hotshot_jax.convert.diffusers_folder import open_component
 from hotshot_jax.convert.prepare import prepare_component
@@ -120,13 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--size", choices=("tiny", "full"), default="tiny")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    parser.add_argument("--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto")
     parser.add_argument("--folder", help="where to write (default: a temporary folder)")
-    parser.add_argument("--repeats", type=repeats, default=7)
-    parser.add_argument(
-        "--torch", action=argparse.BooleanOptionalAction, default=True, help="PyTorch beside it"
-    )
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    add_timing_flags(parser, repeats=7)
     return parser
 
 

@@ -28,9 +28,8 @@ import numpy as np
 
 from benchmarks.abstract_arrays import MODELS
 from benchmarks.compiled_steps import SCHEDULER
-from benchmarks.denoise import repeats
 from benchmarks.sized_unet import UNetSize, random_arrays, torch_unet
-from benchmarks.timing import circumstances, in_turns
+from benchmarks.timing import add_timing_flags, circumstances, in_turns
 from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.cli.compilation_cache import default_folder
 from hotshot_jax.cli.devices import use_device
@@ -201,19 +200,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--size", choices=("tiny", "full"), default="tiny")
     parser.add_argument("--precision", choices=tuple(_DTYPES), default="f32")
-    parser.add_argument("--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto")
     parser.add_argument("--width", type=int, help="default: 64 for tiny, 512 for full")
     parser.add_argument("--height", type=int, help="likewise")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--repeats", type=repeats, default=5)
-    parser.add_argument(
-        "--torch", action=argparse.BooleanOptionalAction, default=True, help="PyTorch beside it"
-    )
+    add_timing_flags(parser, repeats=5)
     parser.add_argument(
         "--torch_compile", action="store_true", help="the UNet by PyTorch's compiler"
     )
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     return parser
 
 

@@ -1,5 +1,6 @@
 """Times of things that run on a device: medians with their spread, compiling never among them."""
 
+import argparse
 import dataclasses
 import os
 import statistics
@@ -36,6 +37,32 @@ class Timing:
             "highest_seconds": max(self.seconds),
             "repeats": len(self.seconds),
         }
+
+
+def add_timing_flags(parser: argparse.ArgumentParser, *, repeats: int) -> None:
+    """Adds what benchmarks beside PyTorch have in common: `--device`, `--repeats` and so on.
+
+    Args:
+        parser: the command's.
+        repeats: runs that are timed unless the user says otherwise.
+    """
+    add = parser.add_argument
+    add("--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto")
+    add("--repeats", type=repeats_of, default=repeats, help=f"timed runs (default: {repeats})")
+    add("--torch", action=argparse.BooleanOptionalAction, default=True, help="PyTorch beside it")
+    add("--json", action="store_true", help="end with one line of JSON")
+
+
+def repeats_of(text: str) -> int:
+    """A number of timed runs.
+
+    Raises:
+        ValueError: there are too few for a median and a spread.
+    """
+    count = int(text)
+    if count < LEAST_REPEATS:
+        raise argparse.ArgumentTypeError(f"expected at least {LEAST_REPEATS}")
+    return count
 
 
 def in_turns(ways: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:

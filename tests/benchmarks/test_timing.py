@@ -7,9 +7,8 @@ import pytest
 import torch
 from flax import nnx
 
-from benchmarks.denoise import repeats
 from benchmarks.sized_unet import torch_unet, unet_size
-from benchmarks.timing import Timing, circumstances, in_turns
+from benchmarks.timing import Timing, circumstances, in_turns, repeats_of
 from hotshot_jax.convert.rules import flat_parameters
 from hotshot_jax.models import UNet3DConditionModel
 from hotshot_jax.training.selection import is_trained
@@ -33,9 +32,9 @@ def test_the_median_comes_with_its_spread() -> None:
 
 
 def test_few_repeats_are_refused() -> None:
-    assert repeats("5") == 5
+    assert repeats_of("5") == 5
     with pytest.raises(Exception, match="at least 5"):
-        repeats("4")
+        repeats_of("4")
 
 
 def test_circumstances() -> None:
