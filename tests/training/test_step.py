@@ -21,6 +21,7 @@ from hotshot_jax.training.optimizer import OptimizerConfig
 from hotshot_jax.training.selection import Division
 from hotshot_jax.training.step import StepConfig, Trainer
 from tests.tiny_checkpoint import tiny_configs
+from tests.training.batches import random_batch
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +30,8 @@ def unet() -> Any:
     return jax.jit(lambda: build(nnx.Rngs(0)))()
 
 
-def batch(unet: Any, samples: int = 2, seed: int = 0) -> dict[str, jax.Array]:
-    generator = np.random.default_rng(seed)
-    config = unet.config
-    pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-    shapes = {
-        "mean": (samples, 4, 2, 2, 4),
-        "hidden": (samples, 8, config.cross_attention_dim),
-        "pooled": (samples, pooled),
-        "empty_hidden": (1, 8, config.cross_attention_dim),
-        "empty_pooled": (1, pooled),
-    }
-    arrays = {k: jnp.asarray(generator.standard_normal(s, np.float32)) for k, s in shapes.items()}
-    arrays["deviation"] = jnp.full(shapes["mean"], 0.1)
-    arrays["time_ids"] = jnp.full((samples, 6), 16.0)
-    return arrays
+def batch(unet: Any, samples: int = 2) -> dict[str, jax.Array]:
+    return random_batch(unet, samples, frames=4)
 
 
 def trainer(unet: Any, selection: str = "temporal", rate: float = 1e-3, **options: Any) -> Trainer:

@@ -23,6 +23,7 @@ from hotshot_jax.training.controlnet import ControlNetTrainee
 from hotshot_jax.training.export import export
 from hotshot_jax.training.rematerialisation import rematerialise
 from hotshot_jax.training.step import StepConfig, Trainer
+from tests.training.batches import random_batch
 from tests.training.conftest import Run
 
 OUTPUTS = ("controlnet_down_blocks", "controlnet_mid_block")
@@ -43,22 +44,9 @@ def started(unet: Any, trainee: ControlNetTrainee) -> tuple[dict[str, Any], dict
     return trainee.start(flat_parameters(unet), 3)
 
 
-def batch(unet: Any, samples: int = 1) -> dict[str, jax.Array]:
-    generator = np.random.default_rng(0)
-    config = unet.config
-    pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-    shapes = {
-        "mean": (samples, 2, 2, 2, 4),
-        "hidden": (samples, 8, config.cross_attention_dim),
-        "pooled": (samples, pooled),
-        "empty_hidden": (1, 8, config.cross_attention_dim),
-        "empty_pooled": (1, pooled),
-    }
-    arrays = {k: jnp.asarray(generator.standard_normal(s, np.float32)) for k, s in shapes.items()}
-    arrays["deviation"] = jnp.full(shapes["mean"], 0.1)
-    arrays["time_ids"] = jnp.full((samples, 6), 16.0)
-    control = generator.integers(0, 2, (samples, 2, 16, 16, 3)).astype(np.uint8) * 255
-    return arrays | {"control": jnp.asarray(control)}
+def batch(unet: Any) -> dict[str, jax.Array]:
+    control = np.random.default_rng(1).integers(0, 2, (1, 2, 16, 16, 3)).astype(np.uint8) * 255
+    return random_batch(unet) | {"control": jnp.asarray(control)}
 
 
 def test_it_starts_as_the_unet_s_way_down_with_outputs_of_zero(
