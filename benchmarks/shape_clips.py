@@ -70,13 +70,6 @@ def add_flags(parser: argparse.ArgumentParser, *, count: int) -> None:
     add("--compilation_cache", metavar="DIR", help="as in infer.py; 'none' keeps none")
 
 
-def cache_folder(given: argparse.Namespace) -> Path | None:
-    """Where compiled programs are kept."""
-    if given.compilation_cache is None:
-        return default_folder()
-    return None if given.compilation_cache == NONE else Path(given.compilation_cache)
-
-
 def folder_to_save(given: argparse.Namespace) -> Path | None:
     """The folder of `--save`, if it was given.
 

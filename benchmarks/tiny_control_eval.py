@@ -25,7 +25,6 @@ from benchmarks.shape_clips import (
     DEFAULTS,
     Task,
     add_flags,
-    cache_folder,
     call_arguments,
     folder_to_save,
     load_pipeline,
@@ -36,7 +35,7 @@ from benchmarks.shape_scores import Scores, table
 from benchmarks.shapes_evaluator import measure, read_clip
 from hotshot_jax.builtin import NAME as BUILTIN_NAME
 from hotshot_jax.builtin.controlnets import builtin_controlnets
-from hotshot_jax.cli.compilation_cache import compilation_cache
+from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
 from hotshot_jax.cli.control import control_inputs, plan_control
 from hotshot_jax.cli.devices import use_device
 from hotshot_jax.cli.run import Parser, run
@@ -78,7 +77,10 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     kept = folder_to_save(given)
     device = use_device(given.device)
     edges, text, followed = Scores(_FROM_EDGES), Scores(_FROM_PROMPT), Scores(_FROM_EDGES)
-    with compilation_cache(cache_folder(given)), tempfile.TemporaryDirectory() as scratch:
+    with (
+        compilation_cache(chosen_folder(given.compilation_cache)),
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         begin = time.monotonic()
         folder = kept or Path(scratch)
         pipeline = load_pipeline(given, given.pretrained_path, controlnets=[_controlnet(given)])

@@ -31,7 +31,6 @@ from benchmarks.shape_clips import (
     NONE,
     Task,
     add_flags,
-    cache_folder,
     call_arguments,
     folder_to_save,
     load_pipeline,
@@ -41,7 +40,7 @@ from benchmarks.shape_clips import (
 from benchmarks.shape_scores import ATTRIBUTES, Scores, table
 from benchmarks.shapes_evaluator import NEW_COLOUR_WORDS, PROMPT
 from hotshot_jax.builtin import NAME as BUILTIN_NAME
-from hotshot_jax.cli.compilation_cache import compilation_cache
+from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
 from hotshot_jax.cli.devices import use_device
 from hotshot_jax.cli.outputs import read_prompts
 from hotshot_jax.cli.run import Parser, run
@@ -74,7 +73,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     folder = folder_to_save(given)
     device = use_device(given.device)
     with (
-        compilation_cache(cache_folder(given)),
+        compilation_cache(chosen_folder(given.compilation_cache)),
         tempfile.TemporaryDirectory() as scratch,
     ):
         begin = time.monotonic()

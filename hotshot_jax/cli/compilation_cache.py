@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+from hotshot_jax.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
+_NONE = "none"
 _HIT = "/jax/compilation_cache/cache_hits"
 _CACHE_ERROR = re.compile(
     r"Error (?P<what>reading|writing) persistent compilation cache entry for '(?P<program>[^']*)'"
@@ -31,6 +35,24 @@ def default_folder() -> Path:
     return Path(base) / "hotshot-jax" / "compiled"
 
 
+def chosen_folder(flag: str | None) -> Path | None:
+    """The folder that `--compilation_cache` names; None for no cache.
+
+    Args:
+        flag: the user's folder, "none", or None for the default.
+
+    Raises:
+        UsageError: the flag is empty.
+    """
+    if flag is None:
+        return default_folder()
+    if flag == _NONE:
+        return None
+    if not flag:
+        raise UsageError("--compilation_cache is empty; give a folder, or 'none'.")
+    return Path(os.path.expanduser(flag))
+
+
 @contextlib.contextmanager
 def compilation_cache(folder: Path | None) -> Iterator[None]:
     """Keeps compiled programs in `folder`; without one, or where it cannot be written, nowhere.
@@ -41,11 +63,13 @@ def compilation_cache(folder: Path | None) -> Iterator[None]:
     if folder is None or not _is_writable(folder):
         yield
         return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
     # Small programs count too: a run starts in seconds only when nothing at all is compiled.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    with warnings.catch_warnings():
+    settings = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    with _jax_settings(settings), warnings.catch_warnings():
         warnings.filterwarnings("always", message=_CACHE_ERROR.pattern)
         show = warnings.showwarning
         told = False
@@ -68,6 +92,21 @@ def compilation_cache(folder: Path | None) -> Iterator[None]:
 
         warnings.showwarning = explain
         yield
+
+
+@contextlib.contextmanager
+def _jax_settings(settings: dict[str, Any]) -> Iterator[None]:
+    before = {name: getattr(jax.config, name) for name in settings}
+    try:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        # JAX opens one folder and stays with it until it is told to look again.
+        reset_cache()
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        reset_cache()
 
 
 def _is_writable(folder: Path) -> bool:

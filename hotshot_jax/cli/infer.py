@@ -3,10 +3,8 @@
 import dataclasses
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +12,7 @@ import numpy as np
 
 from hotshot_jax.builtin import NAME as BUILTIN_NAME
 from hotshot_jax.builtin import builtin_checkpoint
-from hotshot_jax.cli.compilation_cache import compilation_cache, default_folder
+from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache, default_folder
 from hotshot_jax.cli.control import ControlPlan, control_inputs, plan_control, save_control
 from hotshot_jax.cli.devices import explained_memory_errors, use_device
 from hotshot_jax.cli.hosts import on_hosts
@@ -43,7 +41,6 @@ logger = logging.getLogger(__name__)
 
 PROGRAM = "infer.py"
 _DEFAULT_SIZE = (672, 384)
-_NONE = "none"
 # What every SDXL model has; the pipeline checks again with what the loaded one has.
 _LATENT_PIXELS = 8
 _ENCODER_DEPTH = 12
@@ -75,7 +72,7 @@ def generate(settings: InferSettings) -> None:
         control = plan_control(settings, [output for job in jobs for output in job.outputs])
         device = use_device(settings.device)
         mesh = _mesh_config(settings, jobs)
-        with compilation_cache(_cache_folder(settings)):
+        with compilation_cache(chosen_folder(settings.compilation_cache)):
             _generate(settings, jobs, control, device, mesh)
 
 
@@ -114,6 +111,7 @@ def _generate(
             lora_allow_partial=settings.lora_allow_partial,
             embeddings=[parse_embedding(argument) for argument in settings.embedding],
             controlnets=control.controlnets,
+            control_types=control.control_types,
             low_vram_mode=settings.low_vram_mode,
             mesh=create_mesh(mesh) if mesh.size > 1 else None,
             progress=progress,
@@ -280,16 +278,6 @@ def _with_size(
             height,
         )
     return dataclasses.replace(settings, width=width, height=height)
-
-
-def _cache_folder(settings: InferSettings) -> Path | None:
-    if settings.compilation_cache is None:
-        return default_folder()
-    if settings.compilation_cache == _NONE:
-        return None
-    if not settings.compilation_cache:
-        raise UsageError("--compilation_cache is empty; give a folder, or 'none'.")
-    return Path(os.path.expanduser(settings.compilation_cache))
 
 
 def _report(

@@ -15,7 +15,7 @@ import yaml
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from hotshot_jax.cli.compilation_cache import compilation_cache, default_folder
+from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
 from hotshot_jax.cli.devices import TRAINING_WAYS_OUT, explained_memory_errors, use_device
 from hotshot_jax.cli.flags import flags_of
 from hotshot_jax.cli.hosts import on_hosts
@@ -105,7 +105,7 @@ def train(settings: TrainSettings) -> None:
         f"{loader.config.batch_size}; {steps} steps"
     )
     with (
-        compilation_cache(_cache_folder(settings)),
+        compilation_cache(chosen_folder(settings.compilation_cache)),
         explained_memory_errors(
             lambda: f"the model and {loader.config.batch_size} samples", TRAINING_WAYS_OUT
         ),
@@ -318,14 +318,6 @@ def _run_loop(
     for message, count in feed.loader.skipped.items():
         logger.warning("Skipped %d times: %s", count, message)
     return state
-
-
-def _cache_folder(settings: TrainSettings) -> Path | None:
-    if settings.compilation_cache is None:
-        return default_folder()
-    if settings.compilation_cache == _NONE:
-        return None
-    return Path(os.path.expanduser(settings.compilation_cache))
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The parts of a pipeline, as they are loaded."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax import nnx
@@ -61,6 +61,20 @@ class Components:
         tokenizer = self.tokenizer if encoder == "text_encoder" else self.tokenizer_2
         first_id = getattr(self, encoder).config.vocab_size - sum(map(len, self.inversions))
         return extended_vocabulary(Vocabulary.of(tokenizer), self.inversions, first_id)
+
+    def check_control_types(self, types: Sequence[int | None]) -> None:
+        """Checks the kind of control frames that each ControlNet is to be given.
+
+        Args:
+            types: one for each, None for those that are no union.
+
+        Raises:
+            UsageError: a union ControlNet lacks its kind or does not know it, or one that is none
+                has one.
+        """
+        for index, (controlnet, kind) in enumerate(zip(self.controlnets, types, strict=True)):
+            kinds = () if kind is None else (kind,)
+            controlnet.config.check_control_types(kinds, f"ControlNet {index + 1}")
 
     @property
     def controlnet_names(self) -> tuple[str, ...]:

@@ -88,6 +88,7 @@ def prepare_control(
         )
     if not controlnets:
         return None
+    runtime.components.check_control_types([given.control_type for given in inputs])
     only_last = len(hidden) // 2 if guess_mode and request.guided else None
     controls = [
         _prepare_one(runtime, index, given, hidden, request, only_last)
@@ -105,9 +106,6 @@ def _prepare_one(
     only_last: int | None,
 ) -> Control:
     kinds = () if given.control_type is None else (given.control_type,)
-    runtime.components.controlnets[index].config.check_control_types(
-        kinds, f"ControlNet {index + 1}"
-    )
     frames = prepare_control_frames(
         given.frames,
         video_length=request.video_length,

@@ -108,6 +108,7 @@ class HotshotXLPipeline:
         lora_allow_partial: bool = False,
         embeddings: Sequence[tuple[str, str]] = (),
         controlnets: Sequence[str] = (),
+        control_types: Sequence[int | None] | None = None,
         progress: Progress | None = None,
         low_vram_mode: bool = False,
         mesh: Mesh | None = None,
@@ -133,6 +134,8 @@ class HotshotXLPipeline:
             lora_allow_partial: whether keys of a LoRA that fit nowhere are left out.
             embeddings: paths or Hub ids of textual inversions, and the words that stand for them.
             controlnets: folders, files or Hub ids of ControlNets, used in this order.
+            control_types: kind of the control frames that each will be given (None for those that
+                are no union), to be checked before weights are read.
             progress: shows the loading, and the stages of each call.
             low_vram_mode: see the class.
             mesh: see the class; every weight is loaded straight to where it belongs.
@@ -140,6 +143,7 @@ class HotshotXLPipeline:
 
         Raises:
             HotshotError: a model is missing, damaged or of another family.
+            UsageError: a control type does not fit its ControlNet.
         """
         dtypes = Precision.named(precision, current_platform())
         components = load_components(
@@ -153,6 +157,7 @@ class HotshotXLPipeline:
             lora_allow_partial=lora_allow_partial,
             embeddings=embeddings,
             controlnets=controlnets,
+            control_types=control_types,
             on_host=low_vram_mode,
             mesh=mesh if mesh is not None and mesh.size > 1 else None,
             progress=progress or NoProgress(),

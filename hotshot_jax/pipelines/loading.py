@@ -41,6 +41,7 @@ def load_components(
     lora_allow_partial: bool = False,
     embeddings: Sequence[tuple[str, str]] = (),
     controlnets: Sequence[str] = (),
+    control_types: Sequence[int | None] | None = None,
     on_host: bool = False,
     mesh: Mesh | None = None,
     progress: Progress,
@@ -60,13 +61,15 @@ def load_components(
         lora_allow_partial: whether keys of a LoRA that fit nowhere are left out.
         embeddings: paths or Hub ids of textual inversions, and their words.
         controlnets: paths or Hub ids of ControlNets.
+        control_types: kind of the control frames that each will be given, as far as it is known.
         on_host: leaves the weights in host memory.
         mesh: the devices that the weights are spread over; None for the default device.
         progress: shows the loading.
 
     Raises:
         HotshotError: the checkpoint is missing, damaged or of another model.
-        UsageError: the scheduler is unknown, or two embeddings have one word.
+        UsageError: the scheduler is unknown, two embeddings have one word, or a control type does
+            not fit its ControlNet.
     """
     checkpoint = open_assembled(path, parts or Parts(), variant=variant)
     for note in checkpoint.notes:
@@ -101,6 +104,8 @@ def load_components(
         inversions=inversions,
     )
     components.check()
+    if control_types is not None:
+        components.check_control_types(control_types)
     if scheduler is not None:
         make_scheduler(scheduler, scheduler_config)
     opened = open_loras(loras, prepared, allow_partial=lora_allow_partial)

@@ -21,7 +21,7 @@ from hotshot_jax.media.read import open_clip
 from hotshot_jax.media.resize import scale_aspect_fill
 from hotshot_jax.media.write import write_video
 from tests.cli.conftest import Infer, Run
-from tests.cli.refusals import assert_refused, assert_refused_at_once
+from tests.cli.refusals import assert_refused_at_once
 from tests.cli.test_infer import pngs_of
 from tests.tiny_controlnet import UNION, write_tiny_controlnet
 from tests.tiny_depth import write_tiny_depth
@@ -217,9 +217,9 @@ def test_a_union_controlnet_takes_the_type_of_its_frames(control: Control, tmp_p
         flags = ("--controlnet", union, "--control_type_id", kind)
         videos.append(made(control(*flags, "--output", tmp_path / kind), tmp_path, kind))
     assert (videos[0] != videos[1]).any()
-    assert_refused(control("--controlnet", union), 2, "no control type", "types 0 to 2")
+    assert_refused_at_once(control("--controlnet", union), 2, "no control type", "types 0 to 2")
     wrong = control("--controlnet", union, "--control_type_id", "3")
-    assert_refused(wrong, 2, "control type 3", "types 0 to 2")
+    assert_refused_at_once(wrong, 2, "control type 3", "types 0 to 2")
 
 
 @pytest.fixture(scope="module")

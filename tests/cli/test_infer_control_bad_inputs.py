@@ -352,7 +352,7 @@ def test_a_type_for_a_controlnet_that_is_no_union(
     control: Callable[..., Run], tmp_path: Path
 ) -> None:
     run = control("--control_type_id", "3")
-    assert_refused(run, 2, "control type 3, but this is not a union ControlNet")
+    assert_refused_at_once(run, 2, "control type 3, but this is not a union ControlNet")
     assert everything(tmp_path) == {}
 
 
