@@ -83,7 +83,7 @@ def test_recipes_of_the_stages_are_valid(recipe: str, stage: str) -> None:
         assert parse_shapes(parsed.data, 1).split == "train"
 
 
-@pytest.mark.parametrize("recipe", ["spatial", "spatial_last", "temporal"])
+@pytest.mark.parametrize("recipe", ["spatial", "spatial_last", "temporal", "controlnet"])
 def test_recipes_of_train_py_never_see_held_out_prompts(recipe: str) -> None:
     settings = parse_train_settings(["--config", str(RECIPES / f"{recipe}.yaml")], "train.py")
     settings.check()
@@ -94,7 +94,7 @@ def test_recipes_of_train_py_never_see_held_out_prompts(recipe: str) -> None:
 def test_the_chain_of_recipes_has_no_gap() -> None:
     recipes = [
         yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
-        for name in ("spatial", "spatial_last", "temporal")
+        for name in ("spatial", "spatial_last", "temporal", "controlnet")
     ]
     for before, after in itertools.pairwise(recipes):
         assert after["pretrained_model_name_or_path"] == f"{before['output_dir']}/export"
