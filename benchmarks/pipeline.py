@@ -31,7 +31,6 @@ from benchmarks.compiled_steps import SCHEDULER
 from benchmarks.sized_unet import UNetSize, random_arrays, torch_unet
 from benchmarks.timing import add_timing_flags, circumstances, in_turns
 from hotshot_jax.builtin import builtin_checkpoint
-from hotshot_jax.cli.compilation_cache import default_folder
 from hotshot_jax.cli.devices import use_device
 from hotshot_jax.convert.builders import KINDS, model_builder
 from hotshot_jax.convert.load import abstract
@@ -64,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Times of a GIF by each way."""
-    builtin = builtin_checkpoint(default_folder().parent)
+    builtin = builtin_checkpoint()
     files = _FULL
     if options.size == "tiny":
         files = {name: builtin / name / "config.json" for name in KINDS}

@@ -15,7 +15,6 @@ from tqdm import tqdm
 from benchmarks.shape_scores import Scores
 from benchmarks.shapes_evaluator import measure, read_clip
 from hotshot_jax.builtin import builtin_checkpoint
-from hotshot_jax.cli.compilation_cache import default_folder
 from hotshot_jax.cli.settings import InferSettings
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.errors import UsageError
@@ -99,7 +98,7 @@ def load_pipeline(
         HotshotError: it cannot be loaded.
     """
     return HotshotXLPipeline.from_pretrained(
-        str(builtin_checkpoint(default_folder().parent)) if path is None else path,
+        str(builtin_checkpoint()) if path is None else path,
         precision=given.precision,
         scheduler=given.scheduler,
         loras=[parse_lora(argument) for argument in loras],

@@ -35,7 +35,6 @@ import numpy as np
 from benchmarks import compiled_steps
 from benchmarks.abstract_arrays import Size, bytes_per_device
 from hotshot_jax.builtin import builtin_checkpoint
-from hotshot_jax.cli.compilation_cache import default_folder
 from hotshot_jax.cli.devices import use_device
 from hotshot_jax.cli.run import Parser, run
 from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
@@ -76,7 +75,7 @@ def measure(arguments: Sequence[str] | None = None) -> None:
     if given.repeats < _LEAST_REPEATS:
         raise UsageError(f"--repeats is {given.repeats}; expected at least {_LEAST_REPEATS}.")
     device = use_device(given.device)
-    path = given.pretrained_path or builtin_checkpoint(default_folder().parent)
+    path = given.pretrained_path or builtin_checkpoint()
     component = open_checkpoint(Path(path)).unet
     report: dict[str, Any] = {"device": device}
     report["step"] = _tiny(given, component)

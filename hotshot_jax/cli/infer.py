@@ -12,7 +12,7 @@ import numpy as np
 
 from hotshot_jax.builtin import NAME as BUILTIN_NAME
 from hotshot_jax.builtin import builtin_checkpoint
-from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache, default_folder
+from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
 from hotshot_jax.cli.control import ControlPlan, control_inputs, plan_control, save_control
 from hotshot_jax.cli.devices import explained_memory_errors, use_device
 from hotshot_jax.cli.hosts import on_hosts
@@ -90,11 +90,11 @@ def _generate(
     builtin = settings.pretrained_path is None
     if builtin:
         logger.warning(
-            "Using %s, a toy with random weights: what it draws looks like noise. Name the real "
-            "one with --pretrained_path hotshotco/Hotshot-XL.",
+            "Using %s, a toy that knows five shapes, eight colours and what they can do. Name the "
+            "real one with --pretrained_path hotshotco/Hotshot-XL.",
             BUILTIN_NAME,
         )
-    path = str(builtin_checkpoint(default_folder().parent)) if builtin else settings.pretrained_path
+    path = str(builtin_checkpoint()) if builtin else settings.pretrained_path
     assert path is not None
     with explained_memory_errors(lambda: _describe_loading(progress)):
         pipeline = HotshotXLPipeline.from_pretrained(

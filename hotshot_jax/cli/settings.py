@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hotshot_jax.builtin import builtin_settings
 from hotshot_jax.cli import hosts
 from hotshot_jax.cli.flags import (
     DEVICES,
@@ -350,6 +351,7 @@ def parse_settings(arguments: Sequence[str] | None, program: str) -> InferSettin
         values = {name: values[name] for name in values if name not in _SIZES}
     if any(name in given for name in _SIZES):
         values.pop("aspect_ratio", None)
+    values = _native_settings(values | given) | values
     files = InferSettings(**(values | given)).model_files
 
     def preset(layer: Mapping[str, Any]) -> dict[str, Any]:
@@ -357,6 +359,14 @@ def parse_settings(arguments: Sequence[str] | None, program: str) -> InferSettin
 
     # A preset from the command line wins over the file's values, a preset in the file does not.
     return InferSettings(**(preset(values) | values | preset(given) | given))
+
+
+def _native_settings(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the built-in model is used with, unless something else is asked for."""
+    if asked.get("pretrained_path") is not None:
+        return {}
+    taken = _SIZES if "aspect_ratio" in asked else ()
+    return {name: value for name, value in builtin_settings().items() if name not in taken}
 
 
 def read_config_file(path: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hotshot_jax.builtin import builtin_settings
 from hotshot_jax.cli.settings import STORED, InferSettings, parse_settings
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.write import write_video
@@ -37,8 +38,13 @@ def settings_of(*arguments: str | Path) -> InferSettings:
 def test_files(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
     settings = settings_of("--config", tmp_path / name)
+    # No model is named: the settings of the built-in one come under those of the file.
     expected = InferSettings(
-        steps=20, prompt="ein Hündchen", low_vram_mode=True, guidance_scale=3.0
+        steps=20,
+        prompt="ein Hündchen",
+        low_vram_mode=True,
+        guidance_scale=3.0,
+        **builtin_settings(),
     )
     assert settings == expected
 
