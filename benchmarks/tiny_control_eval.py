@@ -34,13 +34,13 @@ from benchmarks.shape_clips import (
 from benchmarks.shape_scores import Scores, table
 from benchmarks.shapes_evaluator import measure, read_clip
 from hotshot_jax.builtin import NAME as BUILTIN_NAME
-from hotshot_jax.builtin.controlnets import builtin_controlnets
+from hotshot_jax.builtin.controlnets import CONDITIONING_SCALE, builtin_controlnets
 from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
 from hotshot_jax.cli.control import control_inputs, plan_control
 from hotshot_jax.cli.devices import use_device
 from hotshot_jax.cli.run import Parser, run
 from hotshot_jax.cli.settings import InferSettings
-from hotshot_jax.control.windows import control_windows
+from hotshot_jax.control.windows import DEFAULT_SCALE, control_windows
 from hotshot_jax.data.shapes import parse_prompt, render, split_prompts
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.write import write_video
@@ -116,7 +116,11 @@ def _controlnet(given: argparse.Namespace) -> str:
 
 def _scale(given: argparse.Namespace) -> float:
     scale = given.controlnet_conditioning_scale
-    (window,) = control_windows(1, scales=() if scale is None else (scale,))
+    (window,) = control_windows(
+        1,
+        scales=() if scale is None else (scale,),
+        default_scale=CONDITIONING_SCALE if given.controlnet is None else DEFAULT_SCALE,
+    )
     return window.scale
 
 

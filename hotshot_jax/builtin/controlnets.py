@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+CONDITIONING_SCALE = 1.0
+"""The strength that they were trained at, and have unless another is asked for."""
+
 _PREFIX = "controlnet_"
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hotshot_jax.builtin.controlnets import builtin_controlnets
+from hotshot_jax.builtin.controlnets import CONDITIONING_SCALE, builtin_controlnets
 from hotshot_jax.cli.outputs import numbered
 from hotshot_jax.cli.settings import InferSettings
 from hotshot_jax.control.preprocess import Preprocessing, check_available, make_control_frames
-from hotshot_jax.control.windows import ControlWindow, control_windows
+from hotshot_jax.control.windows import DEFAULT_SCALE, ControlWindow, control_windows
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.media.fetch import FetchLimits, fetch, is_url
 from hotshot_jax.media.output import check_output, output_target
@@ -76,7 +76,7 @@ def plan_control(settings: InferSettings, outputs: Sequence[str] = ()) -> Contro
     if not settings.gif:
         flag = "--control_type" if settings.control_type else "--controlnet"
         raise UsageError(f"{flag} needs a clip to follow: give --gif with a GIF, MP4 or folder.")
-    controlnets = settings.controlnet or _default_controlnets(settings)
+    controlnets, default_scale = _controlnets(settings)
     count = len(controlnets)
     _check_count("--gif", len(settings.gif), count, "one for all")
     kinds: Sequence[str | None] = settings.control_type or (None,)
@@ -94,6 +94,7 @@ def plan_control(settings: InferSettings, outputs: Sequence[str] = ()) -> Contro
         scales=settings.controlnet_conditioning_scale,
         starts=settings.control_guidance_start,
         ends=settings.control_guidance_end,
+        default_scale=default_scale,
     )
     _check_save_paths(settings, count, outputs)
     for kind in kinds:
@@ -154,10 +155,16 @@ def save_control(controls: Sequence[ControlInput], settings: InferSettings) -> l
     return paths
 
 
-def _default_controlnets(settings: InferSettings) -> tuple[str, ...]:
-    """What goes with the control types, where no ControlNet is named."""
+def _controlnets(settings: InferSettings) -> tuple[tuple[str, ...], float]:
+    """The ControlNets, and the strength that they have unless one is asked for.
+
+    Where none is named, they go with the model and the control types.
+    """
+    if settings.controlnet:
+        return settings.controlnet, DEFAULT_SCALE
     if settings.pretrained_path is not None:
-        return tuple(_CONTROLNETS[control_type] for control_type in settings.control_type)
+        published = tuple(_CONTROLNETS[control_type] for control_type in settings.control_type)
+        return published, DEFAULT_SCALE
     own = builtin_controlnets()
     for control_type in settings.control_type:
         if control_type not in own:
@@ -166,7 +173,8 @@ def _default_controlnets(settings: InferSettings) -> tuple[str, ...]:
                 f"The built-in model has no ControlNet for {control_type}{others}: name one with "
                 "--controlnet, or a model with --pretrained_path."
             )
-    return tuple(str(own[control_type]) for control_type in settings.control_type)
+    paths = tuple(str(own[control_type]) for control_type in settings.control_type)
+    return paths, CONDITIONING_SCALE
 
 
 def _check_count(flag: str, values: int, controlnets: int, otherwise: str) -> None:

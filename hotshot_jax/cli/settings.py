@@ -225,7 +225,11 @@ class InferSettings:
         repeatable=True,
     )
     controlnet_conditioning_scale: tuple[float, ...] = flag(
-        (), "strength (default: 0.7); repeatable", float, _CONTROL, repeatable=True
+        (),
+        "strength (default: 0.7; 1 for the built-in model's own); repeatable",
+        float,
+        _CONTROL,
+        repeatable=True,
     )
     control_guidance_start: tuple[float, ...] = flag(
         (),

@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from hotshot_jax.errors import UsageError
 
+DEFAULT_SCALE = 0.7
+"""The strength of a ControlNet that nothing is said about."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -54,7 +57,7 @@ def control_windows(
     scales: Sequence[float] = (),
     starts: Sequence[float] = (),
     ends: Sequence[float] = (),
-    default_scale: float = 0.7,
+    default_scale: float = DEFAULT_SCALE,
 ) -> tuple[ControlWindow, ...]:
     """Pairs the values of repeated flags with the ControlNets, in their order.
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hotshot_jax.cli import control as control_module
+from hotshot_jax.builtin.controlnets import builtin_controlnets
 from hotshot_jax.cli.control import control_inputs, plan_control
 from hotshot_jax.cli.settings import InferSettings, parse_settings
 from hotshot_jax.control.depth import DepthEstimator
@@ -128,17 +128,17 @@ def test_control_frames_are_scaled_and_cropped_to_the_video(clips: dict[str, Pat
     np.testing.assert_array_equal(ready, np.stack(expected))
 
 
-def test_the_built_in_model_brings_its_own_unless_one_is_named(
-    clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(control_module, "builtin_controlnets", lambda: {"canny": Path("own")})
+def test_the_built_in_model_brings_its_own_unless_one_is_named(clips: dict[str, Path]) -> None:
+    own = str(builtin_controlnets()["canny"])
     settings = InferSettings(control_type=("canny",), gif=(str(clips["walk.gif"]),))
     for changes, expected in (
-        ({}, ("own",)),
-        ({"controlnet": ("other",)}, ("other",)),
-        ({"pretrained_path": "big"}, ("diffusers/controlnet-canny-sdxl-1.0",)),
+        ({}, (own, 1.0)),
+        ({"controlnet_conditioning_scale": (0.5,)}, (own, 0.5)),
+        ({"controlnet": ("other",)}, ("other", 0.7)),
+        ({"pretrained_path": "big"}, ("diffusers/controlnet-canny-sdxl-1.0", 0.7)),
     ):
-        assert plan_control(dataclasses.replace(settings, **changes)).controlnets == expected
+        plan = plan_control(dataclasses.replace(settings, **changes))
+        assert (*plan.controlnets, plan.windows[0].scale) == expected
 
 
 def test_scale_zero_is_no_controlnet_bit_for_bit(
