@@ -45,6 +45,15 @@ def test_the_wheel_claims_one_top_level_name(wheel: Path) -> None:
     assert {name for name in names if not name.endswith(".dist-info")} == {"hotshot_jax"}
 
 
+def test_the_wheel_holds_the_small_model_and_its_controlnet(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if name.endswith(".safetensors")}
+    builtin = ROOT / "hotshot_jax" / "builtin"
+    weights = {path.relative_to(ROOT).as_posix() for path in builtin.rglob("*.safetensors")}
+    assert names == weights
+    assert {name.split("/")[2] for name in names} == {"checkpoint", "controlnet_canny"}
+
+
 def test_the_installed_command_makes_a_gif_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     site, work = tmp_path / "site", tmp_path / "work"
     work.mkdir()
