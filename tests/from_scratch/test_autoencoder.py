@@ -24,7 +24,7 @@ FRAMES = ShapesSource(length=50, seed=3, size=32, frames=1)
 def config(**options: float) -> AutoencoderConfig:
     values = {"kl_weight": 1e-3, "edge_weight": 2.0, "latent_deviation": 0.5, **options}
     return AutoencoderConfig(
-        FitConfig(steps=12, learning_rate=3e-3, warmup_steps=2), batch_size=4, crop=16, **values
+        FitConfig(steps=40, learning_rate=3e-3, warmup_steps=2), batch_size=4, crop=16, **values
     )
 
 

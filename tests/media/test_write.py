@@ -204,8 +204,13 @@ def test_ctrl_c_while_ffmpeg_runs(tmp_path, frames, monkeypatch):
         return communicate(process, *args, **kwargs)
 
     monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_video(path, frames, 1000, {}, overwrite=True)
+    # A shell's background jobs ignore SIGINT, and so would Python.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            write_video(path, frames, 1000, {}, overwrite=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert everything(tmp_path) == {"a.mp4": b"before"}
     assert [process.poll() is not None for process in started] == [True]
 
