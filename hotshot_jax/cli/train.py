@@ -203,7 +203,7 @@ def _train(
             settings.unet_resume_path,
             models.division,
             average,
-            settings.prediction_type,
+            models.components.scheduler_config,
         )
         print(output / "export")
 

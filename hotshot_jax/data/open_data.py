@@ -188,12 +188,15 @@ def parse_shapes(text: str, frames: int) -> ShapesSource:
         # A clip lasts a second in any case; a loader that wants fewer frames chooses some.
         frames=options.get("frames", max(frames, DEFAULT_FRAMES)),
         split=split or "train",
+        spins=options.get("spins", 1),
         **words,
     )
     if source.frames < frames:
         raise UsageError(
             f"--data_dir {text}: frames is {source.frames}, but clips of {frames} are needed."
         )
-    if source.length < 1 or source.seed < 0:
-        raise UsageError(f"--data_dir {text}: length must be positive and seed not negative.")
+    if source.length < 1 or source.spins < 1 or source.seed < 0:
+        raise UsageError(
+            f"--data_dir {text}: length and spins must be positive and seed not negative."
+        )
     return source

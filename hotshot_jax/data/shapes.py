@@ -331,7 +331,7 @@ class ShapesSource:
     """Random access to an endless-looking but finite row of clips, for `grain` or a plain loop.
 
     Prompts come in rounds, each a fresh permutation of the split, so that after any whole number of
-    rounds all prompts were seen equally often.
+    rounds all prompts were seen equally often, those of spinning shapes `spins` times as often.
 
     Attributes:
         length: number of clips.
@@ -342,6 +342,8 @@ class ShapesSource:
         moment: of a single frame, one of `MOMENTS`.
         says: what the prompts tell, one of `SAYS`.
         paint: the colours of shapes, one of `PAINTS`.
+        spins: how often a prompt of a spinning shape comes in a round. Shapes at an angle are a
+            tenth of the data, and the hardest of them to draw.
     """
 
     length: int
@@ -352,9 +354,12 @@ class ShapesSource:
     moment: str = "any"
     says: str = "all"
     paint: str = "named"
+    spins: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_prompts", split_prompts(self.split))
+        prompts = split_prompts(self.split)
+        spinning = [prompt for prompt in prompts if parse_prompt(prompt).motion == "spinning"]
+        object.__setattr__(self, "_prompts", prompts + spinning * (self.spins - 1))
 
     def __len__(self) -> int:
         return self.length

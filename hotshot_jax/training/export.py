@@ -43,7 +43,7 @@ def export(
     unet_path: str | None,
     division: Trainee,
     trained: Parameters,
-    prediction_type: str | None = None,
+    scheduler_config: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a folder with the trained weights; it appears under its name when complete.
 
@@ -54,7 +54,7 @@ def export(
         unet_path: where the UNet came from if not from there.
         division: what trained.
         trained: NumPy arrays of what trained.
-        prediction_type: what the UNet has learned to find, if not what the source says.
+        scheduler_config: content of `scheduler_config.json`, if not the source's.
 
     Raises:
         HotshotError: the source is gone, or `dest` cannot be written.
@@ -69,8 +69,9 @@ def export(
             write_component(folder, CONTROLNET, config_json(controlnet), controlnet)
         elif isinstance(division, Division):
             _write_checkpoint(folder, source, unet_path, division, trained)
-            if prediction_type is not None:
-                _set_prediction_type(folder, prediction_type)
+            if scheduler_config is not None:
+                text = json.dumps(dict(scheduler_config), indent=2) + "\n"
+                (folder / "scheduler" / "scheduler_config.json").write_text(text, encoding="utf-8")
         else:
             raise TypeError(f"cannot export {type(division).__name__}")
     old = dest.with_name(dest.name + _OLD)
@@ -139,9 +140,3 @@ def _write_checkpoint(
             if file.is_file():
                 shutil.copyfile(file, folder / name / file.name)
     (folder / "model_index.json").write_text(json.dumps(dict(checkpoint.index), indent=2) + "\n")
-
-
-def _set_prediction_type(folder: Path, prediction_type: str) -> None:
-    file = folder / "scheduler" / "scheduler_config.json"
-    config = json.loads(file.read_text(encoding="utf-8")) | {"prediction_type": prediction_type}
-    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 import dataclasses
 import zlib
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -141,6 +142,14 @@ def test_source_shows_every_prompt_equally_often_and_never_the_same_clip() -> No
     )
     with pytest.raises(IndexError):
         source[len(source)]
+
+
+def test_prompts_of_spinning_shapes_can_come_more_often() -> None:
+    prompts = shapes.split_prompts("train")
+    spinning = {prompt for prompt in prompts if "spinning" in prompt}
+    source = shapes.ShapesSource(length=len(prompts) + 2 * len(spinning), spins=3)
+    shown = Counter(source.prompt(i) for i in range(len(source)))
+    assert shown == {prompt: 3 if prompt in spinning else 1 for prompt in prompts}
 
 
 @pytest.mark.parametrize(("moment", "mean"), [("any", 1 / 2), ("late", 2 / 3), ("last", 8 / 9)])

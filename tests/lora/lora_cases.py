@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from hotshot_jax.convert.tensor_source import TensorSource, open_file
-from hotshot_jax.lora import ModuleNames
+from hotshot_jax.lora import ModuleNames, merge, read_lora
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MODELS = {
@@ -51,3 +51,34 @@ def write(path: Path, tensors: dict[str, np.ndarray], **metadata: str) -> Tensor
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
+
+
+QUERY = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+KOHYA = "lora_unet_" + QUERY.replace(".", "_")
+UP, DOWN = normal(64, 3), normal(3, 64)
+PRODUCT = UP.astype(np.float64) @ DOWN
+
+
+def factors(name: str, down=DOWN, up=UP, style="kohya") -> dict[str, np.ndarray]:
+    endings = {
+        "kohya": ("lora_down.weight", "lora_up.weight"),
+        "peft": ("lora_A.weight", "lora_B.weight"),
+        "peft_named": ("lora_A.default.weight", "lora_B.default.weight"),
+        "dotted": ("lora.down.weight", "lora.up.weight"),
+        "text": ("lora_linear_layer.down.weight", "lora_linear_layer.up.weight"),
+    }[style]
+    return {f"{name}.{ending}": each for ending, each in zip(endings, (down, up), strict=True)}
+
+
+def difference(source, component="unet", tensor=f"{QUERY}.weight", scale=1.0, **options):
+    """What the file adds to one tensor; it must change nothing else."""
+    lora = read_lora(source, names(), **options)
+    base = state_dict(component)
+    merged = merge(base, component, [(lora, scale)])
+    assert list(merged) == [tensor]
+    return merged[tensor] - base[tensor]
+
+
+def close(ours, expected):
+    # The sum with a weight of order 1 rounds to float32.
+    np.testing.assert_allclose(ours, expected, atol=1e-5, rtol=1e-5)
