@@ -3,9 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Container, Mapping
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -18,6 +16,7 @@ from hotshot_jax.convert.tensor_source import LazyTensor, TensorSource, check_fi
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models.embeddings import positional_encoding
 from hotshot_jax.models.temporal_transformer import MAX_FRAMES
+from hotshot_jax.read_ahead import read_ahead
 
 Module = TypeVar("Module", bound=nnx.Module)
 Progress = Callable[[int], None]
@@ -159,7 +158,8 @@ def read_parameters(
             slots[slot.path].append(slot)
 
     read = functools.partial(_read, source, match.names, dtype)
-    tensors = _ahead(read, itertools.chain.from_iterable(slots.values()))
+    every = itertools.chain.from_iterable(slots.values())
+    tensors = read_ahead(read, every, depth=_READ_AHEAD, threads=_READERS)
     filled: dict[Path, jax.Array] = {}
     for path, parts in slots.items():
         value = np.empty(parameters[path].shape, dtype)
@@ -251,17 +251,6 @@ def _read(source: TensorSource, names: Mapping[str, str], dtype: Any, slot: Slot
     tensor = lazy.read_for(dtype)
     check_finite(f"{lazy.file}: {lazy.name}", tensor)
     return to_dtype(tensor.reshape(slot.shape), dtype)
-
-
-def _ahead(read: Callable[[Slot], np.ndarray], slots: Iterable[Slot]) -> Iterator[np.ndarray]:
-    with ThreadPoolExecutor(_READERS) as pool:
-        pending: deque[Future[np.ndarray]] = deque()
-        for slot in slots:
-            pending.append(pool.submit(read, slot))
-            if len(pending) > _READ_AHEAD:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
 
 
 def _copy(target: np.ndarray, view: np.ndarray) -> None:

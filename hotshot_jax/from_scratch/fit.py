@@ -1,24 +1,24 @@
 """Fitting all parameters of a module to batches from the host; for models of a few megabytes."""
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.read_ahead import read_ahead
 
 Loss = Callable[[Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 """From parameters, a batch and a random key to the loss and further numbers."""
 
 Report = Callable[[int, Mapping[str, float]], None]
 """Takes the numbers of a step, the steps counted from 1."""
+
+_BATCHES_AHEAD = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ def fit(
         return parameters, average, state, {"loss": value, **numbers, "learning_rate": rate(step)}
 
     average, state = parameters, optimizer.init(parameters)
-    for step, batch in enumerate(_ahead(batch_of, config.steps)):
+    for step, batch in enumerate(read_ahead(batch_of, range(config.steps), depth=_BATCHES_AHEAD)):
         parameters, average, state, numbers = update(
             parameters, average, state, batch, jnp.int32(step)
         )
@@ -91,15 +91,3 @@ def fit(
             )
         report(step + 1, fetched)
     return average
-
-
-def _ahead(batch_of: Callable[[int], Any], steps: int, depth: int = 4) -> Iterator[Any]:
-    with contextlib.ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(1))
-        # Not to wait for batches that nobody will take.
-        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-        waiting = [pool.submit(batch_of, step) for step in range(min(depth, steps))]
-        for step in range(steps):
-            if step + depth < steps:
-                waiting.append(pool.submit(batch_of, step + depth))
-            yield jax.tree.map(np.asarray, waiting.pop(0).result())

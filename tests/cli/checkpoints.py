@@ -36,13 +36,6 @@ def replace(file: Path, content: bytes) -> None:
     file.write_bytes(content)
 
 
-def change_json(file: Path, **changes: Any) -> None:
-    """Sets keys of a JSON file; a value of `...` removes the key."""
-    value = json.loads(file.read_text()) | changes
-    kept = {key: each for key, each in value.items() if each is not ...}
-    replace(file, json.dumps(kept).encode())
-
-
 def read_tensors(file: Path) -> Tensors:
     """All tensors of a .safetensors file."""
     return {name: np.array(tensor.read()) for name, tensor in open_file(file).items()}

@@ -25,7 +25,6 @@ from tests.cli.checkpoints import (
     UNET,
     VAE,
     Tensors,
-    change_json,
     change_tensors,
     copy_of,
     everything,
@@ -35,6 +34,7 @@ from tests.cli.checkpoints import (
 )
 from tests.cli.conftest import Infer
 from tests.cli.processes import signalled
+from tests.other_models import change_json
 
 FILES = (UNET, VAE, TEXT, TEXT_2)
 POSITION_IDS = "text_model.embeddings.position_ids"

@@ -22,7 +22,6 @@ from tests.cli.checkpoints import (
     UNET,
     VAE,
     Tensors,
-    change_json,
     change_tensors,
     copy_of,
     everything,
@@ -30,6 +29,7 @@ from tests.cli.checkpoints import (
 )
 from tests.cli.conftest import Infer
 from tests.cli.refusals import assert_refused, assert_refused_at_once
+from tests.other_models import change_json
 
 
 def test_wrong_usage(convert: Infer, tmp_path: Path, tiny_checkpoint: Path) -> None:

@@ -4,7 +4,6 @@ Each refusal says what is wrong, where, and what to do. Folders that are no chec
 among the other bad inputs.
 """
 
-import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,6 @@ from tests.cli.checkpoints import (
     UNET,
     VAE,
     Tensors,
-    change_json,
     change_tensors,
     copy_of,
     read_tensors,
@@ -30,46 +28,7 @@ from tests.cli.checkpoints import (
 )
 from tests.cli.conftest import Infer
 from tests.cli.refusals import assert_refused, assert_refused_at_once
-
-
-def _stable_diffusion(folder: Path) -> None:
-    for name in ("text_encoder_2", "tokenizer_2"):
-        shutil.rmtree(folder / name)
-    change_json(
-        folder / "model_index.json",
-        _class_name="StableDiffusionPipeline",
-        unet=["diffusers", "UNet2DConditionModel"],
-        text_encoder_2=...,
-        tokenizer_2=...,
-    )
-    change_json(folder / "unet" / "config.json", cross_attention_dim=768, addition_embed_type=...)
-
-
-def _refiner(folder: Path) -> None:
-    for name in ("text_encoder", "tokenizer"):
-        shutil.rmtree(folder / name)
-    change_json(
-        folder / "model_index.json",
-        _class_name="StableDiffusionXLImg2ImgPipeline",
-        unet=["diffusers", "UNet2DConditionModel"],
-        text_encoder=[None, None],
-        tokenizer=[None, None],
-    )
-    change_json(
-        folder / "unet" / "config.json",
-        cross_attention_dim=1280,
-        block_out_channels=[384, 768, 1536, 1536],
-    )
-
-
-def _flux(folder: Path) -> None:
-    (folder / "unet").rename(folder / "transformer")
-    change_json(
-        folder / "model_index.json",
-        _class_name="FluxPipeline",
-        unet=...,
-        transformer=["diffusers", "FluxTransformer2DModel"],
-    )
+from tests.other_models import change_json, refiner, stable_diffusion, transformer
 
 
 def _shards(missing: bool = False, renamed: bool = False) -> Callable[[Path], None]:
@@ -137,11 +96,14 @@ _OVERLAPPING = (
 
 MODELS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "Stable Diffusion 1.5": (
-        _stable_diffusion,
+        stable_diffusion(768),
         ("is Stable Diffusion 1.5", "expected a Hotshot-XL"),
     ),
-    "refiner": (_refiner, ("is the SDXL refiner", "expected a Hotshot-XL")),
-    "Flux": (_flux, ("is a Flux model", "expected a Hotshot-XL")),
+    "refiner": (refiner, ("is the SDXL refiner", "expected a Hotshot-XL")),
+    "Flux": (
+        transformer("FluxPipeline", "FluxTransformer2DModel"),
+        ("is a Flux model", "expected a Hotshot-XL"),
+    ),
     "shard missing": (_shards(missing=True), ("index.json lists", "00002-of-00002", "download")),
     "index with an unknown key": (
         _shards(renamed=True),

@@ -16,7 +16,6 @@ from tests.cli.checkpoints import (
     TEXT_2,
     UNET,
     VAE,
-    change_json,
     change_tensors,
     read_tensors,
     replace,
@@ -25,6 +24,7 @@ from tests.cli.checkpoints import (
 from tests.cli.conftest import Infer
 from tests.cli.refusals import assert_refused, assert_refused_at_once
 from tests.cli.test_infer import pngs_of
+from tests.other_models import change_json
 from tests.tiny_checkpoint import tiny_configs, write_tiny_checkpoint
 
 FILES = {"unet": UNET, "vae": VAE, "text_encoder": TEXT, "text_encoder_2": TEXT_2}

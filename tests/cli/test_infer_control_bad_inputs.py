@@ -19,9 +19,10 @@ from hotshot_jax.cli.settings import InferSettings
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media import ffmpeg
 from hotshot_jax.media.write import write_video
-from tests.cli.checkpoints import change_json, change_tensors, everything, replace
+from tests.cli.checkpoints import change_tensors, everything, replace
 from tests.cli.conftest import Infer, Run
 from tests.cli.refusals import assert_refused, assert_refused_at_once
+from tests.other_models import change_json
 from tests.tiny_controlnet import write_tiny_controlnet
 from tests.web_server import serving
 

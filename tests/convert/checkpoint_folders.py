@@ -74,13 +74,6 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2))
 
 
-def change_json(path: Path, **changes: Any) -> None:
-    """Sets keys of a JSON file; a value of `...` removes the key."""
-    value = json.loads(path.read_text())
-    value |= changes
-    write_json(path, {key: each for key, each in value.items() if each is not ...})
-
-
 def write_shards(
     folder: Path, names: tuple[str, str], index: str, values: Mapping[str, np.ndarray]
 ) -> None:

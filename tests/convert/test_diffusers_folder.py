@@ -15,7 +15,6 @@ from checkpoint_folders import (
     GOLDEN,
     STEMS,
     TEMPORAL,
-    change_json,
     tensors,
     write_checkpoint,
     write_json,
@@ -25,11 +24,7 @@ from safetensors.numpy import save_file
 
 from hotshot_jax.convert.diffusers_folder import open_component, open_diffusers_folder
 from hotshot_jax.errors import HotshotError, UsageError
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write_checkpoint(tmp_path / "hotshot")
+from tests.other_models import change_json
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_folders import change_json, tensors, write_checkpoint
+from checkpoint_folders import tensors, write_checkpoint
 from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from local_hub import COMMIT, LocalHub, files_of, serve, write_cache
@@ -21,6 +21,7 @@ from hotshot_jax.convert import hub
 from hotshot_jax.convert.diffusers_folder import open_diffusers_folder
 from hotshot_jax.convert.hub import HubId, checkpoint_files, parse_hub_id, resolve
 from hotshot_jax.errors import HotshotError, UsageError
+from tests.other_models import change_json
 
 DiskUsage = collections.namedtuple("DiskUsage", "total used free")
 

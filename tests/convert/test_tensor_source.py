@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from checkpoint_folders import change_json, write_json, write_shards
+from checkpoint_folders import write_json, write_shards
 from safetensors.numpy import save_file
 
 from hotshot_jax.convert.tensor_source import (
@@ -18,6 +18,7 @@ from hotshot_jax.convert.tensor_source import (
     open_index,
 )
 from hotshot_jax.errors import HotshotError
+from tests.other_models import change_json
 
 VALUES = {f"layer.{index}.weight": np.full((2, index + 1), index, np.float32) for index in range(6)}
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")

@@ -9,77 +9,22 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from checkpoint_folders import (
-    change_json,
-    tensors,
-    write_checkpoint,
-)
+from checkpoint_folders import tensors
 from safetensors.numpy import save_file
 
 from hotshot_jax.convert.diffusers_folder import open_diffusers_folder
 from hotshot_jax.errors import HotshotError, UsageError
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write_checkpoint(tmp_path / "hotshot")
+from tests.other_models import change_json, refiner, stable_diffusion, transformer
 
 
 def _index(folder: Path, **changes: Any) -> None:
     change_json(folder / "model_index.json", **changes)
 
 
-def _stable_diffusion(width: int) -> Callable[[Path], None]:
-    def make(folder: Path) -> None:
-        for name in ("text_encoder_2", "tokenizer_2"):
-            shutil.rmtree(folder / name)
-        _index(
-            folder,
-            _class_name="StableDiffusionPipeline",
-            unet=["diffusers", "UNet2DConditionModel"],
-            text_encoder_2=...,
-            tokenizer_2=...,
-        )
-        change_json(
-            folder / "unet" / "config.json",
-            _class_name="UNet2DConditionModel",
-            cross_attention_dim=width,
-            addition_embed_type=...,
-            block_out_channels=[320, 640, 1280, 1280],
-        )
-
-    return make
-
-
-def _refiner(folder: Path) -> None:
-    for name in ("text_encoder", "tokenizer"):
-        shutil.rmtree(folder / name)
-    _index(
-        folder,
-        _class_name="StableDiffusionXLImg2ImgPipeline",
-        unet=["diffusers", "UNet2DConditionModel"],
-        text_encoder=[None, None],
-        tokenizer=[None, None],
-    )
-    change_json(
-        folder / "unet" / "config.json",
-        cross_attention_dim=1280,
-        block_out_channels=[384, 768, 1536, 1536],
-    )
-
-
-def _transformer(pipeline: str, transformer: str) -> Callable[[Path], None]:
-    def make(folder: Path) -> None:
-        (folder / "unet").rename(folder / "transformer")
-        _index(folder, _class_name=pipeline, unet=..., transformer=["diffusers", transformer])
-
-    return make
-
-
 OTHER_MODELS: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "SD 1.5": (_stable_diffusion(768), "is Stable Diffusion 1.5;"),
-    "SD 2": (_stable_diffusion(1024), "is Stable Diffusion 2;"),
-    "refiner": (_refiner, "is the SDXL refiner"),
+    "SD 1.5": (stable_diffusion(768), "is Stable Diffusion 1.5;"),
+    "SD 2": (stable_diffusion(1024), "is Stable Diffusion 2;"),
+    "refiner": (refiner, "is the SDXL refiner"),
     "inpainting": (
         lambda folder: change_json(folder / "unet" / "config.json", in_channels=9),
         "is an inpainting model (its UNet takes 9 channels)",
@@ -88,13 +33,13 @@ OTHER_MODELS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: change_json(folder / "unet" / "config.json", in_channels=8),
         "is an image-editing model",
     ),
-    "Flux": (_transformer("FluxPipeline", "FluxTransformer2DModel"), "is a Flux model"),
+    "Flux": (transformer("FluxPipeline", "FluxTransformer2DModel"), "is a Flux model"),
     "SD3": (
-        _transformer("StableDiffusion3Pipeline", "SD3Transformer2DModel"),
+        transformer("StableDiffusion3Pipeline", "SD3Transformer2DModel"),
         "is a Stable Diffusion 3 model",
     ),
     "other transformer": (
-        _transformer("NewPipeline", "NewTransformer2DModel"),
+        transformer("NewPipeline", "NewTransformer2DModel"),
         "is a diffusion transformer (NewTransformer2DModel)",
     ),
     "AnimateDiff": (
