@@ -14,6 +14,7 @@ from benchmarks.hlo_costs import Collective, Costs, program_costs
 from benchmarks.topologies import GIB, Topology
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.parallel.mesh import create_mesh, mesh_config
+from hotshot_jax.pipelines.programs import default_effort
 
 _STEPS = {
     "infer": compiled_steps.infer,
@@ -84,7 +85,7 @@ class Report:
 
 
 def compile_program(
-    topology: Topology, task: str, mesh: str, size: Size, *, effort: float = 0.0
+    topology: Topology, task: str, mesh: str, size: Size, *, effort: float | None = None
 ) -> Report:
     """Compiles the program of a task.
 
@@ -93,7 +94,8 @@ def compile_program(
         task: "infer", "decode" or "train".
         mesh: as after `--mesh`.
         size: what the program works on; no `videos` means as many as suit the task.
-        effort: of the compiler for a fast program, -1 to 1; 0 is its default.
+        effort: of the compiler for a fast program, -1 to 1; None is what the project's commands
+            compile this task with.
 
     Raises:
         UsageError: the mesh fits neither the topology nor the frames.
@@ -107,6 +109,8 @@ def compile_program(
         decoded_at_once=config.frames,
     )
     device_mesh = create_mesh(config, devices)
+    if effort is None:
+        effort = 0.0 if task == "train" else default_effort("tpu")
     build = _STEPS[task]
 
     start, start_cpu = time.perf_counter(), time.process_time()

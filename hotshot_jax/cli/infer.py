@@ -20,7 +20,8 @@ from hotshot_jax.cli.outputs import Job, batches, plan_jobs
 from hotshot_jax.cli.presets import describe_preset
 from hotshot_jax.cli.prompts import check_prompts
 from hotshot_jax.cli.run import run
-from hotshot_jax.cli.settings import STORED, InferSettings, parse_settings
+from hotshot_jax.cli.settings import InferSettings, parse_settings
+from hotshot_jax.cli.stored_settings import STORED
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.lora import parse_lora
@@ -32,6 +33,7 @@ from hotshot_jax.parallel.mesh import MeshConfig, create_mesh, mesh_config, slic
 from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.memory import MemoryEstimate, describe_size, estimate_memory
+from hotshot_jax.pipelines.programs import check_effort
 from hotshot_jax.pipelines.request import Request
 from hotshot_jax.pipelines.textual_inversion import parse_embedding
 from hotshot_jax.schedulers import make_scheduler
@@ -114,6 +116,7 @@ def _generate(
             control_types=control.control_types,
             low_vram_mode=settings.low_vram_mode,
             mesh=create_mesh(mesh) if mesh.size > 1 else None,
+            compile_effort=settings.compile_effort,
             progress=progress,
         )
     for lora in pipeline.loras:
@@ -185,6 +188,8 @@ def _check(settings: InferSettings) -> None:
         make_scheduler(settings.scheduler, {"_class_name": "EulerDiscreteScheduler"})
     except UsageError as error:
         raise UsageError(f"--scheduler {settings.scheduler}: {error}") from error
+    if settings.compile_effort is not None:
+        check_effort("--compile_effort", settings.compile_effort)
     width, height = _DEFAULT_SIZE
     Request(
         height=height if settings.height is None else settings.height,

@@ -1,7 +1,6 @@
 """What a run of `infer.py` is asked to do: flags over a configuration file over defaults."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,21 +18,17 @@ from hotshot_jax.cli.flags import (
     written_settings,
 )
 from hotshot_jax.cli.presets import PRESETS, preset_values
+from hotshot_jax.cli.stored_settings import stored_settings
 from hotshot_jax.control.canny import HIGH_THRESHOLD, LOW_THRESHOLD
 from hotshot_jax.control.depth import DEFAULT_CHECKPOINT
 from hotshot_jax.control.preprocess import CONTROL_TYPES, PREPROCESSING
-from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.errors import UsageError
 from hotshot_jax.media.aspect_ratios import size_of_aspect_ratio
-from hotshot_jax.media.metadata import read_metadata
 from hotshot_jax.pipelines.noise import NOISES
 from hotshot_jax.pipelines.precision import PRECISIONS
 from hotshot_jax.schedulers.timestep_spacing import SPACINGS
 
-STORED = "settings"
-"""Key of the settings in a result's metadata."""
-
 _SIZES = ("width", "height")
-
 
 _PROMPT, _SIZE, _SAMPLING, _MODEL, _OUTPUT = "prompt", "size", "sampling", "model", "output"
 _CONTROL = "composition (ControlNet)"
@@ -189,6 +184,14 @@ class InferSettings:
         None,
         "folder for compiled programs (default: in the user's cache folder); 'none' keeps none",
         str,
+        _MODEL,
+        about_this_run=True,
+    )
+    compile_effort: float | None = flag(
+        None,
+        "how long the compiler may look for a faster program, -1 to 1; 0 is its own default "
+        "(default: -0.5 on TPUs, where 0 takes three times as long, otherwise 0)",
+        float,
         _MODEL,
         about_this_run=True,
     )
@@ -383,26 +386,5 @@ def read_config_file(path: str) -> dict[str, Any]:
     if not os.path.exists(path):
         raise UsageError(f"--config {path}: there is no such file.")
     is_text = Path(path).suffix.lower() in TEXT_ENDINGS
-    values = written_settings(path) if is_text else _stored_settings(path)
+    values = written_settings(path) if is_text else stored_settings(InferSettings, path)
     return checked_settings(InferSettings, path, values)
-
-
-def _stored_settings(path: str) -> Any:
-    try:
-        stored = json.loads(read_metadata(path)[STORED])
-    except (ValueError, KeyError) as error:
-        raise UsageError(f"--config {path}: the stored settings are damaged.") from error
-    except HotshotError as error:
-        raise UsageError(
-            f"--config {path}: expected a .yaml or .json file, or a result of an earlier run that "
-            f"holds its settings.\n{error}"
-        ) from error
-    if not isinstance(stored, dict):
-        return stored
-    # A picture from elsewhere has no say in what is written where, or what may be fetched.
-    flags = flags_of(InferSettings)
-    return {
-        name: value
-        for name, value in stored.items()
-        if name not in flags or not flags[name].about_this_run
-    }

@@ -27,6 +27,7 @@ class Runtime:
         low_vram_mode: the components lie in host memory; a model is copied to the device when it is
             used, and dropped there by `rest`.
         mesh: the devices to run on; None for the default device alone.
+        compile_effort: see `Programs`.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Runtime:
         *,
         low_vram_mode: bool = False,
         mesh: Mesh | None = None,
+        compile_effort: float | None = None,
     ):
         self.components = components
         self.precision = precision
@@ -44,7 +46,7 @@ class Runtime:
         self.low_vram_mode = low_vram_mode
         # A mesh of one device is no mesh: everything stays as it is compiled without.
         self.mesh = None if mesh is None or mesh.size == 1 else mesh
-        self._programs = Programs(self.mesh)
+        self._programs = Programs(self.mesh, compile_effort)
         self._arrays: dict[str, tuple[list[jax.Array], Build]] = {}
 
     def model(self, name: str) -> tuple[list[jax.Array], Build]:

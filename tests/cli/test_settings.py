@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from hotshot_jax.builtin import builtin_settings
-from hotshot_jax.cli.settings import STORED, InferSettings, parse_settings
+from hotshot_jax.cli.settings import InferSettings, parse_settings
+from hotshot_jax.cli.stored_settings import STORED
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.write import write_video
 from tests.cli.conftest import Infer

@@ -1,10 +1,12 @@
-"""Programs are compiled once."""
+"""Programs are compiled once, and with the effort that was asked for."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from hotshot_jax.pipelines.programs import Programs
+from hotshot_jax.errors import UsageError
+from hotshot_jax.pipelines.programs import Programs, default_effort
 from hotshot_jax.pipelines.progress import NoProgress
 
 
@@ -49,3 +51,31 @@ def test_donated_buffers_are_taken_over() -> None:
     program = Programs().get("double", None, double, (argument,), NoProgress(), donate=(0,))  # type: ignore[arg-type]
     program(argument)
     assert argument.is_deleted()
+
+
+@pytest.mark.parametrize("effort", [None, -1.0, 0.0, 0.5])
+def test_the_effort_reaches_the_compiler(
+    monkeypatch: pytest.MonkeyPatch, effort: float | None
+) -> None:
+    given = []
+    compile_lowered = jax.stages.Lowered.compile
+
+    def compile_seen(lowered: jax.stages.Lowered, options: dict[str, float]) -> object:
+        given.append(options)
+        return compile_lowered(lowered, options)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", compile_seen)
+    _, double = _counted()
+    program = Programs(effort=effort).get("double", None, double, (jnp.ones(3),), NoProgress())  # type: ignore[arg-type]
+    np.testing.assert_array_equal(program(jnp.ones(3)), 2 * np.ones(3))
+    assert given == [{"exec_time_optimization_effort": effort} if effort else {}]
+
+
+@pytest.mark.parametrize("effort", [-1.01, 2.0, float("nan")])
+def test_an_effort_out_of_range_is_refused(effort: float) -> None:
+    with pytest.raises(UsageError, match="from -1 to 1"):
+        Programs(effort=effort)
+
+
+def test_only_tpu_programs_are_compiled_with_less_effort_than_usual() -> None:
+    assert [default_effort(platform) for platform in ("cpu", "gpu", "tpu")] == [0, 0, -0.5]
