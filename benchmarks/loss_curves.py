@@ -4,7 +4,7 @@
         --output losses.svg
 
 Each run is a panel: the loss over the steps on a logarithmic axis, as the median of a hundredth of
-the run at a time, and the tenth and ninetieth of a hundred losses around it.
+the run at a time, and the tenth and ninetieth of a hundred losses around it. Four panels a row.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from hotshot_jax.errors import HotshotError, UsageError
 PROGRAM = "loss_curves"
 _BINS = 100
 _PANEL, _HEIGHT = 260, 190
+_COLUMNS = 4
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 26, 34
 
 Float = npt.NDArray[np.float64]
@@ -47,12 +48,17 @@ def draw(given: argparse.Namespace) -> None:
         if not equals:
             raise UsageError(f"{argument}: expected NAME=FILE.")
         steps, losses = read_losses(Path(path))
-        panels.append(_panel(name, steps, losses, number * _PANEL))
-    width = len(panels) * _PANEL
+        row, column = divmod(number, _COLUMNS)
+        panels.append(
+            f'<g transform="translate({column * _PANEL},{row * _HEIGHT})">\n'
+            f"{_panel(name, steps, losses)}\n</g>"
+        )
+    width = min(len(panels), _COLUMNS) * _PANEL
+    height = math.ceil(len(panels) / _COLUMNS) * _HEIGHT
     given.output.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{_HEIGHT}" '
-        f'viewBox="0 0 {width} {_HEIGHT}" font-family="sans-serif" font-size="11">\n'
-        f'<rect width="{width}" height="{_HEIGHT}" fill="white"/>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">\n'
+        f'<rect width="{width}" height="{height}" fill="white"/>\n'
         + "\n".join(panels)
         + "\n</svg>\n",
         encoding="utf-8",
@@ -85,13 +91,13 @@ def summary(steps: Float, losses: Float, bins: int = _BINS) -> tuple[Float, Floa
     return middles, np.array([np.quantile(losses[part], (0.1, 0.5, 0.9)) for part in parts]).T
 
 
-def _panel(name: str, steps: Float, losses: Float, offset: int) -> str:
+def _panel(name: str, steps: Float, losses: Float) -> str:
     middles, (low, middle, high) = summary(steps, losses)
     bottom = math.floor(math.log10(low.min()) * 2) / 2
     top = math.ceil(math.log10(high.max()) * 2) / 2
 
     def x(step: Float) -> Float:
-        return offset + _LEFT + (_PANEL - _LEFT - _RIGHT) * step / steps.max()
+        return _LEFT + (_PANEL - _LEFT - _RIGHT) * step / steps.max()
 
     def y(loss: Float) -> Float:
         share = (top - np.log10(loss)) / max(top - bottom, 0.5)
@@ -101,19 +107,19 @@ def _panel(name: str, steps: Float, losses: Float, offset: int) -> str:
         return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x(step), y(loss), strict=True))
 
     band = points(np.concatenate([middles, middles[::-1]]), np.concatenate([low, high[::-1]]))
-    parts = [f'<text x="{offset + _LEFT}" y="16" font-weight="bold">{escape(name)}</text>']
+    parts = [f'<text x="{_LEFT}" y="16" font-weight="bold">{escape(name)}</text>']
     for exponent in np.arange(bottom, top + 0.25, 0.5):
         line = float(y(np.array(10.0**exponent)))
         parts.append(
-            f'<line x1="{offset + _LEFT}" x2="{offset + _PANEL - _RIGHT}" y1="{line:.1f}" '
-            f'y2="{line:.1f}" stroke="#ddd"/><text x="{offset + _LEFT - 5}" y="{line + 4:.1f}" '
+            f'<line x1="{_LEFT}" x2="{_PANEL - _RIGHT}" y1="{line:.1f}" '
+            f'y2="{line:.1f}" stroke="#ddd"/><text x="{_LEFT - 5}" y="{line + 4:.1f}" '
             f'text-anchor="end">{10.0**exponent:.2g}</text>'
         )
     parts += [
         f'<polygon points="{band}" fill="#9ecae1" opacity="0.6"/>',
         f'<polyline points="{points(middles, middle)}" fill="none" stroke="#08519c" '
         'stroke-width="1.5"/>',
-        f'<text x="{offset + _PANEL - _RIGHT}" y="{_HEIGHT - 14}" text-anchor="end">'
+        f'<text x="{_PANEL - _RIGHT}" y="{_HEIGHT - 14}" text-anchor="end">'
         f"{int(steps.max())} steps</text>",
     ]
     return "\n".join(parts)

@@ -1,12 +1,19 @@
 """Loss, gradients and optimiser together: what they are given again and again is learned."""
 
+import json
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 
+from hotshot_jax.builtin import builtin_checkpoint
+from hotshot_jax.cli.train import main
 from hotshot_jax.convert.builders import model_builder
+from hotshot_jax.data.shapes import ShapesSource
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.training.loss import LossConfig, draw
 from hotshot_jax.training.optimizer import OptimizerConfig
@@ -19,7 +26,7 @@ DRAWS = 4
 
 
 @pytest.mark.slow
-def test_one_sample_overfits() -> None:
+def test_one_sample_overfits_where_noise_and_timesteps_stay_the_same() -> None:
     build = model_builder("unet", tiny_configs()["unet"], where="unet")
     unet = jax.jit(lambda: build(nnx.Rngs(0)))()
     config = StepConfig(
@@ -55,3 +62,39 @@ def test_one_sample_overfits() -> None:
         losses.append(float(metrics["loss"]))
     assert losses[0] > 0.5
     assert max(losses[-10:]) < 0.01, losses[:: STEPS // 10]
+
+
+@pytest.mark.slow
+def test_one_sample_overfits_with_other_noise_and_timesteps_in_each_step(tmp_path: Path) -> None:
+    """The command, on one clip that the built-in model has not seen at this size."""
+    sample = ShapesSource(length=1, seed=3, size=64)[0]
+    folder = tmp_path / "clips" / "one"
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(sample["frames"]):
+        Image.fromarray(frame).save(folder / f"{number}.png")
+    (folder / "prompt.txt").write_text(sample["prompt"])
+    output = tmp_path / "out"
+    flags = {
+        "--pretrained_model_name_or_path": builtin_checkpoint(),
+        "--train": "unet",
+        "--data_dir": folder.parent,
+        "--output_dir": output,
+        "--resolution": 64,
+        "--train_batch_size": 1,
+        "--max_train_steps": 800,
+        "--learning_rate": 5e-4,
+        "--lr_scheduler": "cosine",
+        "--lr_warmup_steps": 50,
+        "--noise_offset": 0,
+        "--snr_gamma": 5,
+        "--report_to": "none",
+        "--save_starting_step": 10_000,
+        "--validate_every_steps": 0,
+    }
+    assert main([str(each) for flag in flags.items() for each in flag]) == 0
+    lines = (output / "metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
+    assert len(losses) == 800
+    assert np.mean(losses[:20]) > 0.05
+    # A single loss depends on how noisy the step happened to be.
+    assert np.mean(losses[-100:]) < 0.01
