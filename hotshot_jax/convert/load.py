@@ -35,8 +35,8 @@ _OLD_NAMES = {
 _STRIP = 32
 # Tensors read, checked and merged by other threads while one is copied into place: enough to keep
 # the disk busy, few enough that they are little beside the model.
-_READ_AHEAD = 3
-_READERS = 2
+_READ_AHEAD = 8
+_READERS = 3
 _LISTED = 8
 
 

@@ -90,7 +90,7 @@ def merge_tensor(
         A new array, which may be read-only.
     """
     factors = joined_factors(changes)
-    merged = None if factors is None else add_product(weight, *factors, dtype)
+    merged = None if factors is None else add_product(weight, factors, dtype)
     if merged is not None:
         return merged
     base = to_dtype(np.asarray(weight), np.float32)

@@ -50,7 +50,7 @@ def test_equals_a_direct_sum(changes, dtype, order):
 def test_numpy_gives_the_same_where_a_mesh_is_in_force(changes):
     weight = normal(*SHAPE).astype(np.float16)
     with jax.set_mesh(jax.make_mesh((1,), ("data",))):
-        assert add_product(weight, *joined_factors(changes), np.float32) is None
+        assert add_product(weight, joined_factors(changes), np.float32) is None
         by_numpy = merge_tensor(weight, changes)
     np.testing.assert_allclose(merge_tensor(weight, changes), by_numpy, atol=1e-5)
 
