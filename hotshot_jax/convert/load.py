@@ -1,9 +1,7 @@
 """Filling a model from PyTorch tensors: every tensor in one place, every parameter filled once."""
 
 import dataclasses
-import functools
-import itertools
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -33,8 +31,8 @@ _OLD_NAMES = {
 }
 # Rows of a matrix that are transposed together.
 _STRIP = 32
-# Tensors read, checked and merged by other threads while one is copied into place: enough to keep
-# the disk busy, few enough that they are little beside the model.
+# Tensors read, checked, merged and transposed by other threads while a parameter is placed: enough
+# to keep the disk busy, few enough that they are little beside the model.
 _READ_AHEAD = 8
 _READERS = 3
 _LISTED = 8
@@ -157,16 +155,26 @@ def read_parameters(
         if slot.path in slots:
             slots[slot.path].append(slot)
 
-    read = functools.partial(_read, source, match.names, dtype)
-    every = itertools.chain.from_iterable(slots.values())
-    tensors = read_ahead(read, every, depth=_READ_AHEAD, threads=_READERS)
+    values: dict[Path, np.ndarray] = {}
+
+    def targets() -> Iterator[tuple[Slot, np.ndarray]]:
+        for path, parts in slots.items():
+            values[path] = np.empty(parameters[path].shape, dtype)
+            for slot in parts:
+                yield slot, values[path] if slot.layer is None else values[path][slot.layer]
+
+    def fill(target: tuple[Slot, np.ndarray]) -> None:
+        slot, value = target
+        lazy = source[match.names[slot.name]]
+        _copy(value, slot.to_flax(_read(lazy, slot, dtype)))
+        lazy.release()
+
+    parts_read = read_ahead(fill, targets(), depth=_READ_AHEAD, threads=_READERS)
     filled: dict[Path, jax.Array] = {}
     for path, parts in slots.items():
-        value = np.empty(parameters[path].shape, dtype)
-        for slot in parts:
-            target = value if slot.layer is None else value[slot.layer]
-            _copy(target, slot.to_flax(next(tensors)))
-            source[match.names[slot.name]].release()
+        for _ in parts:
+            next(parts_read)
+        value = values.pop(path)
         sharding = shardings.get(path) if isinstance(shardings, Mapping) else shardings
         filled[path] = _place(value, sharding)
         progress(value.nbytes)
@@ -246,8 +254,7 @@ def check_positional_table(tensor: LazyTensor) -> None:
         )
 
 
-def _read(source: TensorSource, names: Mapping[str, str], dtype: Any, slot: Slot) -> np.ndarray:
-    lazy = source[names[slot.name]]
+def _read(lazy: LazyTensor, slot: Slot, dtype: Any) -> np.ndarray:
     tensor = lazy.read_for(dtype)
     check_finite(f"{lazy.file}: {lazy.name}", tensor)
     return to_dtype(tensor.reshape(slot.shape), dtype)
