@@ -46,7 +46,7 @@ def test_whoever_leaves_waits_for_nothing() -> None:
         read.append(key)
         return key
 
-    items = read_ahead(wait, range(4), depth=2)
+    items = iter(read_ahead(wait, range(4), depth=2))
     assert next(items) == 0
     assert reading.wait(60)
     items.close()

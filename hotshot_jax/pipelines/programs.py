@@ -79,7 +79,7 @@ def default_effort(platform: str) -> float:
     """The compiler's effort where none is asked for.
 
     On TPUs at full size, 0 takes three times as long as -0.5; what it saves in each denoising step
-    is worth that after several hundred GIFs of one size (`docs/performance.md`).
+    is worth that after a few hundred GIFs of one size (`docs/performance.md`).
 
     Args:
         platform: "cpu", "gpu" or "tpu".
