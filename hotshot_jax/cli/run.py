@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.signals import heard_too_early
 
 INTERRUPTED = 128
 _FAILED = HotshotError.exit_status
@@ -102,6 +103,8 @@ def _stoppable() -> Iterator[None]:
 
     def stop(number: int, frame: types.FrameType | None) -> None:
         nonlocal last
+        if heard_too_early(number, frame):
+            return
         now = time.monotonic()
         repeated = now - last < _REPEATED_WITHIN_SECONDS
         last = now

@@ -34,7 +34,7 @@ class Programs:
         check_effort("compile_effort", effort)
         self.mesh = mesh
         # Not every compiler knows the option, so the default is not spelled out.
-        self._options = {"exec_time_optimization_effort": effort} if effort else {}
+        self._options: Any = {"exec_time_optimization_effort": effort} if effort else {}
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
     def get(

@@ -92,6 +92,7 @@ class Checkpoints:
         self.wait()
         if self.latest is not None and self.latest.step >= step:
             return
+        self._step = step
         with self._explained(step):
             self._saving = self._checkpointer.save_async(
                 step,
@@ -99,7 +100,6 @@ class Checkpoints:
                 force=True,
                 custom_metadata={"format": FORMAT, **metadata},
             )
-        self._step = step
 
     def wait(self) -> None:
         """Waits until the checkpoint that is being written is complete.
@@ -134,14 +134,20 @@ class Checkpoints:
             text = str(error)
             full = "No space left" in text or "Disk quota" in text
             reason = "the disk is full" if full else (text.splitlines() or [repr(error)])[0]
-            latest = self.latest
+            # Orbax counts the one that it is writing among those that it has.
+            complete = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
             last = (
-                "There is none before it" if latest is None else f"The one before is {latest.path}"
+                f"The one before is {Saved(self.folder, max(complete)).path}"
+                if complete
+                else "There is none before it"
             )
+            advice, perhaps = "Make room or check permissions, and run the same command again.", ""
+            if jax.process_count() > 1 and not full:
+                advice = "Start the command again on all hosts."
+                perhaps = ", perhaps because another of its processes has ended"
             raise HotshotError(
-                f"{self.folder}: the checkpoint of step {step} could not be written: "
-                f"{reason[:200]}.\n{last}. Make room or check permissions, and run the same "
-                "command again."
+                f"{self.folder}: the checkpoint of step {step} could not be written{perhaps}: "
+                f"{reason[:200]}.\n{last}. {advice}"
             ) from error
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import jax
 
+from hotshot_jax.signals import heard_too_early
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # A supervisor may signal a process and its whole group at once; that is one wish, not two.
 _REPEATED_WITHIN_SECONDS = 0.5
@@ -63,6 +65,8 @@ class StopRequest:
             now = time.monotonic()
             if self.number is None:
                 self.number, self._at = number, now
+            elif heard_too_early(number, frame):
+                return
             elif now - self._at > _REPEATED_WITHIN_SECONDS:
                 raise Interrupted(number)
 

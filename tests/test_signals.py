@@ -1,0 +1,76 @@
+"""A signal is not lost where Python drops what its handler raises."""
+
+import contextlib
+import gc
+import os
+import signal
+import time
+import types
+from collections.abc import Iterator
+
+import pytest
+
+from hotshot_jax.cli.run import INTERRUPTED, run
+from hotshot_jax.signals import heard_too_early
+from hotshot_jax.training.interruption import Interrupted, StopRequest
+
+
+@contextlib.contextmanager
+def signalled_while_collecting() -> Iterator[None]:
+    """Sends this process a SIGINT from inside the garbage collector, once."""
+    sent = []
+
+    def _xla_gc_callback(phase: str, details: object) -> None:
+        if not sent:
+            sent.append(phase)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+
+    gc.callbacks.append(_xla_gc_callback)
+    try:
+        yield
+    finally:
+        gc.callbacks.remove(_xla_gc_callback)
+    assert sent
+
+
+def outlast() -> None:
+    gc.collect()
+    time.sleep(5)
+    pytest.fail("the signal was lost")
+
+
+@pytest.fixture(autouse=True)
+def listening_again() -> Iterator[None]:
+    previous = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+def test_a_command_stops() -> None:
+    with signalled_while_collecting():
+        assert run("test", outlast) == INTERRUPTED + signal.SIGINT
+
+
+def test_a_second_request_ends_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hotshot_jax.training.interruption._REPEATED_WITHIN_SECONDS", 0.0)
+    request = StopRequest()
+    with request.listening():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        assert request.number == signal.SIGINT
+        with signalled_while_collecting(), pytest.raises(Interrupted):
+            outlast()
+
+
+def test_elsewhere_it_is_heard_at_once() -> None:
+    heard = []
+
+    def note(number: int, frame: types.FrameType | None) -> None:
+        heard.append(heard_too_early(number, frame))
+
+    signal.signal(signal.SIGINT, note)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.01)
+    assert heard == [False]
