@@ -17,20 +17,24 @@ from hotshot_jax.training.interruption import Interrupted, StopRequest
 
 @contextlib.contextmanager
 def signalled_while_collecting() -> Iterator[None]:
-    """Sends this process a SIGINT from inside the garbage collector, once."""
+    """Sends this process a SIGINT from inside the garbage collector, once, and it goes on there."""
     sent = []
 
-    def _xla_gc_callback(phase: str, details: object) -> None:
+    def callback(phase: str, details: object) -> None:
         if not sent:
             sent.append(phase)
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.01)
 
-    gc.callbacks.append(_xla_gc_callback)
+    def another(phase: str, details: object) -> None:
+        time.sleep(0.01)
+
+    gc.callbacks.extend([callback, another])
     try:
         yield
     finally:
-        gc.callbacks.remove(_xla_gc_callback)
+        gc.callbacks.remove(callback)
+        gc.callbacks.remove(another)
     assert sent
 
 
@@ -62,6 +66,22 @@ def test_a_second_request_ends_a_training(monkeypatch: pytest.MonkeyPatch) -> No
         assert request.number == signal.SIGINT
         with signalled_while_collecting(), pytest.raises(Interrupted):
             outlast()
+
+
+class Finalised:
+    """Is interrupted while it is finalised."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+
+
+def test_a_command_stops_after_a_finaliser() -> None:
+    def body() -> None:
+        Finalised()
+        outlast()
+
+    assert run("test", body) == INTERRUPTED + signal.SIGINT
 
 
 def test_elsewhere_it_is_heard_at_once() -> None:
