@@ -155,26 +155,25 @@ def read_parameters(
         if slot.path in slots:
             slots[slot.path].append(slot)
 
-    values: dict[Path, np.ndarray] = {}
-
     def targets() -> Iterator[tuple[Slot, np.ndarray]]:
         for path, parts in slots.items():
-            values[path] = np.empty(parameters[path].shape, dtype)
+            value = np.empty(parameters[path].shape, dtype)
             for slot in parts:
-                yield slot, values[path] if slot.layer is None else values[path][slot.layer]
+                yield slot, value
 
-    def fill(target: tuple[Slot, np.ndarray]) -> None:
+    def fill(target: tuple[Slot, np.ndarray]) -> np.ndarray:
         slot, value = target
         lazy = source[match.names[slot.name]]
-        _copy(value, slot.to_flax(_read(lazy, slot, dtype)))
+        part = value if slot.layer is None else value[slot.layer]
+        _copy(part, slot.to_flax(_read(lazy, slot, dtype)))
         lazy.release()
+        return value
 
-    parts_read = read_ahead(fill, targets(), depth=_READ_AHEAD, threads=_READERS)
+    values = read_ahead(fill, targets(), depth=_READ_AHEAD, threads=_READERS)
     filled: dict[Path, jax.Array] = {}
     for path, parts in slots.items():
-        for _ in parts:
-            next(parts_read)
-        value = values.pop(path)
+        # One array for all parts of a parameter; with the last of them it is full.
+        value = [next(values) for _ in parts][-1]
         sharding = shardings.get(path) if isinstance(shardings, Mapping) else shardings
         filled[path] = _place(value, sharding)
         progress(value.nbytes)

@@ -65,9 +65,7 @@ class StopRequest:
             now = time.monotonic()
             if self.number is None:
                 self.number, self._at = number, now
-            elif heard_too_early(number, frame):
-                return
-            elif now - self._at > _REPEATED_WITHIN_SECONDS:
+            elif now - self._at > _REPEATED_WITHIN_SECONDS and not heard_too_early(number, frame):
                 raise Interrupted(number)
 
         for number in _SIGNALS:

@@ -63,16 +63,19 @@ OTHER_MODELS: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
+def _refusal(folder: Path, expected: str) -> HotshotError:
+    with pytest.raises(HotshotError) as caught:
+        open_diffusers_folder(folder)
+    assert expected in str(caught.value)
+    assert str(folder) in str(caught.value)
+    return caught.value
+
+
 @pytest.mark.parametrize("case", OTHER_MODELS)
 def test_other_models_are_named(folder: Path, case: str) -> None:
     make, expected = OTHER_MODELS[case]
     make(folder)
-    with pytest.raises(HotshotError) as caught:
-        open_diffusers_folder(folder)
-    message = str(caught.value)
-    assert expected in message
-    assert str(folder) in message
-    assert "expected a Hotshot-XL checkpoint" in message
+    assert "expected a Hotshot-XL checkpoint" in str(_refusal(folder, expected))
 
 
 def _only(*names: str) -> Callable[[Path], None]:
@@ -111,11 +114,7 @@ WRONG_FOLDERS: dict[str, tuple[Callable[[Path], Any], str, type[HotshotError]]] 
 def test_wrong_folders(folder: Path, case: str) -> None:
     make, expected, kind = WRONG_FOLDERS[case]
     make(folder)
-    with pytest.raises(HotshotError) as caught:
-        open_diffusers_folder(folder)
-    assert type(caught.value) is kind
-    assert expected in str(caught.value)
-    assert str(folder) in str(caught.value)
+    assert type(_refusal(folder, expected)) is kind
 
 
 def test_folder_of_one_component(folder: Path) -> None:
@@ -238,9 +237,4 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
 def test_broken_folders(folder: Path, case: str) -> None:
     damage, expected = BROKEN[case]
     damage(folder)
-    with pytest.raises(HotshotError) as caught:
-        open_diffusers_folder(folder)
-    message = str(caught.value)
-    assert expected in message
-    assert str(folder) in message
-    assert len(message.splitlines()) <= 2
+    assert len(str(_refusal(folder, expected)).splitlines()) <= 2

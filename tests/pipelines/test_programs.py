@@ -1,5 +1,7 @@
 """Programs are compiled once, and with the effort that was asked for."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from hotshot_jax.pipelines.programs import Programs, default_effort
 from hotshot_jax.pipelines.progress import NoProgress
 
 
-def _counted() -> tuple[list[int], object]:
+def _counted() -> tuple[list[int], Callable[[jax.Array], jax.Array]]:
     traces: list[int] = []
 
     def double(x: jax.Array) -> jax.Array:
@@ -25,7 +27,7 @@ def test_the_same_shapes_are_compiled_once() -> None:
     programs = Programs()
     for value in (1.0, 2.0):
         argument = jnp.full((3,), value)
-        program = programs.get("double", None, double, (argument,), NoProgress())  # type: ignore[arg-type]
+        program = programs.get("double", None, double, (argument,), NoProgress())
         np.testing.assert_array_equal(program(argument), 2 * np.full(3, value))
     assert len(traces) == 1
 
@@ -34,7 +36,7 @@ def test_other_shapes_dtypes_or_keys_are_compiled_anew() -> None:
     _, double = _counted()
     programs = Programs()
     compiled = [
-        programs.get("double", key, double, (argument,), NoProgress())  # type: ignore[arg-type]
+        programs.get("double", key, double, (argument,), NoProgress())
         for key, argument in (
             ("a", jnp.zeros(3)),
             ("b", jnp.zeros(3)),
@@ -48,7 +50,7 @@ def test_other_shapes_dtypes_or_keys_are_compiled_anew() -> None:
 def test_donated_buffers_are_taken_over() -> None:
     _, double = _counted()
     argument = jnp.zeros(3)
-    program = Programs().get("double", None, double, (argument,), NoProgress(), donate=(0,))  # type: ignore[arg-type]
+    program = Programs().get("double", None, double, (argument,), NoProgress(), donate=(0,))
     program(argument)
     assert argument.is_deleted()
 
@@ -66,7 +68,7 @@ def test_the_effort_reaches_the_compiler(
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", compile_seen)
     _, double = _counted()
-    program = Programs(effort=effort).get("double", None, double, (jnp.ones(3),), NoProgress())  # type: ignore[arg-type]
+    program = Programs(effort=effort).get("double", None, double, (jnp.ones(3),), NoProgress())
     np.testing.assert_array_equal(program(jnp.ones(3)), 2 * np.ones(3))
     assert given == [{"exec_time_optimization_effort": effort} if effort else {}]
 
