@@ -15,6 +15,7 @@ from benchmarks.topologies import GIB, Topology
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.parallel.mesh import create_mesh, mesh_config
 from hotshot_jax.pipelines.programs import default_effort
+from hotshot_jax.training.step import compiler_options
 
 _STEPS = {
     "infer": compiled_steps.infer,
@@ -116,7 +117,10 @@ def compile_program(
     start, start_cpu = time.perf_counter(), time.process_time()
     program = build(size, device_mesh)
     with jax.set_mesh(device_mesh):
-        compiled = _compile(program, topology, effort)
+        options: dict[str, Any] = compiler_options("tpu") if task == "train" else {}
+        if effort:
+            options["exec_time_optimization_effort"] = effort
+        compiled = _compile(program, topology, options)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
 
     alone = program_costs(build(size, None).lower().as_text("hlo"))
@@ -155,10 +159,9 @@ class _Compiled:
     peak_bytes: int
 
 
-def _compile(program: Program, topology: Topology, effort: float) -> _Compiled:
+def _compile(program: Program, topology: Topology, options: dict[str, Any]) -> _Compiled:
     lowered = program.lower()
     try:
-        options: dict[str, Any] = {"exec_time_optimization_effort": effort} if effort else {}
         compiled = lowered.compile(options)
     except jax.errors.JaxRuntimeError as error:
         arguments = bytes_per_device(program.arguments)

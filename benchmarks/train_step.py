@@ -46,7 +46,7 @@ from hotshot_jax.training.hardware import host_memory, peak_flops
 from hotshot_jax.training.learning_rate import learning_rate_schedule
 from hotshot_jax.training.rematerialisation import NAMES as REMATERIALISATIONS
 from hotshot_jax.training.selection import SELECTIONS, Division
-from hotshot_jax.training.step import StepConfig, Trainer, trace_step
+from hotshot_jax.training.step import StepConfig, Trainer, compile_step, trace_step
 
 PROGRAM = "train_step"
 GIB = 2**30
@@ -120,7 +120,7 @@ def _compiled(
     batch = _batch(unet.config, given.batch_size, frames, side)
     begin = time.perf_counter()
     traced = trace_step(trainer, state, frozen, batch)
-    program = traced.lower().compile()
+    program = compile_step(traced, jax.default_backend())
     compiling = time.perf_counter() - begin
     micro = jnp.int32(0)
     state, metrics = program(state, frozen, batch, micro)

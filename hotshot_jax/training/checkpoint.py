@@ -80,8 +80,9 @@ class Checkpoints:
     @property
     def latest(self) -> Saved | None:
         """The last complete one."""
-        saved = self._checkpointer.latest
-        return None if saved is None else Saved(self.folder, int(saved.step))
+        # Orbax counts the one that it is writing too; a folder gets its number when it is complete.
+        steps = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
+        return Saved(self.folder, max(steps)) if steps else None
 
     def save(self, state: TrainState, step: int, metadata: Mapping[str, Any]) -> None:
         """Starts to write a checkpoint; the arrays may be given away at once.
@@ -134,13 +135,8 @@ class Checkpoints:
             text = str(error)
             full = "No space left" in text or "Disk quota" in text
             reason = "the disk is full" if full else (text.splitlines() or [repr(error)])[0]
-            # Orbax counts the one that it is writing among those that it has.
-            complete = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
-            last = (
-                f"The one before is {Saved(self.folder, max(complete)).path}"
-                if complete
-                else "There is none before it"
-            )
+            before = self.latest
+            last = f"The one before is {before.path}" if before else "There is none before it"
             advice, perhaps = "Make room or check permissions, and run the same command again.", ""
             if jax.process_count() > 1 and not full:
                 advice = "Start the command again on all hosts."

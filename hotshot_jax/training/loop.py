@@ -21,7 +21,7 @@ from hotshot_jax.training.flops import traced_flops
 from hotshot_jax.training.hardware import device_memory, host_memory, peak_flops
 from hotshot_jax.training.interruption import Interrupted, StopRequest
 from hotshot_jax.training.metrics import Reports
-from hotshot_jax.training.step import Trainer, TrainState, trace_step
+from hotshot_jax.training.step import Trainer, TrainState, compile_step, trace_step
 from hotshot_jax.training.trainee import Parameters
 
 logger = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ class Loop:
             name = f"training step, {batch.size[0]} x {batch.size[1]}"
             with self.compiling(name), jax.set_mesh(self.feed.mesh):
                 traced = trace_step(self.trainer, state, self.frozen, arrays, last=last)
-                program = traced.lower().compile()
+                program = compile_step(traced, self.feed.mesh.devices.flat[0].platform)
             # The share of each device.
             self._programs[key] = program, traced_flops(traced.jaxpr) / self.feed.mesh.size
             self._last_time = time.monotonic()

@@ -141,3 +141,6 @@ def test_training_step_compiles_for_v5e(reports: dict[str, dict[str, Any]]) -> N
     assert report["fits"]
     assert report["mesh"] == "fsdp=8"
     assert report["size"]["videos"] == 8
+    # Weights are gathered once for a layer, not multiplied shard by shard as they arrive.
+    assert set(report["collectives"]) == {"all-gather", "all-reduce"}
+    assert report["flops_per_device"] <= 1.02 * report["ideal_flops_per_device"]

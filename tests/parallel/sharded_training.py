@@ -21,7 +21,14 @@ from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.training.learning_rate import learning_rate_schedule
 from hotshot_jax.training.optimizer import OptimizerConfig
 from hotshot_jax.training.selection import Division
-from hotshot_jax.training.step import StepConfig, Trainer, TrainState, compile_step, on_mesh
+from hotshot_jax.training.step import (
+    StepConfig,
+    Trainer,
+    TrainState,
+    compile_step,
+    on_mesh,
+    trace_step,
+)
 from tests.parallel.sharded_models import (
     BATCH,
     FRAMES,
@@ -78,7 +85,7 @@ class Case:
         )
         batch = {name: place(x, self._place(name, x, mesh)) for name, x in self.batch.items()}
         with jax.set_mesh(mesh):
-            program = compile_step(self.trainer, state, {}, batch)
+            program = compile_step(trace_step(self.trainer, state, {}, batch), "cpu")
         numbers = []
         for _ in range(STEPS):
             state, metrics = program(state, {}, batch, place(np.int32(0), whole(mesh)))
