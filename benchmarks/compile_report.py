@@ -13,7 +13,7 @@ from benchmarks.abstract_arrays import Program, Size, bytes_per_device
 from benchmarks.hlo_costs import Collective, Costs, program_costs
 from benchmarks.topologies import GIB, Topology
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.parallel.mesh import create_mesh, mesh_config
+from hotshot_jax.parallel.mesh import create_mesh, mesh_config, slice_count
 from hotshot_jax.pipelines.programs import default_effort
 from hotshot_jax.training.step import compiler_options
 
@@ -103,7 +103,14 @@ def compile_program(
         HotshotError: the compiler is missing or refuses the program for another reason than memory.
     """
     devices = topology.devices()
-    config = mesh_config(mesh, task, len(devices), frames=size.frames, videos=size.videos or 1)
+    config = mesh_config(
+        mesh,
+        task,
+        len(devices),
+        frames=size.frames,
+        videos=size.videos or 1,
+        slices=slice_count(devices),
+    )
     size = dataclasses.replace(
         size,
         videos=size.videos or (config.data * config.fsdp if task == "train" else 1),

@@ -88,7 +88,7 @@ class Estimate:
 
 
 def estimate(job: Job, chip: Chip, chips: int, assumed: Assumptions) -> Estimate:
-    """Models a run with the mesh `fsdp` within a slice, and `data` across slices.
+    """Models a run with the mesh that `--mesh auto` picks: `fsdp` within a slice, and `data`.
 
     Args:
         job: what is trained, one sample on each chip in a step.
@@ -96,15 +96,20 @@ def estimate(job: Job, chip: Chip, chips: int, assumed: Assumptions) -> Estimate
         chips: how many.
         assumed: what no compiler knows.
     """
+    # Only now, since it starts JAX.
+    from hotshot_jax.parallel.mesh import MeshConfig
+
     slices = max(1, chips // assumed.chips_of_slice)
-    within = chips // slices
+    mesh = MeshConfig.auto("train", chips, slices=slices)
+    replicas = mesh.data // slices
     hosts = max(1, chips // assumed.chips_of_host)
-    remote = (within - 1) / within
-    weights = 4 * job.trained + 2 * job.frozen
-    # Weights are gathered on the way there and on the way back, gradients are reduced once.
-    sent = remote * (2 * weights + 4 * job.trained)
+    weights, gradients = 4 * job.trained + 2 * job.frozen, 4 * job.trained
+    # Weights are gathered on the way there and on the way back, gradients are reduced once: each
+    # chip's part of them then also in a ring with the other chips of a slice that hold this part.
+    sent = (mesh.fsdp - 1) / mesh.fsdp * (2 * weights + gradients)
+    sent += 2 * (replicas - 1) / replicas * gradients / mesh.fsdp
     # A ring between the slices, each host with its chips' part of the gradients.
-    crossing = 2 * (slices - 1) / slices * 4 * job.trained / (hosts / slices)
+    crossing = 2 * (slices - 1) / slices * gradients / (hosts / slices)
     compute = job.flops / (assumed.utilisation * chip.flops)
     gather, network = sent / chip.ici_bandwidth, crossing / assumed.host_network
     step = max(compute, gather) + network
@@ -118,7 +123,7 @@ def estimate(job: Job, chip: Chip, chips: int, assumed: Assumptions) -> Estimate
         input_bytes_per_second=rate / hosts * SAMPLE_BYTES,
         checkpoint_bytes=checkpoint,
         checkpoint_seconds=checkpoint / (hosts * assumed.host_storage),
-        state_bytes=(16 * job.trained + 2 * job.frozen) / within,
+        state_bytes=(16 * job.trained + 2 * job.frozen) / mesh.fsdp,
         cost_per_million=1e6 / rate / 3600 * chips * assumed.chip_hour,
     )
 

@@ -36,7 +36,7 @@ from hotshot_jax.data.open_data import open_data
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.parallel.gather import on_host
 from hotshot_jax.parallel.hosts import is_first
-from hotshot_jax.parallel.mesh import create_mesh, mesh_config
+from hotshot_jax.parallel.mesh import create_mesh, mesh_config, slice_count
 from hotshot_jax.parallel.placement import check_share
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.training.checkpoint import Checkpoints, Saved, find, read_metadata, restore
@@ -94,7 +94,13 @@ def train(settings: TrainSettings) -> None:
     for problem in opened.problems:
         logger.warning("Skipped: %s", problem.message)
     device = use_device(settings.device)
-    sizes = mesh_config(settings.mesh, "train", jax.device_count(), frames=settings.video_length)
+    sizes = mesh_config(
+        settings.mesh,
+        "train",
+        jax.device_count(),
+        frames=settings.video_length,
+        slices=slice_count(jax.devices()),
+    )
     mesh = create_mesh(sizes)
     check_share(mesh, settings.train_batch_size * sizes.data * sizes.fsdp)
     loader = Loader(opened.source, loader_config(settings, mesh))

@@ -20,6 +20,10 @@ TASKS = ("infer", "decode", "train")
 # (data) or overlap with computing (fsdp), the others within every layer.
 _ACROSS_SLICES = ("data", "fsdp")
 
+# Of weights cut into more parts, the compiler no longer gathers those of a layer but adds up partial
+# products, and sends more (docs/scaling.md).
+_MOST_FSDP = 16
+
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
@@ -95,8 +99,8 @@ class MeshConfig:
         """A mesh for `task` that uses all devices with little communication.
 
         Sampling splits prompts first, which needs no communication, then frames, then the two
-        halves of guidance, and heads with what is left. Training splits samples and, with them,
-        parameters and optimiser state.
+        halves of guidance, and heads with what is left. Training splits samples and, over at most
+        16 devices of a slice, parameters and optimiser state with them.
 
         Args:
             task: one of `TASKS`.
@@ -109,7 +113,8 @@ class MeshConfig:
         if task not in TASKS:
             raise UsageError(f"task {task!r} is unknown; expected one of {', '.join(TASKS)}.")
         if task == "train":
-            return cls(fsdp=devices)
+            fsdp = _largest_divisor(devices // slices, _MOST_FSDP)
+            return cls(data=devices // fsdp, fsdp=fsdp)
         data = math.gcd(devices, videos)
         halves = 2 if guidance else 1
         if data % slices:
@@ -217,6 +222,10 @@ def create_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mes
 def slice_count(devices: Sequence[Any]) -> int:
     """On how many slices, joined by a slower network, devices are."""
     return len({getattr(device, "slice_index", 0) or 0 for device in devices})
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    return max(divisor for divisor in range(1, most + 1) if number % divisor == 0)
 
 
 def _across_slices(config: MeshConfig, slices: int, devices: Sequence[Any]) -> np.ndarray:

@@ -32,6 +32,13 @@ def test_what_chips_and_hosts_hold_and_send() -> None:
     assert found.gather_seconds == pytest.approx(7 / 8 * (2 * 24e6 + 4e6) / V5E.ici_bandwidth)
 
 
+def test_more_chips_than_split_the_weights_exchange_their_parts_of_the_gradients() -> None:
+    found = estimate(TEMPORAL, V5E, 64, ASSUMED)
+    assert found.state_bytes == (16e6 + 20e6) / 16
+    gathered, exchanged = 15 / 16 * (2 * 24e6 + 4e6), 2 * 3 / 4 * 4e6 / 16
+    assert found.gather_seconds == pytest.approx((gathered + exchanged) / V5E.ici_bandwidth)
+
+
 def test_slices_exchange_gradients_over_the_network() -> None:
     found = estimate(TEMPORAL, V5E, 1024, ASSUMED)
     assert found.network_seconds == pytest.approx(2 * 3 / 4 * 4e6 / 64 / 12.5e9)

@@ -70,7 +70,11 @@ def test_frames_must_divide() -> None:
         ("infer", 32, 8, 1, MeshConfig(data=2, frames=8, tensor=2)),
         ("infer", 8, 12, 1, MeshConfig(data=2, frames=4)),
         ("decode", 4, 8, 1, MeshConfig(frames=4)),
+        ("train", 1, 8, 1, MeshConfig()),
         ("train", 8, 8, 1, MeshConfig(fsdp=8)),
+        ("train", 12, 8, 1, MeshConfig(fsdp=12)),
+        ("train", 24, 8, 1, MeshConfig(data=2, fsdp=12)),
+        ("train", 64, 8, 1, MeshConfig(data=4, fsdp=16)),
     ],
 )
 def test_auto(task: str, devices: int, frames: int, videos: int, expected: MeshConfig) -> None:
@@ -88,6 +92,7 @@ def test_auto_splits_what_may_cross_slices_first() -> None:
     assert mesh_config("auto", "infer", 8, slices=2) == MeshConfig(data=2, frames=4)
     assert mesh_config("auto", "infer", 8, videos=2, slices=2) == MeshConfig(data=2, frames=4)
     assert mesh_config("auto", "infer", 16, slices=2) == MeshConfig(data=2, frames=8)
+    assert mesh_config("auto", "train", 16, slices=2) == MeshConfig(data=2, fsdp=8)
 
 
 def test_unknown_task_is_refused() -> None:
