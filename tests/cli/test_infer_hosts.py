@@ -59,8 +59,12 @@ def test_two_processes_make_the_gif_that_one_makes(
     ]
     printed = [process.communicate(timeout=900) for process in pair]
     assert [process.returncode for process in pair] == [0, 0], printed
-    # One of them writes and tells.
-    assert [stdout for stdout, _ in printed] == [f"{together}\n", ""]
+    # One of them writes and tells; how the hosts of CPUs are connected is jaxlib's to say.
+    told = [
+        [line for line in stdout.splitlines() if not line.startswith("[Gloo]")]
+        for stdout, _ in printed
+    ]
+    assert told == [[str(together)], []]
     assert "as data=2,frames=2" in printed[0][1]
     assert "denoising" not in printed[1][1]
     # Rounding may fall the other way where a sum was made in another order.
