@@ -76,9 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--slices", type=int, default=1, help="such systems, joined by a network")
     parser.add_argument(
         "--effort",
-        type=float,
-        help="of the compiler for a fast program, -1 to 1 (default: what infer.py compiles with on "
-        "a TPU, -0.5, and 0 for training)",
+        choices=("O0", "O1", "O2", "O3"),
+        help="of the compiler for a fast program (default: what infer.py compiles with on a TPU, "
+        "O1, and O2 for training)",
     )
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     return parser

@@ -14,7 +14,7 @@ from benchmarks.hlo_costs import Collective, Costs, program_costs
 from benchmarks.topologies import GIB, Topology
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.parallel.mesh import create_mesh, mesh_config, slice_count
-from hotshot_jax.pipelines.programs import default_effort
+from hotshot_jax.pipelines.programs import default_effort, effort_options
 from hotshot_jax.training.step import compiler_options
 
 _STEPS = {
@@ -62,7 +62,7 @@ class Report:
     chips: int
     task: str
     mesh: str
-    effort: float
+    effort: str
     size: Size
     compile_seconds: float
     cpu_seconds: float
@@ -86,7 +86,7 @@ class Report:
 
 
 def compile_program(
-    topology: Topology, task: str, mesh: str, size: Size, *, effort: float | None = None
+    topology: Topology, task: str, mesh: str, size: Size, *, effort: str | None = None
 ) -> Report:
     """Compiles the program of a task.
 
@@ -95,8 +95,8 @@ def compile_program(
         task: "infer", "decode" or "train".
         mesh: as after `--mesh`.
         size: what the program works on; no `videos` means as many as suit the task.
-        effort: of the compiler for a fast program, -1 to 1; None is what the project's commands
-            compile this task with.
+        effort: of the compiler for a fast program, one of `EFFORTS`; None is what the project's
+            commands compile this task with.
 
     Raises:
         UsageError: the mesh fits neither the topology nor the frames.
@@ -118,15 +118,15 @@ def compile_program(
     )
     device_mesh = create_mesh(config, devices)
     if effort is None:
-        effort = 0.0 if task == "train" else default_effort("tpu")
+        effort = "O2" if task == "train" else default_effort("tpu")
     build = _STEPS[task]
 
     start, start_cpu = time.perf_counter(), time.process_time()
     program = build(size, device_mesh)
     with jax.set_mesh(device_mesh):
-        options: dict[str, Any] = compiler_options("tpu") if task == "train" else {}
-        if effort:
-            options["exec_time_optimization_effort"] = effort
+        options = effort_options(effort, "tpu")
+        if task == "train":
+            options |= compiler_options("tpu")
         compiled = _compile(program, topology, options)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
 
@@ -166,7 +166,7 @@ class _Compiled:
     peak_bytes: int
 
 
-def _compile(program: Program, topology: Topology, options: dict[str, Any]) -> _Compiled:
+def _compile(program: Program, topology: Topology, options: dict[str, str | bool]) -> _Compiled:
     lowered = program.lower()
     try:
         compiled = lowered.compile(options)

@@ -25,7 +25,7 @@ SYSTEMS = ("v4-8", "v5e-1", "v5e-4", "v5e-8", "v5e-16", "v5p-8", "v6e-1", "v6e-8
 SIZES = tuple(SIZES_BY_RESOLUTION[TRAINED_RESOLUTION].values())
 MESHES = ("frames=8", "frames=4,tensor=2", "data=2,frames=4")
 # Compiling takes a tenth of the time, FLOPs and communication are the same, memory nearly so.
-EFFORT = -1.0
+EFFORT = "O1"
 
 Row = tuple[str, str, str, str, dict[str, Any]]
 """Title, topology, task, mesh, and what differs from 8 frames of 512 x 512."""

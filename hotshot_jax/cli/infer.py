@@ -33,7 +33,8 @@ from hotshot_jax.parallel.mesh import MeshConfig, create_mesh, mesh_config, slic
 from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.memory import MemoryEstimate, describe_size, estimate_memory
-from hotshot_jax.pipelines.programs import check_effort
+from hotshot_jax.pipelines.precision import current_platform
+from hotshot_jax.pipelines.programs import effort_options
 from hotshot_jax.pipelines.request import Request
 from hotshot_jax.pipelines.textual_inversion import parse_embedding
 from hotshot_jax.schedulers import make_scheduler
@@ -73,6 +74,8 @@ def generate(settings: InferSettings) -> None:
         check_prompts(settings, [job.prompt for job in jobs])
         control = plan_control(settings, [output for job in jobs for output in job.outputs])
         device = use_device(settings.device)
+        if settings.compile_effort is not None:
+            effort_options(settings.compile_effort, current_platform())
         mesh = _mesh_config(settings, jobs)
         with compilation_cache(chosen_folder(settings.compilation_cache)):
             _generate(settings, jobs, control, device, mesh)
@@ -188,8 +191,6 @@ def _check(settings: InferSettings) -> None:
         make_scheduler(settings.scheduler, {"_class_name": "EulerDiscreteScheduler"})
     except UsageError as error:
         raise UsageError(f"--scheduler {settings.scheduler}: {error}") from error
-    if settings.compile_effort is not None:
-        check_effort("--compile_effort", settings.compile_effort)
     width, height = _DEFAULT_SIZE
     Request(
         height=height if settings.height is None else settings.height,

@@ -26,6 +26,7 @@ from hotshot_jax.errors import UsageError
 from hotshot_jax.media.aspect_ratios import size_of_aspect_ratio
 from hotshot_jax.pipelines.noise import NOISES
 from hotshot_jax.pipelines.precision import PRECISIONS
+from hotshot_jax.pipelines.programs import EFFORTS
 from hotshot_jax.schedulers.timestep_spacing import SPACINGS
 
 _SIZES = ("width", "height")
@@ -187,12 +188,13 @@ class InferSettings:
         _MODEL,
         about_this_run=True,
     )
-    compile_effort: float | None = flag(
+    compile_effort: str | None = flag(
         None,
-        "how long the compiler may look for a faster program, -1 to 1; 0 is its own default "
-        "(default: -0.5 on TPUs, where 0 takes three times as long, otherwise 0)",
-        float,
+        "on TPUs, how long the compiler may look for a faster program (default: O1; O2, its own "
+        "default, takes three times as long)",
+        str,
         _MODEL,
+        choices=EFFORTS,
         about_this_run=True,
     )
 

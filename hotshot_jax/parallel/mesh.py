@@ -20,8 +20,8 @@ TASKS = ("infer", "decode", "train")
 # (data) or overlap with computing (fsdp), the others within every layer.
 _ACROSS_SLICES = ("data", "fsdp")
 
-# Of weights cut into more parts, the compiler no longer gathers those of a layer but adds up partial
-# products, and sends more (docs/scaling.md).
+# Of weights cut into more parts, the compiler no longer gathers those of a layer but adds up
+# partial products, and sends more (docs/scaling.md).
 _MOST_FSDP = 16
 
 

@@ -60,13 +60,13 @@ class HotshotXLPipeline:
         decode_frames: frames that the VAE decodes at once, on each device.
         mesh: the devices to run on, with the axes of `parallel.mesh.MeshConfig`; None for the
             default device alone.
-        compile_effort: how long the compiler may look for a faster program, -1 to 1; None is
-            `programs.default_effort`.
+        compile_effort: how long the compiler may look for a faster program, one of
+            `programs.EFFORTS`; None is `programs.default_effort`.
         progress: shows the stages of each call.
 
     Raises:
         HotshotError: the components do not fit each other.
-        UsageError: the scheduler is unknown, or the effort out of range.
+        UsageError: the scheduler is unknown, or the effort.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class HotshotXLPipeline:
         low_vram_mode: bool = False,
         decode_frames: int = 4,
         mesh: Mesh | None = None,
-        compile_effort: float | None = None,
+        compile_effort: str | None = None,
         progress: Progress | None = None,
     ):
         components.check()

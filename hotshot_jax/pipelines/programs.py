@@ -12,6 +12,10 @@ from hotshot_jax.errors import UsageError
 from hotshot_jax.pipelines.precision import current_platform
 from hotshot_jax.pipelines.progress import Progress
 
+EFFORTS = ("O0", "O1", "O2", "O3")
+# What XLA takes where nothing is said.
+_COMPILERS_OWN = "O2"
+
 
 class Programs:
     """Compiles functions ahead of their first call and keeps the results.
@@ -21,20 +25,17 @@ class Programs:
 
     Args:
         mesh: where the programs run; None for the device that their arguments lie on.
-        effort: how long the compiler may look for a faster program, -1 to 1; None is
+        effort: one of `EFFORTS`, how long the compiler may look for a faster program; None is
             `default_effort` of the current platform.
 
     Raises:
-        UsageError: the effort is out of range.
+        UsageError: the effort is unknown, or the platform has no choice of it.
     """
 
-    def __init__(self, mesh: Mesh | None = None, effort: float | None = None) -> None:
-        if effort is None:
-            effort = default_effort(current_platform())
-        check_effort("compile_effort", effort)
+    def __init__(self, mesh: Mesh | None = None, effort: str | None = None) -> None:
+        platform = current_platform()
         self.mesh = mesh
-        # Not every compiler knows the option, so the default is not spelled out.
-        self._options: Any = {"exec_time_optimization_effort": effort} if effort else {}
+        self._options = effort_options(effort or default_effort(platform), platform)
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
     def get(
@@ -75,30 +76,39 @@ class Programs:
         return program
 
 
-def default_effort(platform: str) -> float:
+def default_effort(platform: str) -> str:
     """The compiler's effort where none is asked for.
 
-    On TPUs at full size, 0 takes three times as long as -0.5; what it saves in each denoising step
-    is worth that after a few hundred GIFs of one size (`docs/performance.md`).
+    On TPUs at full size, the compiler's own default takes three times as long as O1; what it saves
+    in each denoising step is worth that after a few hundred GIFs of one size
+    (`docs/performance.md`).
 
     Args:
         platform: "cpu", "gpu" or "tpu".
     """
-    return -0.5 if platform == "tpu" else 0.0
+    return "O1" if platform == "tpu" else _COMPILERS_OWN
 
 
-def check_effort(name: str, effort: float) -> None:
-    """Refuses an effort that the compiler does not know.
+def effort_options(effort: str, platform: str) -> dict[str, str | bool]:
+    """What tells the compiler how long it may look for a faster program.
 
     Args:
-        name: how the caller knows it, for the message.
-        effort: of the compiler for a fast program.
+        effort: one of `EFFORTS`.
+        platform: "cpu", "gpu" or "tpu".
 
     Raises:
-        UsageError: it is not from -1 to 1.
+        UsageError: the effort is another, or the platform's compiler knows none but its own.
     """
-    if not -1 <= effort <= 1:
-        raise UsageError(f"{name} is {effort}; expected a number from -1 to 1.")
+    if effort not in EFFORTS:
+        raise UsageError(f"compile_effort is {effort!r}; expected one of {', '.join(EFFORTS)}.")
+    if effort == _COMPILERS_OWN:
+        return {}
+    if platform != "tpu":
+        raise UsageError(
+            f"compile_effort {effort} is for TPUs, and this run is on a {platform.upper()}; leave "
+            "it out."
+        )
+    return {"xla_optimization_level": f"EFFORT_{effort}"}
 
 
 def flattened(module: nnx.Module) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:

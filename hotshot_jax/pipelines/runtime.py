@@ -38,7 +38,7 @@ class Runtime:
         *,
         low_vram_mode: bool = False,
         mesh: Mesh | None = None,
-        compile_effort: float | None = None,
+        compile_effort: str | None = None,
     ):
         self.components = components
         self.precision = precision

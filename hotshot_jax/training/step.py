@@ -237,7 +237,7 @@ def trace_step(
     return jitted.trace(state, frozen, batch, jax.ShapeDtypeStruct((), jnp.int32))
 
 
-def compiler_options(platform: str) -> dict[str, str]:
+def compiler_options(platform: str) -> dict[str, str | bool]:
     """What the compiler has to be told about a training step.
 
     With weights split over devices (`fsdp`), the TPU compiler's partitioner multiplies shard by

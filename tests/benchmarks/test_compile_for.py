@@ -92,7 +92,7 @@ def test_wrong_mesh_ends_with_status_2() -> None:
 @pytest.fixture(scope="module")
 def reports() -> dict[str, dict[str, Any]]:
     """What the command says of each task, from one process of its own: libtpu stays out of this."""
-    small = "--size tiny --width 64 --height 64 --effort -1 --json".split()
+    small = "--size tiny --width 64 --height 64 --effort O1 --json".split()
     tasks = {"infer": ["--mesh", "frames=8"], "decode": [], "train": ["--remat", "none"]}
     calls = [["v5e:2x4", "--task", task, *given, *small] for task, given in tasks.items()]
     finished = subprocess.run(

@@ -27,7 +27,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What was compiled; the compiler itself is not called."""
     calls: list[Any] = []
 
-    def compile_program(topology: Any, task: str, mesh: str, size: Any, *, effort: float) -> Any:
+    def compile_program(topology: Any, task: str, mesh: str, size: Any, *, effort: str) -> Any:
         calls.append((str(topology), task, mesh, size.width, size.height))
         return SimpleNamespace()
 

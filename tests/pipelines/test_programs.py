@@ -55,29 +55,38 @@ def test_donated_buffers_are_taken_over() -> None:
     assert argument.is_deleted()
 
 
-@pytest.mark.parametrize("effort", [None, -1.0, 0.0, 0.5])
-def test_the_effort_reaches_the_compiler(
-    monkeypatch: pytest.MonkeyPatch, effort: float | None
+@pytest.mark.parametrize(
+    ("effort", "option"),
+    [(None, "EFFORT_O1"), ("O0", "EFFORT_O0"), ("O2", None), ("O3", "EFFORT_O3")],
+)
+def test_on_tpus_the_effort_reaches_the_compiler(
+    monkeypatch: pytest.MonkeyPatch, effort: str | None, option: str | None
 ) -> None:
     given = []
     compile_lowered = jax.stages.Lowered.compile
 
-    def compile_seen(lowered: jax.stages.Lowered, options: dict[str, float]) -> object:
+    def compile_seen(lowered: jax.stages.Lowered, options: dict[str, str]) -> object:
         given.append(options)
-        return compile_lowered(lowered, options)
+        return compile_lowered(lowered)
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", compile_seen)
+    monkeypatch.setattr("hotshot_jax.pipelines.programs.current_platform", lambda: "tpu")
     _, double = _counted()
     program = Programs(effort=effort).get("double", None, double, (jnp.ones(3),), NoProgress())
     np.testing.assert_array_equal(program(jnp.ones(3)), 2 * np.ones(3))
-    assert given == [{"exec_time_optimization_effort": effort} if effort else {}]
+    assert given == [{} if option is None else {"xla_optimization_level": option}]
 
 
-@pytest.mark.parametrize("effort", [-1.01, 2.0, float("nan")])
-def test_an_effort_out_of_range_is_refused(effort: float) -> None:
-    with pytest.raises(UsageError, match="from -1 to 1"):
-        Programs(effort=effort)
+def test_elsewhere_only_the_compilers_own_effort_is_known() -> None:
+    Programs(effort="O2")
+    with pytest.raises(UsageError, match="O1 is for TPUs, and this run is on a CPU"):
+        Programs(effort="O1")
+
+
+def test_an_unknown_effort_is_refused() -> None:
+    with pytest.raises(UsageError, match="'O4'; expected one of O0, O1, O2, O3"):
+        Programs(effort="O4")
 
 
 def test_only_tpu_programs_are_compiled_with_less_effort_than_usual() -> None:
-    assert [default_effort(platform) for platform in ("cpu", "gpu", "tpu")] == [0, 0, -0.5]
+    assert [default_effort(platform) for platform in ("cpu", "gpu", "tpu")] == ["O2", "O2", "O1"]

@@ -79,7 +79,7 @@ def compiled_for_tpu() -> None:
     needed = {}
     for name in ORDER:
         lowered = jax.jit(jax.grad(loss(name, side=64))).lower(block)
-        memory = lowered.compile({"exec_time_optimization_effort": -1.0}).memory_analysis()
+        memory = lowered.compile({"xla_optimization_level": "EFFORT_O1"}).memory_analysis()
         assert memory is not None
         needed[name] = memory.temp_size_in_bytes
     print(json.dumps(needed))
