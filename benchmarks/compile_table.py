@@ -24,7 +24,7 @@ from hotshot_jax.media.aspect_ratios import SIZES_BY_RESOLUTION, TRAINED_RESOLUT
 SYSTEMS = ("v4-8", "v5e-1", "v5e-4", "v5e-8", "v5e-16", "v5p-8", "v6e-1", "v6e-8")
 SIZES = tuple(SIZES_BY_RESOLUTION[TRAINED_RESOLUTION].values())
 MESHES = ("frames=8", "frames=4,tensor=2", "data=2,frames=4")
-# Compiling takes a tenth of the time, FLOPs and communication are the same, memory nearly so.
+# Compiling takes a third of the time, FLOPs and communication are the same, memory nearly so.
 EFFORT = "O1"
 
 Row = tuple[str, str, str, str, dict[str, Any]]

@@ -63,7 +63,10 @@ NUMBERS = {
     "guidance negative": (["--guidance_scale", "-1"], "--guidance_scale is -1.0"),
     "guidance_rescale past 1": (["--guidance_rescale", "1.5"], "--guidance_rescale is 1.5"),
     "eta past 1": (["--eta", "2"], "--eta is 2.0; expected a number from 0 to 1"),
-    "compile_effort unknown": (["--compile_effort", "O4"], "--compile_effort"),
+    "compile_effort unknown": (
+        ["--compile_effort", "O4"],
+        "--compile_effort: invalid choice: 'O4'",
+    ),
     "compile_effort on a CPU": (["--compile_effort", "O1"], "O1 is for TPUs, and this run is on"),
     "clip_skip negative": (["--clip_skip", "-1"], "--clip_skip is -1"),
     "clip_skip past the encoder": (["--clip_skip", "12"], "--clip_skip is 12; expected 0 to 11"),
