@@ -5,7 +5,6 @@ each takes four passes over arrays of the matrix's size, which are memory that i
 every time; XLA makes one call of it, with nothing of that size but its result.
 """
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -24,48 +23,37 @@ _SMALLEST = 1 << 16
 _LEAST_RANK = 16
 
 
-@dataclasses.dataclass(frozen=True)
-class Factors:
-    """Two narrow matrices whose product is to be added, as a LoRA's file holds them.
-
-    Attributes:
-        up: `[out, rank]`.
-        down: `[rank, in ...]`, later axes as one.
-        strengths: `[rank]`, float32, of each column of `up`.
-    """
-
-    up: np.ndarray
-    down: np.ndarray
-    strengths: np.ndarray
-
-
-def joined_factors(changes: Sequence[tuple[Change, float]]) -> Factors | None:
-    """Changes of one weight as a single product.
+def joined_factors(
+    changes: Sequence[tuple[Change, float]],
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Changes of one weight as a single product of two narrow matrices.
 
     Args:
         changes: changes and strengths.
 
     Returns:
-        Factors in which the ranks of several changes are beside each other; None where a change is
-        no product of two matrices.
+        `[out, rank]` and `[rank, in ...]` (later axes as one), float32, strengths multiplied in and
+        the ranks of several changes beside each other; None where a change is no such product.
     """
-    ups, downs, strengths = [], [], []
+    ups, downs = [], []
     for change, scale in changes:
         product = change.difference if isinstance(change, Added) else None
         if not isinstance(product, LowRank) or product.mid is not None:
             return None
-        ups.append(product.up.reshape(len(product.up), -1))
-        downs.append(product.down.reshape(len(product.down), -1))
-        strengths.append(np.full(len(product.down), product.scaling * scale, np.float32))
-    return Factors(_joined(ups, 1), _joined(downs, 0), _joined(strengths, 0))
+        up, down = (np.asarray(each, np.float32) for each in (product.up, product.down))
+        ups.append(up.reshape(len(up), -1) * np.float32(product.scaling * scale))
+        downs.append(down.reshape(len(down), -1))
+    return np.concatenate(ups, 1), np.concatenate(downs, 0)
 
 
-def add_product(weight: np.ndarray, factors: Factors, dtype: Any) -> np.ndarray | None:
-    """The weight and the product of the factors, computed in float32 and rounded once.
+def add_product(
+    weight: np.ndarray, factors: tuple[np.ndarray, np.ndarray], dtype: Any
+) -> np.ndarray | None:
+    """The weight and the product of two matrices, computed in float32 and rounded once.
 
     Args:
         weight: `[out, in ...]`, of any floating-point type, in any order.
-        factors: of a product of the weight's size.
+        factors: `[out, rank]` and `[rank, in ...]` (later axes as one), float32.
         dtype: of the result.
 
     Returns:
@@ -78,31 +66,21 @@ def add_product(weight: np.ndarray, factors: Factors, dtype: Any) -> np.ndarray 
     matrix = weight.reshape(len(weight), -1)
     # Parameters of a model seen in PyTorch's layout: in their own order nothing is moved.
     flipped = matrix.flags.f_contiguous and not matrix.flags.c_contiguous
-    rank = len(factors.strengths)
+    up, down = factors
+    rank = len(down)
     missing = max(_LEAST_RANK, 1 << (rank - 1).bit_length()) - rank
-    up, down, strengths = factors.up, factors.down, factors.strengths
     if missing:
         up, down = np.pad(up, ((0, 0), (0, missing))), np.pad(down, ((0, missing), (0, 0)))
-        strengths = np.pad(strengths, (0, missing))
-    given = jax.device_put((matrix.T if flipped else matrix, up, down, strengths), device)
-    merged = np.asarray(_program(np.dtype(dtype), flipped)(*given))
+    operands = (matrix.T, down.T, up.T) if flipped else (matrix, up, down)
+    merged = np.asarray(_program(np.dtype(dtype))(*jax.device_put(operands, device)))
     return (merged.T if flipped else merged).reshape(weight.shape)
 
 
-def _joined(parts: Sequence[np.ndarray], axis: int) -> np.ndarray:
-    if len(parts) == 1:
-        return parts[0]
-    if len({part.dtype for part in parts}) > 1:
-        parts = [part.astype(np.float32) for part in parts]
-    return np.concatenate(parts, axis)
-
-
 @functools.cache
-def _program(dtype: np.dtype[Any], flipped: bool) -> Any:
-    def merged(matrix: jax.Array, up: jax.Array, down: jax.Array, strengths: jax.Array) -> Any:
-        up, down = up.astype(jnp.float32) * strengths, down.astype(jnp.float32)
-        factors = (down.T, up.T) if flipped else (up, down)
-        product = jnp.dot(*factors, precision=jax.lax.Precision.HIGHEST)
+def _program(dtype: np.dtype[Any]) -> Any:
+    # The factors come as float32: casts and strengths in here would double the time to compile.
+    def merged(matrix: jax.Array, left: jax.Array, right: jax.Array) -> jax.Array:
+        product = jnp.dot(left, right, precision=jax.lax.Precision.HIGHEST)
         return (matrix.astype(jnp.float32) + product).astype(dtype)
 
     return jax.jit(merged)
