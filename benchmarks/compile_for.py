@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks.topologies import Topology, names, without_tpu
+from hotshot_jax.compile_effort import EFFORTS
 from hotshot_jax.errors import HotshotError
 
 
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--slices", type=int, default=1, help="such systems, joined by a network")
     parser.add_argument(
         "--effort",
-        choices=("O0", "O1", "O2", "O3"),
+        choices=EFFORTS,
         help="of the compiler for a fast program (default: what infer.py compiles with on a TPU, "
         "O1, and O2 for training)",
     )

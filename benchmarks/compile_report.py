@@ -12,9 +12,10 @@ from benchmarks import compiled_steps
 from benchmarks.abstract_arrays import Program, Size, bytes_per_device
 from benchmarks.hlo_costs import Collective, Costs, program_costs
 from benchmarks.topologies import GIB, Topology
+from hotshot_jax.compile_effort import DEFAULT_EFFORT, effort_options
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.parallel.mesh import create_mesh, mesh_config, slice_count
-from hotshot_jax.pipelines.programs import default_effort, effort_options
+from hotshot_jax.pipelines.programs import default_effort
 from hotshot_jax.training.step import compiler_options
 
 _STEPS = {
@@ -118,16 +119,14 @@ def compile_program(
     )
     device_mesh = create_mesh(config, devices)
     if effort is None:
-        effort = "O2" if task == "train" else default_effort("tpu")
+        effort = DEFAULT_EFFORT if task == "train" else default_effort("tpu")
     build = _STEPS[task]
 
     start, start_cpu = time.perf_counter(), time.process_time()
     program = build(size, device_mesh)
     with jax.set_mesh(device_mesh):
-        options = effort_options(effort, "tpu")
-        if task == "train":
-            options |= compiler_options("tpu")
-        compiled = _compile(program, topology, options)
+        options = compiler_options if task == "train" else effort_options
+        compiled = _compile(program, topology, options("tpu", effort))
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
 
     alone = program_costs(build(size, None).lower().as_text("hlo"))

@@ -23,6 +23,7 @@ from hotshot_jax.cli.run import run
 from hotshot_jax.cli.settings import InferSettings, parse_settings
 from hotshot_jax.cli.stored_settings import STORED
 from hotshot_jax.cli.terminal_progress import TerminalProgress
+from hotshot_jax.compile_effort import effort_options
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.lora import parse_lora
 from hotshot_jax.media import aspect_ratios
@@ -34,7 +35,6 @@ from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.memory import MemoryEstimate, describe_size, estimate_memory
 from hotshot_jax.pipelines.precision import current_platform
-from hotshot_jax.pipelines.programs import effort_options
 from hotshot_jax.pipelines.request import Request
 from hotshot_jax.pipelines.textual_inversion import parse_embedding
 from hotshot_jax.schedulers import make_scheduler

@@ -19,6 +19,7 @@ from hotshot_jax.cli.flags import (
 )
 from hotshot_jax.cli.presets import PRESETS, preset_values
 from hotshot_jax.cli.stored_settings import stored_settings
+from hotshot_jax.compile_effort import EFFORTS
 from hotshot_jax.control.canny import HIGH_THRESHOLD, LOW_THRESHOLD
 from hotshot_jax.control.depth import DEFAULT_CHECKPOINT
 from hotshot_jax.control.preprocess import CONTROL_TYPES, PREPROCESSING
@@ -26,7 +27,6 @@ from hotshot_jax.errors import UsageError
 from hotshot_jax.media.aspect_ratios import size_of_aspect_ratio
 from hotshot_jax.pipelines.noise import NOISES
 from hotshot_jax.pipelines.precision import PRECISIONS
-from hotshot_jax.pipelines.programs import EFFORTS
 from hotshot_jax.schedulers.timestep_spacing import SPACINGS
 
 _SIZES = ("width", "height")

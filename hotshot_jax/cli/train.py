@@ -31,6 +31,7 @@ from hotshot_jax.cli.train_plan import (
     step_count,
 )
 from hotshot_jax.cli.train_settings import TrainSettings, parse_train_settings
+from hotshot_jax.compile_effort import DEFAULT_EFFORT, effort_options
 from hotshot_jax.data.loader import Loader
 from hotshot_jax.data.open_data import open_data
 from hotshot_jax.errors import HotshotError, UsageError
@@ -38,6 +39,7 @@ from hotshot_jax.parallel.gather import on_host
 from hotshot_jax.parallel.hosts import is_first
 from hotshot_jax.parallel.mesh import create_mesh, mesh_config, slice_count
 from hotshot_jax.parallel.placement import check_share
+from hotshot_jax.pipelines.precision import current_platform
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.training.checkpoint import Checkpoints, Saved, find, read_metadata, restore
 from hotshot_jax.training.control_frames import MakeControl
@@ -101,6 +103,8 @@ def train(settings: TrainSettings) -> None:
         frames=settings.video_length,
         slices=slice_count(jax.devices()),
     )
+    if settings.compile_effort is not None:
+        effort_options(settings.compile_effort, current_platform())
     mesh = create_mesh(sizes)
     check_share(mesh, settings.train_batch_size * sizes.data * sizes.fsdp)
     loader = Loader(opened.source, loader_config(settings, mesh))
@@ -313,6 +317,7 @@ def _run_loop(
                 validate_at_start=settings.run_validation_at_start,
                 profile=settings.profiled(),
                 profile_folder=output / "profile",
+                compile_effort=settings.compile_effort or DEFAULT_EFFORT,
             ),
             validate=validate,
             advance=advance,

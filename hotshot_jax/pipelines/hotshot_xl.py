@@ -61,7 +61,7 @@ class HotshotXLPipeline:
         mesh: the devices to run on, with the axes of `parallel.mesh.MeshConfig`; None for the
             default device alone.
         compile_effort: how long the compiler may look for a faster program, one of
-            `programs.EFFORTS`; None is `programs.default_effort`.
+            `compile_effort.EFFORTS`; None is `programs.default_effort`.
         progress: shows the stages of each call.
 
     Raises:

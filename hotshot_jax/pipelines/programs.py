@@ -8,13 +8,9 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from hotshot_jax.errors import UsageError
+from hotshot_jax.compile_effort import DEFAULT_EFFORT, effort_options
 from hotshot_jax.pipelines.precision import current_platform
 from hotshot_jax.pipelines.progress import Progress
-
-EFFORTS = ("O0", "O1", "O2", "O3")
-# What XLA takes where nothing is said.
-_COMPILERS_OWN = "O2"
 
 
 class Programs:
@@ -25,8 +21,8 @@ class Programs:
 
     Args:
         mesh: where the programs run; None for the device that their arguments lie on.
-        effort: one of `EFFORTS`, how long the compiler may look for a faster program; None is
-            `default_effort` of the current platform.
+        effort: of the compiler, see `effort_options`; None is `default_effort` of the current
+            platform.
 
     Raises:
         UsageError: the effort is unknown, or the platform has no choice of it.
@@ -86,29 +82,7 @@ def default_effort(platform: str) -> str:
     Args:
         platform: "cpu", "gpu" or "tpu".
     """
-    return "O1" if platform == "tpu" else _COMPILERS_OWN
-
-
-def effort_options(effort: str, platform: str) -> dict[str, str | bool]:
-    """What tells the compiler how long it may look for a faster program.
-
-    Args:
-        effort: one of `EFFORTS`.
-        platform: "cpu", "gpu" or "tpu".
-
-    Raises:
-        UsageError: the effort is another, or the platform's compiler knows none but its own.
-    """
-    if effort not in EFFORTS:
-        raise UsageError(f"compile_effort is {effort!r}; expected one of {', '.join(EFFORTS)}.")
-    if effort == _COMPILERS_OWN:
-        return {}
-    if platform != "tpu":
-        raise UsageError(
-            f"compile_effort {effort} is for TPUs, and this run is on a {platform.upper()}; leave "
-            "it out."
-        )
-    return {"xla_optimization_level": f"EFFORT_{effort}"}
+    return "O1" if platform == "tpu" else DEFAULT_EFFORT
 
 
 def flattened(module: nnx.Module) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:

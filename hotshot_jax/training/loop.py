@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hotshot_jax.compile_effort import DEFAULT_EFFORT
 from hotshot_jax.data.batch import Batch
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.training.checkpoint import Checkpoints
@@ -42,6 +43,7 @@ class LoopConfig:
         validate_at_start: whether to validate before the first update.
         profile: first and last step of a profiler trace.
         profile_folder: where that goes.
+        compile_effort: of the compiler, see `effort_options`.
     """
 
     steps: int
@@ -51,6 +53,7 @@ class LoopConfig:
     validate_at_start: bool = False
     profile: tuple[int, int] | None = None
     profile_folder: Path | None = None
+    compile_effort: str = DEFAULT_EFFORT
 
     def saves(self, step: int) -> bool:
         """Whether a checkpoint is written after a step."""
@@ -190,7 +193,8 @@ class Loop:
             name = f"training step, {batch.size[0]} x {batch.size[1]}"
             with self.compiling(name), jax.set_mesh(self.feed.mesh):
                 traced = trace_step(self.trainer, state, self.frozen, arrays, last=last)
-                program = compile_step(traced, self.feed.mesh.devices.flat[0].platform)
+                platform = self.feed.mesh.devices.flat[0].platform
+                program = compile_step(traced, platform, self.config.compile_effort)
             # The share of each device.
             self._programs[key] = program, traced_flops(traced.jaxpr) / self.feed.mesh.size
             self._last_time = time.monotonic()

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from hotshot_jax.compile_effort import DEFAULT_EFFORT, effort_options
 from hotshot_jax.schedulers.base import Scheduler
 from hotshot_jax.training.learning_rate import Schedule
 from hotshot_jax.training.loss import Arrays, Draws, LossConfig, diffusion_loss, draw
@@ -237,7 +238,7 @@ def trace_step(
     return jitted.trace(state, frozen, batch, jax.ShapeDtypeStruct((), jnp.int32))
 
 
-def compiler_options(platform: str) -> dict[str, str | bool]:
+def compiler_options(platform: str, effort: str = DEFAULT_EFFORT) -> dict[str, str | bool]:
     """What the compiler has to be told about a training step.
 
     With weights split over devices (`fsdp`), the TPU compiler's partitioner multiplies shard by
@@ -247,20 +248,26 @@ def compiler_options(platform: str) -> dict[str, str | bool]:
 
     Args:
         platform: of the devices, "tpu", "gpu" or "cpu".
+        effort: see `effort_options`.
+
+    Raises:
+        UsageError: the platform's compiler does not know this effort.
     """
+    options = effort_options(effort, platform)
     if platform == "tpu":
-        return {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
-    return {}
+        options["xla_jf_spmd_threshold_for_windowed_einsum_mib"] = "1000000"
+    return options
 
 
-def compile_step(traced: Any, platform: str) -> Any:
+def compile_step(traced: Any, platform: str, effort: str = DEFAULT_EFFORT) -> Any:
     """Compiles what `trace_step` has traced.
 
     Args:
         traced: an object of `jax.stages.Traced`.
         platform: see `compiler_options`.
+        effort: see there.
 
     Returns:
         An object of `jax.stages.Compiled`.
     """
-    return traced.lower().compile(compiler_options(platform))
+    return traced.lower().compile(compiler_options(platform, effort))

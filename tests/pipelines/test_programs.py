@@ -57,7 +57,7 @@ def test_donated_buffers_are_taken_over() -> None:
 
 @pytest.mark.parametrize(
     ("effort", "option"),
-    [(None, "EFFORT_O1"), ("O0", "EFFORT_O0"), ("O2", None), ("O3", "EFFORT_O3")],
+    [(None, "EFFORT_O1"), ("O0", "EFFORT_O0"), ("O2", None)],
 )
 def test_on_tpus_the_effort_reaches_the_compiler(
     monkeypatch: pytest.MonkeyPatch, effort: str | None, option: str | None
@@ -77,15 +77,9 @@ def test_on_tpus_the_effort_reaches_the_compiler(
     assert given == [{} if option is None else {"xla_optimization_level": option}]
 
 
-def test_elsewhere_only_the_compilers_own_effort_is_known() -> None:
-    Programs(effort="O2")
-    with pytest.raises(UsageError, match="O1 is for TPUs, and this run is on a CPU"):
+def test_an_effort_that_the_platform_does_not_know_is_refused() -> None:
+    with pytest.raises(UsageError, match="O1 is for TPUs"):
         Programs(effort="O1")
-
-
-def test_an_unknown_effort_is_refused() -> None:
-    with pytest.raises(UsageError, match="'O4'; expected one of O0, O1, O2, O3"):
-        Programs(effort="O4")
 
 
 def test_only_tpu_programs_are_compiled_with_less_effort_than_usual() -> None:

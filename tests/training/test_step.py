@@ -1,6 +1,7 @@
 """The training step by itself: accumulation, averages, dropped text, memory, overfitting."""
 
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from hotshot_jax.training.loss import (
 )
 from hotshot_jax.training.optimizer import OptimizerConfig
 from hotshot_jax.training.selection import Division
-from hotshot_jax.training.step import StepConfig, Trainer
+from hotshot_jax.training.step import StepConfig, Trainer, compile_step
 from tests.tiny_checkpoint import tiny_configs
 from tests.training.batches import random_batch
 
@@ -105,3 +106,23 @@ def test_weights_and_losses_by_formula() -> None:
     zero = jnp.zeros_like(error)
     np.testing.assert_allclose(per_sample_loss(error, zero, "mse"), [0.0025, 4.0], rtol=1e-6)
     np.testing.assert_allclose(per_sample_loss(error, zero, "huber"), [0.0125, 1.95], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("platform", "effort", "told"),
+    [
+        ("cpu", "O2", set()),
+        ("gpu", "O2", set()),
+        ("tpu", "O2", {"xla_jf_spmd_threshold_for_windowed_einsum_mib"}),
+        (
+            "tpu",
+            "O1",
+            {"xla_jf_spmd_threshold_for_windowed_einsum_mib", "xla_optimization_level"},
+        ),
+    ],
+)
+def test_what_the_compiler_is_told(platform: str, effort: str, told: set[str]) -> None:
+    traced = mock.Mock()
+    compile_step(traced, platform, effort)
+    (options,) = traced.lower().compile.call_args.args
+    assert set(options) == told

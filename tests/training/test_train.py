@@ -11,6 +11,7 @@ from PIL import Image
 
 from hotshot_jax.data.build import main as build_data
 from hotshot_jax.training.cache import Cache, model_digest
+from hotshot_jax.training.step import compile_step
 from tests.data.clips import write_data, write_sample
 from tests.training.conftest import Run
 
@@ -156,6 +157,8 @@ def test_reports_that_cannot_be_had_do_not_stop_training(
         (("--config", "/nowhere.yaml"), "--config /nowhere.yaml: there is no such file"),
         (("--trian", "unet"), "did you mean --train?"),
         (("--adam_beta1", "1"), "--adam_beta1 is 1.0"),
+        (("--compile_effort", "O4"), "--compile_effort: invalid choice: 'O4'"),
+        (("--compile_effort", "O1"), "compile_effort O1 is for TPUs, and this run is on"),
     ],
 )
 def test_wrong_usage_is_refused_before_anything_is_written(
@@ -165,6 +168,23 @@ def test_wrong_usage_is_refused_before_anything_is_written(
     assert run.status == 2, run.stderr
     assert message in run.stderr and "Traceback" not in run.stderr
     assert not run.output.exists()
+
+
+def test_the_compile_effort_reaches_the_compiler_of_the_step(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    efforts = []
+
+    def compile_seen(traced: Any, platform: str, effort: str) -> Any:
+        efforts.append(effort)
+        return compile_step(traced, platform)
+
+    monkeypatch.setattr("hotshot_jax.training.loop.compile_step", compile_seen)
+    monkeypatch.setattr("hotshot_jax.cli.train.current_platform", lambda: "tpu")
+    run = train("--compile_effort", "O1", "--max_train_steps", 1)
+    assert run.status == 0, run.stderr
+    assert efforts == ["O1"]
+    assert "compile_effort: O1" in (run.output / "config.yaml").read_text()
 
 
 def test_data_dir_is_required(flags: dict[str, str], capfd: pytest.CaptureFixture[str]) -> None:
