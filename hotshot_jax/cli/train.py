@@ -46,7 +46,7 @@ from hotshot_jax.training.control_frames import MakeControl
 from hotshot_jax.training.export import export
 from hotshot_jax.training.feed import Feed
 from hotshot_jax.training.interruption import StopRequest
-from hotshot_jax.training.learning_rate import learning_rate_schedule
+from hotshot_jax.training.learning_rate import Schedule, learning_rate_schedule
 from hotshot_jax.training.loop import Loop, LoopConfig
 from hotshot_jax.training.memory import describe_training_memory, training_memory
 from hotshot_jax.training.metrics import NoReport, Reports, open_reports
@@ -109,6 +109,7 @@ def train(settings: TrainSettings) -> None:
     check_share(mesh, settings.train_batch_size * sizes.data * sizes.fsdp)
     loader = Loader(opened.source, loader_config(settings, mesh))
     steps = step_count(settings, loader)
+    schedule = _schedule(settings, loader, steps)
     samples = opened.total - len({problem.sample for problem in opened.problems})
     _say(
         f"{device}; {samples} samples in {len(loader.used_sizes)} buckets; batches of "
@@ -119,8 +120,11 @@ def train(settings: TrainSettings) -> None:
         explained_memory_errors(
             lambda: f"the model and {loader.config.batch_size} samples", TRAINING_WAYS_OUT
         ),
+        contextlib.closing(
+            Checkpoints(Path(settings.output_dir) / "checkpoints", settings.keep_checkpoints)
+        ) as checkpoints,
     ):
-        _train(settings, config, loader, make_control, mesh, steps)
+        _train(settings, config, loader, make_control, mesh, steps, schedule, checkpoints)
 
 
 def _train(
@@ -130,13 +134,10 @@ def _train(
     make_control: MakeControl | None,
     mesh: Mesh,
     steps: int,
+    schedule: Schedule,
+    checkpoints: Checkpoints,
 ) -> None:
-    rate = settings.learning_rate
-    if settings.scale_lr:
-        rate *= settings.gradient_accumulation_steps * loader.config.batch_size
-    schedule = learning_rate_schedule(settings.lr_scheduler, rate, settings.lr_warmup_steps, steps)
     output = Path(settings.output_dir)
-    checkpoints = Checkpoints(output / "checkpoints", settings.keep_checkpoints)
     saved = _checkpoint_to_resume(settings, checkpoints)
     progress = TerminalProgress(quiet=not is_first())
     models = load_models(
@@ -204,7 +205,6 @@ def _train(
             )
     finally:
         reports.close()
-        checkpoints.close()
     average = on_host(state.trained if state.average is None else state.average)
     if is_first():
         export(
@@ -216,6 +216,13 @@ def _train(
             models.components.scheduler_config,
         )
         print(output / "export")
+
+
+def _schedule(settings: TrainSettings, loader: Loader, steps: int) -> Schedule:
+    rate = settings.learning_rate
+    if settings.scale_lr:
+        rate *= settings.gradient_accumulation_steps * loader.config.batch_size
+    return learning_rate_schedule(settings.lr_scheduler, rate, settings.lr_warmup_steps, steps)
 
 
 def _checkpoint_to_resume(settings: TrainSettings, checkpoints: Checkpoints) -> Saved | None:

@@ -7,6 +7,7 @@ FOLDER/STEP           and, in its metadata, the position in the data and the run
 import contextlib
 import dataclasses
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hotshot_jax.training.step import TrainState
 
 FORMAT = 1
 _NAME = "state"
+_INCOMPLETE = ".orbax-checkpoint-tmp"
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,11 @@ class Checkpoints:
             probe = self.folder / f".writable-{jax.process_index()}"
             probe.touch()
             probe.unlink()
+            if jax.process_index() == 0:
+                # What a killed run was writing. Orbax would do so in a thread that nobody waits
+                # for, and that tells of its end when the program ends before it does.
+                for path in self.folder.glob(f"*{_INCOMPLETE}*"):
+                    shutil.rmtree(path, ignore_errors=True)
         except OSError as error:
             raise HotshotError(
                 f"{folder}: checkpoints cannot be written ({error.strerror or error}). Give "
@@ -71,8 +78,6 @@ class Checkpoints:
                 # Only when asked to: the loop knows when a step is known to be good.
                 save_decision_policy=training.save_decision_policies.FixedIntervalPolicy(1),
                 preservation_policy=training.preservation_policies.LatestN(keep),
-                # What a killed run was writing.
-                cleanup_tmp_directories=True,
             )
         self._saving: Any = None
         self._step: int | None = None

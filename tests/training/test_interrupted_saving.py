@@ -75,6 +75,14 @@ def test_killed_while_a_checkpoint_is_being_written(
     assert resumed.losses[:8] == unbroken.losses
 
 
+def test_what_a_killed_run_was_writing_is_removed(tmp_path: Path) -> None:
+    for name in ("3", "4.orbax-checkpoint-tmp", "5.orbax-checkpoint-tmp-1795441390"):
+        (tmp_path / name / "state").mkdir(parents=True)
+    with contextlib.closing(Checkpoints(tmp_path, keep=2)) as checkpoints:
+        assert not half_written(tmp_path)
+        assert checkpoints.latest is not None and checkpoints.latest.step == 3
+
+
 def test_a_second_ctrl_c_interrupts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(interruption, "time", SimpleNamespace(monotonic=lambda: now))

@@ -13,7 +13,7 @@ from hotshot_jax.data.build import main as build_data
 from hotshot_jax.training.cache import Cache, model_digest
 from hotshot_jax.training.step import compile_step
 from tests.data.clips import write_data, write_sample
-from tests.training.conftest import Run
+from tests.training.conftest import Run, start
 
 Train = Callable[..., Run]
 
@@ -210,6 +210,18 @@ def test_a_broken_data_set_is_told_whole_before_the_first_step(
     skipping = train("--data_dir", data, "--on_bad_sample", "skip", "--max_train_steps", "1")
     assert skipping.status == 0
     assert "2 samples in 1 buckets" in skipping.stderr and "Skipped: silent" in skipping.stderr
+
+
+def test_a_model_that_is_not_there_is_told_and_nothing_else(
+    flags: dict[str, str], tmp_path: Path
+) -> None:
+    given = ("--pretrained_model_name_or_path", tmp_path / "nowhere", "--output_dir", tmp_path)
+    # In a process of its own: what still runs in threads speaks up when it ends.
+    process = start(flags, *given)
+    told = process.communicate()[1]
+    assert process.returncode == 2, told
+    assert told.splitlines()[-1].startswith(f"train.py: error: '{tmp_path / 'nowhere'}' does not")
+    assert "Traceback" not in told
 
 
 def test_an_output_that_cannot_be_written_is_told(train: Train, tmp_path: Path) -> None:
