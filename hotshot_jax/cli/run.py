@@ -81,7 +81,8 @@ def run(program: str, body: Callable[[], None]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _failed(program, f"{where}{error.strerror or error}.", _FAILED)
     except KeyboardInterrupt as stop:
-        return _stopped(program, getattr(stop, "number", signal.SIGINT))
+        outcome = getattr(stop, "outcome", None) or "nothing unfinished was left behind"
+        return _stopped(program, getattr(stop, "number", signal.SIGINT), outcome)
     return 0
 
 
@@ -90,9 +91,9 @@ def _failed(program: str, message: str, status: int) -> int:
     return status
 
 
-def _stopped(program: str, number: int) -> int:
+def _stopped(program: str, number: int, outcome: str) -> int:
     name = signal.Signals(number).name
-    print(f"\n{program}: stopped by {name}; nothing unfinished was left behind.", file=sys.stderr)
+    print(f"\n{program}: stopped by {name}; {outcome}.", file=sys.stderr)
     return INTERRUPTED + number
 
 

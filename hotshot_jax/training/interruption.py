@@ -16,15 +16,17 @@ _REPEATED_WITHIN_SECONDS = 0.5
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training stopped because of a signal, after saving.
+    """Training stopped because of a signal.
 
     Attributes:
         number: of the signal.
+        outcome: what became of the run, for the message; None where it was not saved.
     """
 
-    def __init__(self, number: int):
+    def __init__(self, number: int, outcome: str | None = None):
         super().__init__(number)
         self.number = number
+        self.outcome = outcome
 
 
 class StopRequest:

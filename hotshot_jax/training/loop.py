@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -24,8 +23,6 @@ from hotshot_jax.training.interruption import Interrupted, StopRequest
 from hotshot_jax.training.metrics import Reports
 from hotshot_jax.training.step import Trainer, TrainState, compile_step, trace_step
 from hotshot_jax.training.trainee import Parameters
-
-logger = logging.getLogger(__name__)
 
 Validate = Callable[[int, TrainState], Mapping[str, float]]
 """From the step and the state to numbers to report."""
@@ -168,8 +165,9 @@ class Loop:
             self._end_profile()
             self.feed.loader.close()
         if stop.number is not None and step < self.config.steps:
-            logger.info("Saved step %d; the same command goes on from there.", step)
-            raise Interrupted(stop.number)
+            raise Interrupted(
+                stop.number, f"step {step} is saved, and the same command goes on from there"
+            )
         return state
 
     def _update(self, state: TrainState, step: int) -> tuple[TrainState, _Done]:
