@@ -126,7 +126,7 @@ def compile_program(
     program = build(size, device_mesh)
     with jax.set_mesh(device_mesh):
         options = compiler_options if task == "train" else effort_options
-        compiled = _compile(program, topology, options(platform="tpu", effort=effort))
+        compiled = _compile(program, topology, options("tpu", effort))
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
 
     alone = program_costs(build(size, None).lower().as_text("hlo"))

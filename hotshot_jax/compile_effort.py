@@ -7,12 +7,12 @@ DEFAULT_EFFORT = "O2"
 """What XLA takes where nothing is said."""
 
 
-def effort_options(effort: str, platform: str) -> dict[str, str | bool]:
+def effort_options(platform: str, effort: str) -> dict[str, str | bool]:
     """What tells the compiler how long it may look for a faster program.
 
     Args:
-        effort: one of `EFFORTS`.
         platform: "cpu", "gpu" or "tpu".
+        effort: one of `EFFORTS`.
 
     Raises:
         UsageError: the effort is another, or the platform's compiler knows none but its own.

@@ -18,18 +18,18 @@ from hotshot_jax.errors import UsageError
 def test_all_but_the_compilers_own_effort_is_named_to_it(
     effort: str, options: dict[str, str]
 ) -> None:
-    assert effort_options(effort, "tpu") == options
+    assert effort_options("tpu", effort) == options
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 def test_elsewhere_only_the_compilers_own_effort_is_known(platform: str) -> None:
-    assert effort_options("O2", platform) == {}
+    assert effort_options(platform, "O2") == {}
     with pytest.raises(
         UsageError, match=f"O1 is for TPUs, and this run is on a {platform.upper()}"
     ):
-        effort_options("O1", platform)
+        effort_options(platform, "O1")
 
 
 def test_an_unknown_effort_is_refused() -> None:
     with pytest.raises(UsageError, match="'O4'; expected one of O0, O1, O2, O3"):
-        effort_options("O4", "tpu")
+        effort_options("tpu", "O4")

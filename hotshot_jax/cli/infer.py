@@ -75,7 +75,7 @@ def generate(settings: InferSettings) -> None:
         control = plan_control(settings, [output for job in jobs for output in job.outputs])
         device = use_device(settings.device)
         if settings.compile_effort is not None:
-            effort_options(settings.compile_effort, current_platform())
+            effort_options(current_platform(), settings.compile_effort)
         mesh = _mesh_config(settings, jobs)
         with compilation_cache(chosen_folder(settings.compilation_cache)):
             _generate(settings, jobs, control, device, mesh)

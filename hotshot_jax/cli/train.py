@@ -31,7 +31,7 @@ from hotshot_jax.cli.train_plan import (
     step_count,
 )
 from hotshot_jax.cli.train_settings import TrainSettings, parse_train_settings
-from hotshot_jax.compile_effort import DEFAULT_EFFORT, effort_options
+from hotshot_jax.compile_effort import effort_options
 from hotshot_jax.data.loader import Loader
 from hotshot_jax.data.open_data import open_data
 from hotshot_jax.errors import HotshotError, UsageError
@@ -103,8 +103,7 @@ def train(settings: TrainSettings) -> None:
         frames=settings.video_length,
         slices=slice_count(jax.devices()),
     )
-    if settings.compile_effort is not None:
-        effort_options(settings.compile_effort, current_platform())
+    effort_options(current_platform(), settings.compile_effort)
     mesh = create_mesh(sizes)
     check_share(mesh, settings.train_batch_size * sizes.data * sizes.fsdp)
     loader = Loader(opened.source, loader_config(settings, mesh))
@@ -324,7 +323,7 @@ def _run_loop(
                 validate_at_start=settings.run_validation_at_start,
                 profile=settings.profiled(),
                 profile_folder=output / "profile",
-                compile_effort=settings.compile_effort or DEFAULT_EFFORT,
+                compile_effort=settings.compile_effort,
             ),
             validate=validate,
             advance=advance,

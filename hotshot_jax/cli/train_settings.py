@@ -13,7 +13,7 @@ from hotshot_jax.cli.flags import (
     parse_flags,
     written_settings,
 )
-from hotshot_jax.compile_effort import EFFORTS
+from hotshot_jax.compile_effort import DEFAULT_EFFORT, EFFORTS
 from hotshot_jax.control.canny import HIGH_THRESHOLD, LOW_THRESHOLD, check_thresholds
 from hotshot_jax.data.buckets import bucket_sizes
 from hotshot_jax.errors import UsageError
@@ -215,10 +215,10 @@ class TrainSettings:
         str,
         _MACHINE,
     )
-    compile_effort: str | None = flag(
-        None,
-        "on TPUs, how long the compiler may look for a faster training step (default: O2, its own; "
-        "O1 compiles several times as fast)",
+    compile_effort: str = flag(
+        DEFAULT_EFFORT,
+        "on TPUs, how long the compiler may look for a faster training step; O2 is its own "
+        "default, O1 compiles several times as fast",
         str,
         _MACHINE,
         choices=EFFORTS,

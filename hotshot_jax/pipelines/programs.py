@@ -31,7 +31,7 @@ class Programs:
     def __init__(self, mesh: Mesh | None = None, effort: str | None = None) -> None:
         platform = current_platform()
         self.mesh = mesh
-        self._options = effort_options(effort or default_effort(platform), platform)
+        self._options = effort_options(platform, effort or default_effort(platform))
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
     def get(

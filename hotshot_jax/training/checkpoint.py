@@ -16,6 +16,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.parallel.hosts import is_first
 from hotshot_jax.training.step import TrainState
 
 FORMAT = 1
@@ -61,7 +62,7 @@ class Checkpoints:
             probe = self.folder / f".writable-{jax.process_index()}"
             probe.touch()
             probe.unlink()
-            if jax.process_index() == 0:
+            if is_first():
                 # What a killed run was writing. Orbax would do so in a thread that nobody waits
                 # for, and that tells of its end when the program ends before it does.
                 for path in self.folder.glob(f"*{_INCOMPLETE}*"):

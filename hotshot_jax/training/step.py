@@ -253,7 +253,7 @@ def compiler_options(platform: str, effort: str = DEFAULT_EFFORT) -> dict[str, s
     Raises:
         UsageError: the platform's compiler does not know this effort.
     """
-    options = effort_options(effort, platform)
+    options = effort_options(platform, effort)
     if platform == "tpu":
         options["xla_jf_spmd_threshold_for_windowed_einsum_mib"] = "1000000"
     return options

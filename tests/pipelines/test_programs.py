@@ -57,7 +57,7 @@ def test_donated_buffers_are_taken_over() -> None:
 
 @pytest.mark.parametrize(
     ("effort", "option"),
-    [(None, "EFFORT_O1"), ("O0", "EFFORT_O0"), ("O2", None)],
+    [(None, "EFFORT_O1"), ("O0", "EFFORT_O0"), ("O2", None), ("O3", "EFFORT_O3")],
 )
 def test_on_tpus_the_effort_reaches_the_compiler(
     monkeypatch: pytest.MonkeyPatch, effort: str | None, option: str | None
@@ -78,7 +78,8 @@ def test_on_tpus_the_effort_reaches_the_compiler(
 
 
 def test_an_effort_that_the_platform_does_not_know_is_refused() -> None:
-    with pytest.raises(UsageError, match="O1 is for TPUs"):
+    Programs(effort="O2")
+    with pytest.raises(UsageError, match="O1 is for TPUs, and this run is on a CPU"):
         Programs(effort="O1")
 
 
