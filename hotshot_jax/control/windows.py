@@ -18,12 +18,12 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class ControlWindow:
-    """Strength of one ControlNet, and the part of the run in which it acts.
+    """Strength of one ControlNet, and the part of the schedule in which it acts.
 
     Attributes:
         scale: what its residuals are multiplied by; 0 is the same as no ControlNet.
-        start: fraction of the run before which it does nothing.
-        end: fraction of the run after which it does nothing.
+        start: fraction of the schedule before which it does nothing.
+        end: fraction of the schedule after which it does nothing.
     """
 
     scale: float = 1.0
@@ -86,29 +86,36 @@ def control_windows(
     return tuple(ControlWindow(*values) for values in zip(*columns, strict=True))
 
 
-def scale_table(windows: Sequence[ControlWindow], calls: int) -> npt.NDArray[np.float32]:
+def scale_table(
+    windows: Sequence[ControlWindow], calls: int, run: range | None = None
+) -> npt.NDArray[np.float32]:
     """The scale of each ControlNet in each call of the model.
 
-    Call i of n is inside a window if start <= i / n and (i + 1) / n <= end. Rows differ in values
-    only, so a compiled step serves all of them; a row of zeros needs no ControlNet at all.
+    Call i of n is inside a window if start <= i / n and (i + 1) / n <= end. The fractions are of
+    the whole schedule, as in diffusers, so a call keeps its strength where a run leaves out others.
+    Rows differ in values only, so a compiled step serves all of them; a row of zeros needs no
+    ControlNet at all.
 
     Args:
         windows: one for each ControlNet.
-        calls: number of calls of the model in the run.
+        calls: number of calls of the model in the whole schedule.
+        run: positions in it of the calls that are made; None for all of them.
 
     Returns:
-        float32 `[calls, controlnets]`.
+        float32 `[len(run), controlnets]`.
     """
-    table = np.zeros((calls, len(windows)), np.float32)
+    run = range(calls) if run is None else run
+    table = np.zeros((len(run), len(windows)), np.float32)
     for column, window in enumerate(windows):
-        for call in range(calls):
+        for row, call in enumerate(run):
             if window.start <= call / calls and (call + 1) / calls <= window.end:
-                table[call, column] = window.scale
+                table[row, column] = window.scale
         if window.scale and not table[:, column].any():
             logger.warning(
-                "ControlNet %d has no effect: none of the %d steps lies between %g and %g.",
+                "ControlNet %d has no effect: of the %d calls of the model that are made, none "
+                "lies between %g and %g of the schedule.",
                 column + 1,
-                calls,
+                len(run),
                 window.start,
                 window.end,
             )

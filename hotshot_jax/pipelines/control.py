@@ -29,7 +29,7 @@ class ControlInput:
 
     Attributes:
         frames: uint8 `[frames, height, width, 3]`, one for each frame of the video, of any size.
-        window: its strength and the part of the run in which it acts.
+        window: its strength and the part of the schedule in which it acts.
         control_type: the kind of the frames, for a union ControlNet; None for any other.
     """
 
@@ -52,9 +52,9 @@ class ControlRun:
     windows: tuple[ControlWindow, ...]
     guess_mode: bool
 
-    def scales(self, calls: int) -> np.ndarray:
-        """The scale of each ControlNet in each call, float32 `[calls, controlnets]`."""
-        return scale_table(self.windows, calls)
+    def scales(self, calls: int, run: range) -> np.ndarray:
+        """The scale of each ControlNet in each call that is made, see `scale_table`."""
+        return scale_table(self.windows, calls, run)
 
 
 def prepare_control(

@@ -57,7 +57,9 @@ def sample_latents(
         scheduler = dataclasses.replace(scheduler, eta=request.eta)
     schedule = scheduler.schedule(request.num_inference_steps)
     calls = _calls_until(schedule, request.denoising_end, scheduler.num_train_timesteps)
-    scales = control.scales(calls) if control is not None else np.zeros((calls, 0), np.float32)
+    scales = np.zeros((calls, 0), np.float32)
+    if control is not None:
+        scales = control.scales(schedule.calls, range(calls))
     acting = [bool(row.any()) for row in scales]
 
     def inputs(call: int) -> StepInput:

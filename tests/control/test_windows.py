@@ -38,6 +38,19 @@ def test_a_step_counts_only_if_it_lies_wholly_inside() -> None:
     np.testing.assert_array_equal(table[:, 0], [0, 0, 1, 0, 0])
 
 
+@pytest.mark.parametrize(("start", "end"), [(0.0, 0.5), (0.3, 0.7), (0.0, 1.0), (0.1, 0.95)])
+@pytest.mark.parametrize("calls", [4, 7, 59])
+def test_fractions_are_of_the_whole_schedule_whatever_is_run(
+    start: float, end: float, calls: int
+) -> None:
+    # diffusers 0.42, StableDiffusionXLControlNetPipeline, 7.1; the timesteps are cut in 8.1.
+    keep = [1.0 - float(i / calls < start or (i + 1) / calls > end) for i in range(calls)]
+    window = ControlWindow(1.0, start, end)
+    for run in (range(calls), range(calls // 2), range(calls // 3, calls)):
+        table = scale_table([window], calls, run)
+        np.testing.assert_array_equal(table[:, 0], np.float32(keep)[run.start : run.stop])
+
+
 def test_a_window_without_a_step_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         table = scale_table([ControlWindow(1.0, 0.1, 0.2)], 4)
@@ -46,6 +59,8 @@ def test_a_window_without_a_step_is_said(caplog: pytest.LogCaptureFixture) -> No
     caplog.clear()
     scale_table([ControlWindow(0.0, 0.1, 0.2)], 4)
     assert not caplog.text
+    scale_table([ControlWindow(1.0, 0.5, 1.0)], 4, range(2))
+    assert "of the 2 calls of the model that are made, none lies between 0.5 and 1" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,20 @@ def test_a_window_changes_only_its_steps(controlled: HotshotXLPipeline) -> None:
     assert (half[2:] != whole[2:]).any()
 
 
+@pytest.mark.parametrize("scheduler", ["euler", "heun"])
+def test_a_run_that_stops_early_is_the_beginning_of_the_whole_one(
+    controlled: HotshotXLPipeline, scheduler: str
+) -> None:
+    pipeline = HotshotXLPipeline(
+        controlled.components, precision=controlled.precision, scheduler=scheduler
+    )
+    windows = (ControlWindow(0.7, 0.0, 0.5), OFF)
+    whole = _latents(pipeline, *windows)
+    part = _latents(pipeline, *windows, denoising_end=0.6)
+    assert 1 < len(part) < len(whole)
+    np.testing.assert_array_equal(part, whole[: len(part)])
+
+
 def test_both_controlnets_count(controlled: HotshotXLPipeline) -> None:
     on = ControlWindow(0.7)
     first, second = _latents(controlled, on, OFF), _latents(controlled, OFF, on)
