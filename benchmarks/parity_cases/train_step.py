@@ -76,7 +76,9 @@ def run(case: Case) -> Iterator[Result]:
 def _trainer(case: Case, division: Division, scheduler: Scheduler, gamma: Any) -> Trainer:
     arguments = case.arguments
     config = StepConfig(
-        loss=LossConfig(noise_offset=arguments["noise_offset"], snr_gamma=gamma),
+        loss=LossConfig(
+            noise_offset=arguments["noise_offset"], snr_gamma=gamma, snr_weights="reference"
+        ),
         optimizer=OptimizerConfig(
             beta1=arguments["betas"][0],
             beta2=arguments["betas"][1],

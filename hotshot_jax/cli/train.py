@@ -29,6 +29,7 @@ from hotshot_jax.cli.train_plan import (
     loader_config,
     step_config,
     step_count,
+    warn_of_small_buckets,
 )
 from hotshot_jax.cli.train_settings import TrainSettings, parse_train_settings
 from hotshot_jax.compile_effort import effort_options
@@ -51,6 +52,7 @@ from hotshot_jax.training.loop import Loop, LoopConfig
 from hotshot_jax.training.memory import describe_training_memory, training_memory
 from hotshot_jax.training.metrics import NoReport, Reports, open_reports
 from hotshot_jax.training.models import TrainingModels, load_models
+from hotshot_jax.training.optimizer import without_moments
 from hotshot_jax.training.step import StepConfig, Trainer, TrainState, on_mesh
 from hotshot_jax.training.validation import ClipValidation, HeldOutLoss
 
@@ -107,6 +109,7 @@ def train(settings: TrainSettings) -> None:
     mesh = create_mesh(sizes)
     check_share(mesh, settings.train_batch_size * sizes.data * sizes.fsdp)
     loader = Loader(opened.source, loader_config(settings, mesh))
+    warn_of_small_buckets(loader)
     steps = step_count(settings, loader)
     schedule = _schedule(settings, loader, steps)
     samples = opened.total - len({problem.sample for problem in opened.problems})
@@ -260,7 +263,8 @@ def _restore(
     loader.set_state(metadata["data"])
     restored = restore(saved, state)
     if settings.disable_optimizer_restore:
-        return dataclasses.replace(restored, optimizer=state.optimizer)
+        optimizer = without_moments(restored.optimizer, state.optimizer)
+        return dataclasses.replace(restored, optimizer=optimizer)
     return restored
 
 
@@ -317,6 +321,7 @@ def _run_loop(
             reports,
             LoopConfig(
                 steps=steps,
+                whole_epochs=settings.counts_epochs,
                 save_every=settings.save_n_steps,
                 save_from=settings.save_starting_step,
                 validate_every=settings.validate_every_steps,

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from hotshot_jax.cli.train_settings import NO_LIMIT, TrainSettings
+from hotshot_jax.cli.train_settings import TrainSettings
 from hotshot_jax.control.preprocess import Preprocessing, check_available, make_control_frames
 from hotshot_jax.data.loader import Loader, LoaderConfig
 from hotshot_jax.models import AutoencoderKLConfig
@@ -30,7 +30,9 @@ def step_config(settings: TrainSettings) -> StepConfig:
             "--mixed_precision fp16 is computed in bfloat16, which needs no loss scaling."
         )
     return StepConfig(
-        loss=LossConfig(settings.noise_offset, settings.snr_gamma, settings.loss),
+        loss=LossConfig(
+            settings.noise_offset, settings.snr_gamma, settings.snr_weights, settings.loss
+        ),
         optimizer=OptimizerConfig(
             beta1=settings.adam_beta1,
             beta2=settings.adam_beta2,
@@ -63,10 +65,29 @@ def loader_config(settings: TrainSettings, mesh: Mesh) -> LoaderConfig:
 
 def step_count(settings: TrainSettings, loader: Loader) -> int:
     """Updates of the whole run."""
-    if settings.max_train_steps != NO_LIMIT:
+    if not settings.counts_epochs:
         return settings.max_train_steps
-    batches = settings.num_train_epochs * loader.batches_per_epoch
-    return max(1, batches // settings.gradient_accumulation_steps)
+    updates = math.ceil(loader.batches_per_epoch / settings.gradient_accumulation_steps)
+    return settings.num_train_epochs * updates
+
+
+def warn_of_small_buckets(loader: Loader) -> None:
+    """Warns of clips that stand in one batch several times, since too few share their bucket."""
+    batch = loader.config.batch_size
+    for bucket in loader.plan.used_buckets():
+        count = loader.plan.count(bucket)
+        if count < batch:
+            width, height = loader.sizes[bucket]
+            logger.warning(
+                "The bucket %d x %d holds %d of %d samples that a batch takes: each stands in it "
+                "about %.3g times, and weighs that much more in training. Give a smaller "
+                "--train_batch_size, or one --aspect_ratio for all samples.",
+                width,
+                height,
+                count,
+                batch,
+                batch / count,
+            )
 
 
 def divide(settings: TrainSettings, unet: Any) -> Trainee:

@@ -19,7 +19,7 @@ from hotshot_jax.data.buckets import bucket_sizes
 from hotshot_jax.errors import UsageError
 from hotshot_jax.training.learning_rate import SCHEDULES
 from hotshot_jax.training.lora import TARGETS
-from hotshot_jax.training.loss import LOSSES, PREDICTION_TYPES
+from hotshot_jax.training.loss import LOSSES, PREDICTION_TYPES, SNR_WEIGHTS
 from hotshot_jax.training.metrics import REPORTS
 from hotshot_jax.training.rematerialisation import NAMES as REMATERIALISATIONS
 from hotshot_jax.training.selection import SELECTIONS
@@ -135,6 +135,14 @@ class TrainSettings:
         float,
         _TRAINING,
         bare=5.0,
+    )
+    snr_weights: str = flag(
+        "paper",
+        "min-SNR weights of v-prediction: the paper's, or the reference's, which are those of "
+        "epsilon",
+        str,
+        _TRAINING,
+        choices=SNR_WEIGHTS,
     )
     prediction_type: str | None = flag(
         None,
@@ -274,6 +282,11 @@ class TrainSettings:
         check_thresholds(self.canny_low_threshold, self.canny_high_threshold)
         bucket_sizes(self.resolution, self.aspect_ratio)
         self.profiled()
+
+    @property
+    def counts_epochs(self) -> bool:
+        """Whether the number of epochs decides when training ends, not that of updates."""
+        return self.max_train_steps == NO_LIMIT
 
     @property
     def trained_layers(self) -> tuple[str, ...]:

@@ -41,6 +41,8 @@ class LoopConfig:
         profile: first and last step of a profiler trace.
         profile_folder: where that goes.
         compile_effort: of the compiler, see `effort_options`.
+        whole_epochs: whether the last update of an epoch takes what is left of it, where updates
+            have several batches; else they run on into the next one.
     """
 
     steps: int
@@ -51,6 +53,7 @@ class LoopConfig:
     profile: tuple[int, int] | None = None
     profile_folder: Path | None = None
     compile_effort: str = DEFAULT_EFFORT
+    whole_epochs: bool = False
 
     def saves(self, step: int) -> bool:
         """Whether a checkpoint is written after a step."""
@@ -171,17 +174,24 @@ class Loop:
         return state
 
     def _update(self, state: TrainState, step: int) -> tuple[TrainState, _Done]:
-        metrics, batches = [], []
+        metrics: list[dict[str, jax.Array]] = []
+        batches: list[Batch] = []
         flops = 0.0
         count = self.trainer.config.accumulation_steps
-        for number in range(count):
+        last = False
+        while not last:
             batch, arrays = self.feed.next()
-            program, cost = self._program(state, batch, arrays, last=number == count - 1)
+            number = len(batches)
+            last = number == count - 1 or (self.config.whole_epochs and self._ends_epoch(batch))
+            program, cost = self._program(state, batch, arrays, last=last)
             state, numbers = program(state, self.frozen, arrays, jnp.int32(number))
             metrics.append(numbers)
             batches.append(batch)
             flops += cost
         return state, _Done(step, metrics, batches, flops)
+
+    def _ends_epoch(self, batch: Batch) -> bool:
+        return (batch.number + 1) % self.feed.loader.batches_per_epoch == 0
 
     def _program(
         self, state: TrainState, batch: Batch, arrays: Any, *, last: bool

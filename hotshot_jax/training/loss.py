@@ -17,6 +17,7 @@ from hotshot_jax.schedulers.base import Scheduler
 
 LOSSES = ("mse", "huber")
 PREDICTION_TYPES = ("epsilon", "v_prediction")
+SNR_WEIGHTS = ("paper", "reference")
 # As in scale-free use of the Huber loss on unit noise: quadratic up to a tenth of its deviation.
 _HUBER_DELTA = 0.1
 _QUARTERS = 4
@@ -31,12 +32,14 @@ class LossConfig:
     Attributes:
         noise_offset: scale of a second noise that is equal for all frames and pixels of a channel;
             it is part of what the model has to find.
-        snr_gamma: each sample weighs min(SNR, gamma) / SNR; None weighs all alike.
+        snr_gamma: of `min_snr_weights`; None weighs all samples alike.
+        snr_weights: "paper" or "reference", see there.
         loss: "mse" or "huber".
     """
 
     noise_offset: float = 0.05
     snr_gamma: float | None = None
+    snr_weights: str = "paper"
     loss: str = "mse"
 
 
@@ -81,11 +84,24 @@ def offset_noise(noise: jax.Array, offset: jax.Array, scale: float) -> jax.Array
     return noise + scale * offset
 
 
-def min_snr_weights(snr: jax.Array, gamma: float) -> jax.Array:
-    """min(SNR, gamma) / SNR, `[batch]`; 1 where there is no signal at all.
+def min_snr_weights(
+    snr: jax.Array, gamma: float, prediction_type: str = "epsilon", form: str = "paper"
+) -> jax.Array:
+    """Weights under which the error of the clean latents counts min(SNR, gamma), `[batch]`.
 
-    The reference uses these weights for v-prediction too, where the paper divides by SNR + 1.
+    An error of the noise is that error times the SNR, one of the velocity times SNR + 1: the
+    weights are min(SNR, gamma) / SNR, which is 1 where there is no signal, and
+    min(SNR, gamma) / (SNR + 1), which is 0 there (sections 3.4 and 4.1 of the paper).
+
+    Args:
+        snr: signal-to-noise ratios, `[batch]`.
+        gamma: above which a higher ratio weighs no more.
+        prediction_type: what the model finds, "epsilon" or "v_prediction".
+        form: "paper", or "reference" for Hotshot-XL's training script, which divides by the SNR
+            whatever the model finds.
     """
+    if prediction_type == "v_prediction" and form == "paper":
+        return jnp.minimum(snr, gamma) / (snr + 1)
     return jnp.minimum(1.0, gamma / snr)
 
 
@@ -168,5 +184,8 @@ def diffusion_loss(
         "quarter_counts": of_quarter.sum(0),
     }
     if config.snr_gamma is not None:
-        losses = losses * min_snr_weights(scheduler.snr(draws.timesteps), config.snr_gamma)
+        snr = scheduler.snr(draws.timesteps)
+        losses = losses * min_snr_weights(
+            snr, config.snr_gamma, scheduler.prediction_type, config.snr_weights
+        )
     return losses.mean(), parts

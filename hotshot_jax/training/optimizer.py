@@ -66,6 +66,19 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.Gradien
     )
 
 
+def without_moments(restored: optax.OptState, fresh: optax.OptState) -> optax.OptState:
+    """A fresh state of the optimiser at the place in the schedule of a restored one.
+
+    Adam's own count stays at 0: it tells how many gradients the moments were made of.
+    """
+    return jax.tree.map(
+        lambda old, new: old if isinstance(old, optax.ScaleByScheduleState) else new,
+        restored,
+        fresh,
+        is_leaf=lambda node: isinstance(node, optax.ScaleByScheduleState),
+    )
+
+
 def clip_by_global_norm(gradients: Any, most: float) -> tuple[Any, jax.Array]:
     """Scales gradients by min(1, most / (norm + 1e-6)); 0 leaves them as they are.
 

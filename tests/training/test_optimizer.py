@@ -11,7 +11,12 @@ from diffusers.optimization import get_scheduler
 from hotshot_jax.errors import UsageError
 from hotshot_jax.training.adam_8bit import dequantise, quantise
 from hotshot_jax.training.learning_rate import SCHEDULES, learning_rate_schedule
-from hotshot_jax.training.optimizer import OptimizerConfig, clip_by_global_norm, make_optimizer
+from hotshot_jax.training.optimizer import (
+    OptimizerConfig,
+    clip_by_global_norm,
+    make_optimizer,
+    without_moments,
+)
 
 STEPS = 12
 
@@ -53,6 +58,24 @@ def test_steps_equal_those_of_torch() -> None:
     # A dozen float32 steps of 0.01 each.
     got = _trained(config, start, gradients)
     np.testing.assert_allclose(got, parameter.detach().numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("use_8bit_adam", [False, True])
+def test_without_its_moments_adam_starts_anew_at_the_same_place_of_the_schedule(
+    use_8bit_adam: bool,
+) -> None:
+    config = OptimizerConfig(weight_decay=0.0, use_8bit_adam=use_8bit_adam)
+    schedule = learning_rate_schedule("linear", 0.01, 3, STEPS)
+    optimizer = make_optimizer(config, schedule)
+    parameters = {"weight": jnp.ones((8, 300))}
+    fresh = state = optimizer.init(parameters)
+    gradients = [{"weight": jnp.asarray(each)} for each in _gradients((8, 300))]
+    for gradient in gradients[:5]:
+        _, state = optimizer.update(gradient, state, parameters)
+    updates, state = optimizer.update(gradients[5], without_moments(state, fresh), parameters)
+    # Adam's first update is the sign of the gradient, times the learning rate: the sixth one.
+    expected = -float(schedule(5)) * np.sign(gradients[5]["weight"])
+    np.testing.assert_allclose(updates["weight"], expected, rtol=0.02)
 
 
 @pytest.mark.parametrize("most", [0.5, 100.0])

@@ -12,7 +12,10 @@ from flax import nnx
 from hotshot_jax.convert.builders import model_builder
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.training.loss import (
+    SNR_WEIGHTS,
+    Draws,
     LossConfig,
+    diffusion_loss,
     draw,
     min_snr_weights,
     offset_noise,
@@ -99,13 +102,48 @@ def test_noise_has_the_offset_s_variance_and_depends_on_the_key_alone() -> None:
     np.testing.assert_array_equal(offset_noise(jnp.zeros(3), jnp.ones(3), 0.5), 0.5 * np.ones(3))
 
 
-def test_weights_and_losses_by_formula() -> None:
-    snr = jnp.asarray([0.0, 0.5, 5.0, 50.0])
-    np.testing.assert_allclose(min_snr_weights(snr, 5.0), [1, 1, 1, 0.1], rtol=1e-6)
+def test_losses_by_formula() -> None:
     error = jnp.asarray([[0.05], [2.0]])[..., None, None, None]
     zero = jnp.zeros_like(error)
     np.testing.assert_allclose(per_sample_loss(error, zero, "mse"), [0.0025, 4.0], rtol=1e-6)
     np.testing.assert_allclose(per_sample_loss(error, zero, "huber"), [0.0125, 1.95], rtol=1e-6)
+
+
+@pytest.mark.parametrize("zero_snr", [False, True])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_min_snr_weights_are_diffusers_and_the_reference_s_under_their_names(
+    kind: str, zero_snr: bool
+) -> None:
+    import torch
+    from diffusers import DDPMScheduler
+    from diffusers.training_utils import compute_snr
+
+    config = {"prediction_type": kind, "rescale_betas_zero_snr": zero_snr}
+    timesteps = [0, 10, 300, 700, 998, 999]
+    snr = compute_snr(DDPMScheduler(**config), torch.tensor(timesteps)).double()
+    clipped = snr.clamp(max=5.0)
+    # The recipe of diffusers' training scripts, and of kohya-ss/sd-scripts.
+    paper = clipped / (snr if kind == "epsilon" else snr + 1)
+    wanted = {"paper": paper, "reference": clipped / snr}
+    scheduler = make_scheduler("DDPMScheduler", config)
+    latents = jnp.ones((1, 1, 2, 2, 4))
+
+    def model(sample: jax.Array, *_: Any, **__: Any) -> jax.Array:
+        return jnp.zeros_like(sample)
+
+    for form in SNR_WEIGHTS:
+        # 0 / 0 of the formula for epsilon is 1, its limit.
+        expected = np.nan_to_num(wanted[form].numpy(), nan=1.0)
+        found = min_snr_weights(scheduler.snr(jnp.asarray(timesteps)), 5.0, kind, form)
+        np.testing.assert_allclose(found, expected, rtol=3e-4, atol=1e-9)
+        text = {"hidden": None, "pooled": None, "time_ids": None}
+        for step, weight in zip(timesteps, expected, strict=True):
+            draws = Draws(2 * latents, jnp.asarray([step]))
+            plain, weighted = (
+                diffusion_loss(model, scheduler, LossConfig(0.0, gamma, form), latents, text, draws)
+                for gamma in (None, 5.0)
+            )
+            np.testing.assert_allclose(weighted[0], weight * plain[0], rtol=3e-4, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,22 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from hotshot_jax.cli.train_plan import step_count, warn_of_small_buckets
+from hotshot_jax.cli.train_settings import NO_LIMIT, TrainSettings
 from hotshot_jax.data.build import main as build_data
+from hotshot_jax.data.loader import Loader, LoaderConfig
+from hotshot_jax.data.open_data import open_data
 from hotshot_jax.training.cache import Cache, model_digest
-from hotshot_jax.training.step import compile_step
+from hotshot_jax.training.checkpoint import find, read_metadata
+from hotshot_jax.training.loop import Loop, LoopConfig
+from hotshot_jax.training.step import StepConfig, compile_step
 from tests.data.clips import write_data, write_sample
 from tests.training.conftest import Run, start
 
@@ -92,6 +99,59 @@ def test_entries_depend_on_everything_and_damaged_ones_are_none(
     (entry,) = cache.folder.rglob("*.safetensors")
     entry.write_bytes(entry.read_bytes()[:-4])
     assert cache.get("latents", "model", (16, 16)) is None
+
+
+@pytest.mark.parametrize(("whole_epochs", "updates"), [(True, [2, 1, 2, 1]), (False, [2, 2, 2, 2])])
+def test_an_epoch_ends_with_an_update_of_what_is_left_of_it(
+    whole_epochs: bool, updates: list[int]
+) -> None:
+    """Three batches an epoch, two an update, as diffusers' scripts count them."""
+    batches = (SimpleNamespace(number=number, size=(8, 8)) for number in range(20))
+    loop: Any = object.__new__(Loop)
+    loop.config = LoopConfig(4, whole_epochs=whole_epochs)
+    loop.trainer = SimpleNamespace(config=StepConfig(accumulation_steps=2))
+    loader = SimpleNamespace(batches_per_epoch=3)
+    loop.feed = SimpleNamespace(next=lambda: (next(batches), {}), loader=loader)
+    loop.frozen, lasts = {}, []
+    loop._program = lambda state, batch, arrays, last: (
+        lambda *_: (lasts.append(last), (state, {}))[1],
+        0.0,
+    )
+    done = [loop._update(None, step)[1] for step in range(1, 5)]
+    assert [len(each.batches) for each in done] == updates
+    assert lasts == [n == count - 1 for count in updates for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "clips", "accumulation", "updates"), [(1, 5, 3, 2), (2, 3, 2, 4), (3, 4, 2, 6)]
+)
+def test_updates_are_counted_as_diffusers_counts_them(
+    epochs: int, clips: int, accumulation: int, updates: int
+) -> None:
+    settings = TrainSettings(
+        num_train_epochs=epochs, gradient_accumulation_steps=accumulation, train_batch_size=1
+    )
+    loader: Any = SimpleNamespace(batches_per_epoch=clips)
+    assert step_count(settings, loader) == updates
+
+
+@pytest.mark.slow
+def test_a_run_of_epochs_sees_every_clip_as_often(train: Train) -> None:
+    given = ("--num_train_epochs", 2, "--max_train_steps", NO_LIMIT)
+    run = train(*given, "--train_batch_size", 1, "--gradient_accumulation_steps", 2)
+    assert run.status == 0, run.stderr
+    assert [metrics["epoch"] for metrics in run.metrics] == [0, 0, 1, 1]
+    saved = find(run.output)
+    assert (saved.step, read_metadata(saved)["data"]["next_batch"]) == (4, 6)
+
+
+def test_clips_that_fill_their_batch_alone_are_named(
+    clips: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = open_data(str(clips), 4).source
+    for batch_size, told in ((3, []), (12, ["16 x 16 holds 3 of 12", "about 4 times"])):
+        warn_of_small_buckets(Loader(source, LoaderConfig(batch_size, resolution=16)))
+        assert all(text in caplog.text for text in told) and bool(caplog.text) == bool(told)
 
 
 def test_a_loss_that_is_no_number_stops_with_step_samples_and_checkpoint(train: Train) -> None:
