@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from hotshot_jax.cli.run import Parser, run
+from hotshot_jax.data.left_out import LeftOut
 from hotshot_jax.data.loader import Loader, LoaderConfig
 from hotshot_jax.data.open_data import open_data
 from hotshot_jax.data.origins import ClipRecord
@@ -119,6 +120,9 @@ class _SmallClips:
 
     def items(self) -> Sequence[str]:
         return [str(number) for number in range(self.samples)]
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        return ()
 
     def clips(self, item: str) -> list[ClipRecord]:
         width, height = SIZES[int(item) % len(SIZES)]

@@ -21,7 +21,7 @@ from hotshot_jax.cli.flags import flags_of
 from hotshot_jax.cli.hosts import on_hosts
 from hotshot_jax.cli.run import run
 from hotshot_jax.cli.terminal_progress import TerminalProgress
-from hotshot_jax.cli.train_data import make_clip_validation, make_feeds
+from hotshot_jax.cli.train_data import RunData, make_clip_validation, make_feeds, open_run_data
 from hotshot_jax.cli.train_plan import (
     control_maker,
     divide,
@@ -34,7 +34,6 @@ from hotshot_jax.cli.train_plan import (
 from hotshot_jax.cli.train_settings import TrainSettings, parse_train_settings
 from hotshot_jax.compile_effort import effort_options
 from hotshot_jax.data.loader import Loader
-from hotshot_jax.data.open_data import open_data
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.parallel.gather import on_host
 from hotshot_jax.parallel.hosts import is_first
@@ -90,13 +89,8 @@ def train(settings: TrainSettings) -> None:
     config = step_config(settings)
     config.optimizer.check()
     make_control = control_maker(settings)
-    opened = open_data(
-        str(settings.data_dir),
-        settings.video_length,
-        "skip" if settings.on_bad_sample == "skip" else "error",
-    )
-    for problem in opened.problems:
-        logger.warning("Skipped: %s", problem.message)
+    data = open_run_data(settings)
+    opened = data.training
     device = use_device(settings.device)
     sizes = mesh_config(
         settings.mesh,
@@ -126,12 +120,13 @@ def train(settings: TrainSettings) -> None:
             Checkpoints(Path(settings.output_dir) / "checkpoints", settings.keep_checkpoints)
         ) as checkpoints,
     ):
-        _train(settings, config, loader, make_control, mesh, steps, schedule, checkpoints)
+        _train(settings, config, data, loader, make_control, mesh, steps, schedule, checkpoints)
 
 
 def _train(
     settings: TrainSettings,
     config: StepConfig,
+    data: RunData,
     loader: Loader,
     make_control: MakeControl | None,
     mesh: Mesh,
@@ -177,7 +172,9 @@ def _train(
     )
     _say(memory)
     _save_config(output, settings)
-    feed, held_out = make_feeds(settings, loader, make_control, models, mesh, trainer, progress)
+    feed, held_out = make_feeds(
+        settings, loader, data.held_out, make_control, models, mesh, trainer, progress
+    )
     clips = make_clip_validation(settings, feed, held_out, make_control, models)
     reports = Reports([NoReport()])
     if is_first():

@@ -1,5 +1,7 @@
 """What a run of `train.py` reads: its batches, those held out, and the clips that it shows."""
 
+import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +11,8 @@ from jax.sharding import Mesh
 from hotshot_jax.cli.train_settings import TrainSettings
 from hotshot_jax.data.batch import ClipRequest, decode_frames
 from hotshot_jax.data.loader import Loader
-from hotshot_jax.data.open_data import open_data
+from hotshot_jax.data.open_data import OpenedData, open_data
+from hotshot_jax.errors import UsageError
 from hotshot_jax.media.aspect_ratios import SIZES_BY_RESOLUTION
 from hotshot_jax.pipelines.progress import Progress
 from hotshot_jax.training.cache import Cache
@@ -26,10 +29,69 @@ from hotshot_jax.training.validation import (
     HeldOutLoss,
 )
 
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
+    """The data sets of a run, opened and checked.
+
+    Attributes:
+        training: what is trained on.
+        held_out: what the held-out loss is measured on, if anything is.
+    """
+
+    training: OpenedData
+    held_out: OpenedData | None
+
+
+def open_run_data(settings: TrainSettings) -> RunData:
+    """Opens and checks everything that a run reads besides the model, and where it writes.
+
+    What lies among the data and is not read is told.
+
+    Raises:
+        UsageError: there is no such data, or the run would write into its own data.
+        HotshotError: samples are bad, or the cache cannot be written.
+    """
+    for name in ("output_dir", "cache_dir"):
+        _check_outside_of_data(settings, name)
+    if settings.cache_dir is not None:
+        Cache(Path(settings.cache_dir)).check_writable()
+    return RunData(
+        _open(settings.data_dir or "", settings),
+        None if settings.validation_data is None else _open(settings.validation_data, settings),
+    )
+
+
+def _open(data: str, settings: TrainSettings) -> OpenedData:
+    skips = settings.on_bad_sample == "skip"
+    opened = open_data(data, settings.video_length, "skip" if skips else "error")
+    for problem in opened.problems:
+        logger.warning("Skipped: %s", problem.message)
+    for each in (*opened.left_out, *opened.remarks):
+        logger.warning("%s: %s", data, each)
+    return opened
+
+
+def _check_outside_of_data(settings: TrainSettings, name: str) -> None:
+    """Refuses a folder whose content would be taken for samples when training starts again."""
+    folder = getattr(settings, name)
+    for data in ("data_dir", "validation_data"):
+        root = getattr(settings, data)
+        if None in (folder, root) or not Path(root).is_dir():
+            continue
+        if Path(folder).resolve().is_relative_to(Path(root).resolve()):
+            raise UsageError(
+                f"--{name} {folder} lies in --{data} {root}: what is written there would be read "
+                "as samples the next time. Name a folder beside it."
+            )
+
 
 def make_feeds(
     settings: TrainSettings,
     loader: Loader,
+    held_out_data: OpenedData | None,
     make_control: MakeControl | None,
     models: TrainingModels,
     mesh: Mesh,
@@ -41,6 +103,7 @@ def make_feeds(
     Args:
         settings: of the run.
         loader: of the training data.
+        held_out_data: what the held-out loss is measured on, if anything is.
         make_control: makes control frames, where a ControlNet trains.
         models: encode what is not cached.
         mesh: of the devices.
@@ -64,9 +127,8 @@ def make_feeds(
 
     training = feed(loader)
     held_out = None
-    if settings.validation_data is not None:
-        opened = open_data(settings.validation_data, settings.video_length)
-        held_out_feed = feed(Loader(opened.source, loader.config))
+    if held_out_data is not None:
+        held_out_feed = feed(Loader(held_out_data.source, loader.config))
         held_out = HeldOutLoss(trainer, held_out_feed, settings.validation_batches)
     if cached is not None:
         encoders.release()

@@ -41,10 +41,11 @@ def build(arguments: Sequence[str] | None = None) -> None:
     report = build_clips(
         origin, given.output, given.on_bad_sample, rest if given.beam else None, given.overwrite
     )
-    for problem in report.problems:
-        print(f"{PROGRAM}: left out: {problem.message}", file=sys.stderr)
+    left_out = [problem.message for problem in report.problems]
+    left_out += map(str, origin.left_out())
+    for each in left_out:
+        print(f"{PROGRAM}: left out: {each}", file=sys.stderr)
     if given.json:
-        left_out = [problem.message for problem in report.problems]
         print(json.dumps({"folder": report.folder, "clips": report.clips, "left_out": left_out}))
         return
     if report.clips is not None:

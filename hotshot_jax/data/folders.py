@@ -1,6 +1,7 @@
 """Training clips as folders: SAMPLE/0.jpg … SAMPLE/n.jpg and SAMPLE/prompt.txt.
 
-Frames are taken in natural order (2 before 10), whatever order the file system lists them in.
+Frames are taken in natural order (2 before 10), whatever order the file system lists them in; which
+pictures are frames, `frame_names` tells.
 """
 
 import os
@@ -21,6 +22,8 @@ from hotshot_jax.data.clip_source import (
     clip_table,
     refuse_or_skip,
 )
+from hotshot_jax.data.frame_names import GAPS, is_numbered, sort_out_frames
+from hotshot_jax.data.left_out import SEEN_BEFORE, LeftOut, Tally, kind_of_file, listed
 from hotshot_jax.data.pictures import PICTURE_ENDINGS, picture_size, read_picture
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.media.read import natural_order
@@ -32,6 +35,7 @@ Check = Literal["auto", "headers", "decode"]
 # Up to here every picture is decoded before training: half a minute on two cores.
 _DECODE_UP_TO: Final = 10_000
 _LONGEST_PROMPT_BYTES: Final = 1 << 16
+_OF_NO_SAMPLE: Final = "pictures beside folders of frames"
 _EXPECTED: Final = f"expected folders SAMPLE with frames 0.jpg, 1.jpg, … and a {PROMPT_FILE}"
 
 
@@ -44,7 +48,8 @@ class FolderScan:
         table: their sizes and numbers of frames.
         problems: every reason why another sample cannot be used.
         total: number of samples, good and bad.
-        remarks: what was passed over without harm, such as links that lead back.
+        left_out: what lies there and is not read.
+        remarks: what else is to be known.
         decoded: whether all pictures were decoded, or only their headers read.
     """
 
@@ -52,6 +57,7 @@ class FolderScan:
     table: ClipTable
     problems: tuple[Problem, ...]
     total: int
+    left_out: tuple[LeftOut, ...]
     remarks: tuple[str, ...]
     decoded: bool
 
@@ -126,7 +132,7 @@ def scan_folders(root: str | os.PathLike[str], frames: int, check: Check = "auto
         UsageError: the folder is missing, a file, or holds no samples.
     """
     folder = Path(root)
-    names, remarks = sample_names(folder)
+    names, left_out = sample_names(folder)
     decode = check == "decode" or (check == "auto" and len(names) * frames <= _DECODE_UP_TO)
     sizes = np.zeros((len(names), 3), np.int32)
     problems: list[Problem] = []
@@ -135,11 +141,10 @@ def scan_folders(root: str | os.PathLike[str], frames: int, check: Check = "auto
         for index, (size, messages) in enumerate(results):
             sizes[index] = size
             problems += [Problem(names[index], message) for message in messages]
-    if check == "auto" and not decode:
-        remarks.append(
-            "so many pictures were not decoded, only their headers read; "
-            "python -m hotshot_jax.data.inspect decodes them all"
-        )
+    remarks = (
+        "so many pictures were not decoded, only their headers read; "
+        "python -m hotshot_jax.data.inspect decodes them all"
+    )
     bad = {problem.sample for problem in problems}
     good = np.array([name not in bad for name in names])
     return FolderScan(
@@ -147,13 +152,17 @@ def scan_folders(root: str | os.PathLike[str], frames: int, check: Check = "auto
         table=clip_table(*sizes[good].T),
         problems=tuple(problems),
         total=len(names),
-        remarks=tuple(remarks),
+        left_out=left_out,
+        remarks=(remarks,) if check == "auto" and not decode else (),
         decoded=decode,
     )
 
 
-def sample_names(root: Path) -> tuple[list[str], list[str]]:
-    """All samples under a folder, good or bad, relative to it and in natural order, and remarks.
+def sample_names(root: Path) -> tuple[list[str], tuple[LeftOut, ...]]:
+    """All samples under a folder, good or bad, relative to it and in natural order.
+
+    Returns:
+        The samples, and what else lies there.
 
     Raises:
         UsageError: the folder is missing, a file, unreadable, or holds no samples.
@@ -162,32 +171,27 @@ def sample_names(root: Path) -> tuple[list[str], list[str]]:
         raise UsageError(f"{root} does not exist; {_EXPECTED}.")
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder; {_EXPECTED}.")
-    remarks: list[str] = []
+    tally = Tally()
     try:
-        found = [os.path.relpath(path, root) for path in _sample_folders(root, remarks)]
+        found = [os.path.relpath(path, root) for path in _sample_folders(root, tally)]
     except OSError as error:
         raise UsageError(
             f"{error.filename or root} cannot be read: {error.strerror or error}."
         ) from error
     if not found:
-        raise UsageError(f"{root} holds no samples; {_EXPECTED}.")
-    return sorted(found, key=lambda name: (natural_order(Path(name)), name)), remarks
+        raise UsageError(f"{root} holds no samples; {_EXPECTED}.{listed(tally.left_out())}")
+    names = sorted(found, key=lambda name: (natural_order(Path(name)), name))
+    return names, tally.left_out()
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The frames in a sample's folder in natural order; hidden files are none.
+    """The frames in a sample's folder in natural order.
 
     Raises:
         OSError: the folder cannot be read.
     """
-    files = [
-        Path(entry.path)
-        for entry in os.scandir(folder)
-        if entry.name.lower().endswith(PICTURE_ENDINGS)
-        and not entry.name.startswith(".")
-        and not _is_folder(entry)
-    ]
-    return sorted(files, key=lambda file: (natural_order(file), file.name))
+    pictures = [entry.name for entry in os.scandir(folder) if _is_picture(entry)]
+    return [folder / name for name in sort_out_frames(pictures).frames]
 
 
 def read_prompt(folder: Path, name: str) -> str:
@@ -201,12 +205,18 @@ def read_prompt(folder: Path, name: str) -> str:
         with (folder / PROMPT_FILE).open("rb") as file:
             text = file.read(_LONGEST_PROMPT_BYTES + 1)
     except FileNotFoundError:
-        raise HotshotError(f"{label}: is missing") from None
+        raise HotshotError(f"{label}: is missing{_named_otherwise(folder)}") from None
     except OSError as error:
         raise HotshotError(f"{label}: cannot be read: {error.strerror or error}") from error
     if len(text) > _LONGEST_PROMPT_BYTES:
         raise HotshotError(f"{label}: is longer than {_LONGEST_PROMPT_BYTES} bytes")
     return decode_prompt(text, label)
+
+
+def _named_otherwise(folder: Path) -> str:
+    """A hint at a prompt whose name has other letters."""
+    alike = [name for name in os.listdir(folder) if name.lower() == PROMPT_FILE]
+    return f"; give {alike[0]} that name" if alike else ""
 
 
 def decode_prompt(text: bytes, label: str) -> str:
@@ -226,28 +236,59 @@ def decode_prompt(text: bytes, label: str) -> str:
     return prompt
 
 
-def _sample_folders(root: Path, remarks: list[str]) -> Iterator[Path]:
+def _sample_folders(root: Path, tally: Tally) -> Iterator[Path]:
     """All folders that hold a frame or a prompt, and those with nothing in them, at any depth."""
     seen: set[tuple[int, int]] = set()
     waiting = [root]
     while waiting:
         folder = waiting.pop()
+        name = os.path.relpath(folder, root)
         status = folder.stat()
         if (status.st_dev, status.st_ino) in seen:
-            remarks.append(f"{os.path.relpath(folder, root)}: leads to a folder seen before")
+            tally.add(SEEN_BEFORE, name)
             continue
         seen.add((status.st_dev, status.st_ino))
-        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-        inner = [Path(entry.path) for entry in entries if _is_folder(entry)]
-        # Depth first and in order of name, so that of two links to one folder the first is kept.
-        waiting += sorted(inner, reverse=True)
-        holds_sample = any(
-            (entry.name == PROMPT_FILE or entry.name.lower().endswith(PICTURE_ENDINGS))
-            and not _is_folder(entry)
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        inner = [
+            Path(entry.path)
             for entry in entries
+            if _is_folder(entry) and not entry.name.startswith(".")
+        ]
+        # Depth first and in order of name, so that of two links to one folder the first is kept.
+        waiting += reversed(inner)
+        pictures = [entry.name for entry in entries if _is_picture(entry)]
+        has_prompt = any(entry.name == PROMPT_FILE and not _is_folder(entry) for entry in entries)
+        # Beside folders, pictures with neither prompt nor number are previews and the like.
+        is_sample = (
+            has_prompt or any(map(is_numbered, pictures)) or (len(pictures) > 0 and not inner)
         )
-        if holds_sample or (not inner and folder != root):
+        read = {*pictures, *(path.name for path in inner), *([PROMPT_FILE] if has_prompt else [])}
+        for entry in entries:
+            if entry.name not in read:
+                tally.add(kind_of_file(entry.name, PICTURE_ENDINGS), _join(name, entry.name))
+        _tell_of_pictures(name, pictures, is_sample, tally)
+        if is_sample or (not inner and folder != root):
             yield folder
+
+
+def _tell_of_pictures(sample: str, pictures: Sequence[str], is_sample: bool, tally: Tally) -> None:
+    if not is_sample:
+        for picture in pictures:
+            tally.add(_OF_NO_SAMPLE, _join(sample, picture))
+        return
+    sorted_out = sort_out_frames(pictures)
+    for kind, picture in sorted_out.others:
+        tally.add(kind, _join(sample, picture))
+    if sorted_out.missing is not None:
+        tally.add(GAPS, f"{sample}: no {sorted_out.missing}")
+
+
+def _is_picture(entry: os.DirEntry[str]) -> bool:
+    return (
+        entry.name.lower().endswith(PICTURE_ENDINGS)
+        and not entry.name.startswith(".")
+        and not _is_folder(entry)
+    )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

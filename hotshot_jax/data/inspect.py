@@ -15,12 +15,14 @@ from hotshot_jax.data.buckets import assign_buckets, bucket_sizes, enlarged
 from hotshot_jax.data.clip_source import ClipTable, EncodedClip
 from hotshot_jax.data.contact_sheet import contact_sheet
 from hotshot_jax.data.folders import FolderSource, scan_folders
-from hotshot_jax.data.open_data import OpenedData, open_data
+from hotshot_jax.data.left_out import LeftOut
+from hotshot_jax.data.open_data import OpenedData, open_data, refuse_videos
 from hotshot_jax.data.records import find_data_set
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.media.write import write_video
 
 PROGRAM = "data.inspect"
+_SHEET = "contact_sheet.png"
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Report:
         buckets: samples of each aspect-ratio bucket at the resolution asked for.
         enlarged: samples that are smaller than their bucket.
         problems: one line for each reason why a sample cannot be used.
-        remarks: what was passed over without harm.
+        left_out: what lies among the samples and is not read.
     """
 
     data_dir: str
@@ -49,7 +51,7 @@ class Report:
     buckets: dict[str, int]
     enlarged: int
     problems: tuple[str, ...]
-    remarks: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,17 +70,39 @@ def inspect(arguments: Sequence[str] | None = None) -> None:
     for name in ("frames", "clips"):
         if getattr(given, name) < 1:
             raise UsageError(f"--{name} {getattr(given, name)} must be at least 1.")
+    sheet_path = _place_of_sheet(given)
     report, clips = inspect_data(
         given.data_dir, given.frames, given.resolution, given.clips, given.seed
     )
     print(json.dumps(asdict(report), ensure_ascii=False) if given.json else describe(report))
-    if clips and given.contact_sheet:
+    if clips and sheet_path:
         sheet = contact_sheet(clips)
-        path = write_video(given.contact_sheet, sheet[None], 1000, {}, overwrite=True)
+        path = write_video(sheet_path, sheet[None], 1000, {}, overwrite=True)
         print(f"contact sheet of {len(clips)} samples: {path}", file=sys.stderr)
     if report.problems:
         bad = report.samples - report.usable
         raise HotshotError(f"{bad} of {report.samples} samples cannot be used, as listed above.")
+
+
+def _place_of_sheet(given: argparse.Namespace) -> str:
+    """Where the contact sheet goes; empty for nowhere.
+
+    Raises:
+        UsageError: it would lie among the samples, where it counts as one.
+    """
+    path: str = _SHEET if given.contact_sheet is None else given.contact_sheet
+    if not path or not Path(given.data_dir).is_dir():
+        return path
+    if not Path(path).resolve().is_relative_to(Path(given.data_dir).resolve()):
+        return path
+    if given.contact_sheet is None:
+        print(
+            f"{PROGRAM}: no contact sheet is drawn, since {_SHEET} would lie among the samples; "
+            "--contact_sheet takes another place.",
+            file=sys.stderr,
+        )
+        return ""
+    raise UsageError(f"--contact_sheet {path} lies among the samples. Name a place elsewhere.")
 
 
 def inspect_data(
@@ -100,9 +124,10 @@ def inspect_data(
     root = Path(data_dir)
     if root.is_dir() and find_data_set(root) is None:
         # Not `open_data`, which takes no data set without a good sample.
+        refuse_videos(root)
         scan = scan_folders(root, frames, "decode")
         source = FolderSource(root, scan.names, scan.table)
-        opened = OpenedData(source, "folders", scan.total, scan.problems, scan.remarks)
+        opened = OpenedData(source, "folders", scan.total, scan.problems, scan.left_out)
     else:
         opened = open_data(data_dir, frames, "skip")
     table = opened.source.table
@@ -119,7 +144,7 @@ def inspect_data(
         buckets=dict(zip(names, np.bincount(buckets, minlength=len(sizes)).tolist(), strict=True)),
         enlarged=enlarged(table, buckets, sizes),
         problems=tuple(problem.message for problem in opened.problems),
-        remarks=opened.remarks,
+        left_out=opened.left_out,
     )
     return report, [opened.source[int(index)] for index in chosen]
 
@@ -140,8 +165,8 @@ def describe(report: Report) -> str:
     ]
     if report.enlarged:
         lines += ["", f"{report.enlarged} samples are smaller than their bucket: enlarged."]
-    if report.remarks:
-        lines += ["", "passed over:", *(f"  {remark}" for remark in report.remarks)]
+    if report.left_out:
+        lines += ["", "not read:", *(f"  {each}" for each in report.left_out)]
     if report.problems:
         lines += ["", "cannot be used:", *(f"  {problem}" for problem in report.problems)]
     return "\n".join(lines)
@@ -169,8 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--contact_sheet",
         metavar="PNG",
-        default="contact_sheet.png",
-        help="where to draw samples; '' for nowhere",
+        help=f"where to draw samples (default: {_SHEET}); '' for nowhere",
     )
     parser.add_argument("--clips", type=int, default=16, help="samples on the contact sheet")
     parser.add_argument("--seed", type=int, default=0, help="of their choice")

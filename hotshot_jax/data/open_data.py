@@ -19,6 +19,7 @@ from hotshot_jax.data.clip_source import (
     refuse_or_skip,
 )
 from hotshot_jax.data.folders import Check, open_folders
+from hotshot_jax.data.left_out import LeftOut
 from hotshot_jax.data.origins import holds_prompt_files, holds_videos
 from hotshot_jax.data.records import RecordSource, find_data_set
 from hotshot_jax.data.shapes import DEFAULT_FRAMES, MOMENTS, PAINTS, SAYS, ShapesSource
@@ -38,13 +39,15 @@ class OpenedData:
         kind: `folders`, `records` or `shapes`.
         total: number of samples, good and bad.
         problems: why samples were left out.
-        remarks: what was passed over without harm.
+        left_out: what lies among the samples and is not read.
+        remarks: what else is to be known.
     """
 
     source: ClipSource
     kind: str
     total: int
     problems: tuple[Problem, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     remarks: tuple[str, ...] = ()
 
 
@@ -126,13 +129,22 @@ def open_data(
     data_set = find_data_set(root) if root.is_dir() else None
     if data_set is not None:
         return _open_records(data_set, frames, on_bad_sample)
+    refuse_videos(root)
+    source, scan = open_folders(root, frames, on_bad_sample, check)
+    return OpenedData(source, "folders", scan.total, scan.problems, scan.left_out, scan.remarks)
+
+
+def refuse_videos(root: Path) -> None:
+    """Say what to do with a folder of videos.
+
+    Raises:
+        UsageError: it holds videos and no folders of frames.
+    """
     if root.is_dir() and not holds_prompt_files(root) and holds_videos(root):
         raise UsageError(
-            f"--data_dir {root} holds videos. Build a data set from them first: "
+            f"{root} holds videos. Build a data set from them first: "
             f"python -m hotshot_jax.data.build --source {root} --output FOLDER"
         )
-    source, scan = open_folders(root, frames, on_bad_sample, check)
-    return OpenedData(source, "folders", scan.total, scan.problems, scan.remarks)
 
 
 def _open_records(folder: Path, frames: int, on_bad_sample: OnBadSample) -> OpenedData:
@@ -150,7 +162,7 @@ def _open_records(folder: Path, frames: int, on_bad_sample: OnBadSample) -> Open
         kept = SomeClips(source, np.flatnonzero(source.table["frames"] >= frames))
     if not len(source):
         raise UsageError(f"--data_dir {folder} holds no clips.")
-    return OpenedData(kept, "records", len(source), tuple(problems))
+    return OpenedData(kept, "records", len(source), tuple(problems), source.left_out())
 
 
 def parse_shapes(text: str, frames: int) -> ShapesSource:

@@ -26,16 +26,21 @@ from hotshot_jax.data.folders import (
     read_prompt,
     sample_names,
 )
+from hotshot_jax.data.left_out import HIDDEN, VIDEO_ENDINGS, LeftOut, Tally, kind_of_file, listed
 from hotshot_jax.data.pictures import picture_bytes
 from hotshot_jax.data.shapes import ShapesSource
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.media.key_frames import estimated_frame_duration, key_frame_indices
 from hotshot_jax.media.read import natural_order, open_clip
 
-VIDEO_ENDINGS: Final = (".mp4", ".gif", ".webm")
 METADATA_FILE: Final = "metadata.jsonl"
 
 PictureFormat = Literal["png", "jpeg"]
+
+_UNUSED_LINES: Final = f"lines of {METADATA_FILE} whose video is not there"
+_REPLACED_LINES: Final = f"lines of {METADATA_FILE} in whose place a .txt or a later line is taken"
+_LINKS: Final = "links to folders, which are not followed"
+_UNREADABLE: Final = "folders that cannot be read"
 
 _PROMPT_KEYS: Final = ("prompt", "text", "caption")
 
@@ -70,6 +75,10 @@ class Origin(Protocol):
         """
         ...
 
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What lies there and no clip is made of."""
+        ...
+
     def clips(self, item: str) -> list[ClipRecord]:
         """The clips of an item.
 
@@ -94,6 +103,10 @@ class FolderOrigin:
     def items(self) -> Sequence[str]:
         """As `Origin.items`."""
         return sample_names(self.root)[0]
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """As `Origin.left_out`."""
+        return sample_names(self.root)[1]
 
     def clips(self, item: str) -> list[ClipRecord]:
         """As `Origin.clips`."""
@@ -130,20 +143,32 @@ class VideoOrigin:
 
     def items(self) -> Sequence[str]:
         """As `Origin.items`."""
-        found = [
-            Path(os.path.relpath(os.path.join(folder, name), self.root))
-            for folder, _, names in os.walk(self.root)
-            for name in names
-            if name.lower().endswith(VIDEO_ENDINGS)
-        ]
-        shown = [path for path in found if not any(part.startswith(".") for part in path.parts)]
-        if not shown:
+        videos, _ = walk_videos(self.root)
+        if not videos:
             raise UsageError(
                 f"{self.root} holds no videos; expected {', '.join(VIDEO_ENDINGS)} files, "
                 f"each with its prompt in a .txt of the same name or in {METADATA_FILE}."
+                f"{listed(self.left_out())}"
             )
         read_metadata(self.root)
-        return [str(path) for path in sorted(shown, key=lambda path: (natural_order(path), path))]
+        return videos
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """As `Origin.left_out`."""
+        tally = Tally()
+        videos, others = walk_videos(self.root)
+        found = set(videos)
+        texts = {os.path.splitext(video)[0] + ".txt" for video in videos}
+        for kind, name in others:
+            if name != METADATA_FILE and name not in texts:
+                tally.add(kind, name)
+        last = {name: number for number, (name, _) in enumerate(_metadata_lines(self.root))}
+        for number, (name, _) in enumerate(_metadata_lines(self.root)):
+            if name not in found:
+                tally.add(_UNUSED_LINES, name)
+            elif number != last[name] or (self.root / name).with_suffix(".txt").exists():
+                tally.add(_REPLACED_LINES, name)
+        return tally.left_out()
 
     def clips(self, item: str) -> list[ClipRecord]:
         """As `Origin.clips`."""
@@ -201,6 +226,10 @@ class ShapesOrigin:
         """As `Origin.items`."""
         return [str(index) for index in range(len(self.source))]
 
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """As `Origin.left_out`: nothing."""
+        return ()
+
     def clips(self, item: str) -> list[ClipRecord]:
         """As `Origin.clips`."""
         sample = self.source[int(item)]
@@ -255,13 +284,18 @@ def read_metadata(root: Path) -> dict[str, str]:
     Raises:
         HotshotError: a line is no object with `file_name` and a prompt; it names the line.
     """
+    return dict(_metadata_lines(root))
+
+
+def _metadata_lines(root: Path) -> Sequence[tuple[str, str]]:
+    """(file name, prompt) of each line, in their order."""
     path = root / METADATA_FILE
-    return _parse_metadata(path, path.stat().st_mtime_ns) if path.exists() else {}
+    return _parse_metadata(path, path.stat().st_mtime_ns) if path.exists() else ()
 
 
 @lru_cache(maxsize=2)
-def _parse_metadata(path: Path, modified: int) -> dict[str, str]:
-    prompts: dict[str, str] = {}
+def _parse_metadata(path: Path, modified: int) -> Sequence[tuple[str, str]]:
+    prompts: list[tuple[str, str]] = []
     lines = picture_bytes(path, METADATA_FILE).split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -275,15 +309,42 @@ def _parse_metadata(path: Path, modified: int) -> dict[str, str]:
             raise HotshotError(
                 f'{label}: expected {{"file_name": "clip.mp4", "prompt": "..."}}'
             ) from error
-        prompts[name] = decode_prompt(prompt.encode(errors="surrogatepass"), label)
+        prompts.append((name, decode_prompt(prompt.encode(errors="surrogatepass"), label)))
     return prompts
+
+
+def walk_videos(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
+    """All videos under a folder, in natural order, and (kind, name) of all else.
+
+    Names are relative to the folder.
+    """
+    videos: list[str] = []
+    others: list[tuple[str, str]] = []
+
+    def unreadable(error: OSError) -> None:
+        others.append((_UNREADABLE, os.path.relpath(error.filename, root)))
+
+    for folder, folders, files in os.walk(root, onerror=unreadable):
+        where = os.path.relpath(folder, root)
+        inner = set(folders)
+        for name in sorted([*folders, *files]):
+            path = os.path.normpath(os.path.join(where, name))
+            if name.startswith("."):
+                others.append((HIDDEN, path))
+            elif name in inner:
+                if os.path.islink(os.path.join(folder, name)):
+                    others.append((_LINKS, path))
+            elif name.lower().endswith(VIDEO_ENDINGS):
+                videos.append(path)
+            else:
+                others.append((kind_of_file(name, VIDEO_ENDINGS), path))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    return sorted(videos, key=lambda video: (natural_order(Path(video)), video)), others
 
 
 def holds_videos(root: Path) -> bool:
     """Whether a video lies anywhere under a folder."""
-    return any(
-        name.lower().endswith(VIDEO_ENDINGS) for _, _, names in os.walk(root) for name in names
-    )
+    return bool(walk_videos(root)[0])
 
 
 def holds_prompt_files(root: Path) -> bool:

@@ -7,7 +7,7 @@ is made when the data set is built, or on first use.
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from hotshot_jax.data.clip_source import CLIP_DTYPE, ClipTable, EncodedClip
+from hotshot_jax.data.left_out import LeftOut, Tally
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.media.staging import staged_file
 
@@ -24,6 +25,7 @@ _SPLIT: Final = "train"
 # Fixed names, since a search would walk through a million folders of samples.
 _VERSION: Final = "[0-9]*.[0-9]*.[0-9]*"
 _PLACES: Final = ("", _VERSION, f"default/{_VERSION}", f"hotshot_clips/default/{_VERSION}")
+_OTHER_SPLITS: Final = f"splits other than {_SPLIT}"
 _PIECE: Final = 1024
 _FEATURES: Final = frozenset({"frames", "prompt", "name", "width", "height"})
 
@@ -89,8 +91,19 @@ class RecordSource:
             picture_names=[f"{name} frame {number}" for number in range(len(pictures))],
         )
 
-    @cached_property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What the data set holds and is not read."""
+        tally = Tally()
+        for split in self._opened[1]:
+            tally.add(_OTHER_SPLITS, split)
+        return tally.left_out()
+
+    @property
     def _records(self) -> Any:
+        return self._opened[0]
+
+    @cached_property
+    def _opened(self) -> tuple[Any, Sequence[str]]:
         return _open(self._folder)
 
 
@@ -119,7 +132,7 @@ def write_table(folder: Path) -> ClipTable:
     Raises:
         HotshotError: it is no data set of clips, or is damaged.
     """
-    table = np.fromiter(_sizes(_open(folder).data_source, folder), CLIP_DTYPE)
+    table = np.fromiter(_sizes(_open(folder)[0].data_source, folder), CLIP_DTYPE)
     path = _table_path(folder)
     try:
         with staged_file(path) as staged, staged.open("wb") as file:
@@ -161,7 +174,8 @@ def _table_path(folder: Path) -> Path:
     return folder / f"clip_table-{key}.npy"
 
 
-def _open(folder: Path) -> Any:
+def _open(folder: Path) -> tuple[Any, Sequence[str]]:
+    """The records, and the names of the splits that are not among them."""
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -176,7 +190,8 @@ def _open(folder: Path) -> Any:
                 f"{folder} is no data set of clips: its records lack {', '.join(sorted(missing))}. "
                 "Build one by python -m hotshot_jax.data.build."
             )
-        return builder.as_data_source(split=_SPLIT)
+        others = sorted(set(builder.info.splits) - {_SPLIT})
+        return builder.as_data_source(split=_SPLIT), others
     except HotshotError:
         raise
     except Exception as error:

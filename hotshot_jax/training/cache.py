@@ -4,10 +4,11 @@ An entry is found only by the hash of what it was computed from (pixels or promp
 weights of the model), so a changed file or another model never meets an old entry.
 """
 
+import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,18 @@ class Cache:
     def __init__(self, folder: Path):
         self.folder = folder
 
+    def check_writable(self) -> None:
+        """Makes the folder and a file in it.
+
+        Raises:
+            HotshotError: the folder cannot be written.
+        """
+        probe = self.folder / f".writable-{secrets.token_hex(4)}"
+        with self._explained():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+
     def get(self, *key: Any) -> Arrays | None:
         """The arrays of a key; None where there are none or they are damaged."""
         try:
@@ -63,11 +76,18 @@ class Cache:
         path = self._path(key)
         staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            staged.write_bytes(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
-            os.replace(staged, path)
-        except OSError as error:
+            with self._explained():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                staged.write_bytes(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+                os.replace(staged, path)
+        finally:
             staged.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
             raise HotshotError(
                 f"--cache_dir {self.folder} cannot be written: {error.strerror or error}."
             ) from error

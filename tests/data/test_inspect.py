@@ -85,3 +85,15 @@ def test_a_clip_that_breaks_is_named_on_the_sheet(tmp_path: Path) -> None:
     (tmp_path / "sample_0/0.png").unlink()
     broken = contact_sheet([clip])
     assert (whole != 250).sum() > (broken[: whole.shape[0], : whole.shape[1]] != 250).sum() > 100
+
+
+def test_the_sheet_does_not_become_a_sample(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_data(tmp_path, [(32, 32)], frames=2)
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run(capsys, ".", "--frames", 2)
+    assert status == 0 and "no contact sheet is drawn" in err
+    status, _, err = run(capsys, ".", "--frames", 2, "--contact_sheet", "sample_0/9.png")
+    assert status == 2 and "lies among the samples" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["sample_0"]

@@ -263,6 +263,7 @@ def test_a_broken_data_set_is_told_whole_before_the_first_step(
     (write_sample(data / "silent", frames=4, size=(16, 16)), (data / "silent/prompt.txt").unlink())
     write_sample(data / "torn", frames=4, size=(16, 16))
     (data / "torn" / "2.png").write_bytes((data / "torn" / "2.png").read_bytes()[:60])
+    (data / "film.mov").write_text("")
     run = train("--data_dir", data)
     assert run.status == 1 and not run.output.exists()
     for name in ("short: has 2 frames", "silent/prompt.txt: is missing", "torn/2.png"):
@@ -270,6 +271,7 @@ def test_a_broken_data_set_is_told_whole_before_the_first_step(
     skipping = train("--data_dir", data, "--on_bad_sample", "skip", "--max_train_steps", "1")
     assert skipping.status == 0
     assert "2 samples in 1 buckets" in skipping.stderr and "Skipped: silent" in skipping.stderr
+    assert "are): 1 (film.mov)" in skipping.stderr
 
 
 def test_a_model_that_is_not_there_is_told_and_nothing_else(
