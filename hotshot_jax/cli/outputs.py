@@ -8,7 +8,8 @@ from pathlib import Path
 from hotshot_jax.cli.settings import InferSettings
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.frame_times import check_duration
-from hotshot_jax.media.output import OutputForm, check_output, output_form
+from hotshot_jax.media.output import check_output
+from hotshot_jax.media.output_form import OutputForm, output_form
 
 _DEFAULT_FOLDER = Path("outputs")
 _SLUG_LENGTH = 60

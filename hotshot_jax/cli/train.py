@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import logging
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import yaml
 from jax.sharding import Mesh
 from tqdm import tqdm
 
@@ -22,6 +20,7 @@ from hotshot_jax.cli.hosts import on_hosts
 from hotshot_jax.cli.run import run
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.cli.train_data import RunData, make_clip_validation, make_feeds, open_run_data
+from hotshot_jax.cli.train_output import EXPORT, check_output_dir, save_config
 from hotshot_jax.cli.train_plan import (
     control_maker,
     divide,
@@ -88,6 +87,7 @@ def train(settings: TrainSettings) -> None:
     """
     config = step_config(settings)
     config.optimizer.check()
+    check_output_dir(settings)
     make_control = control_maker(settings)
     data = open_run_data(settings)
     opened = data.training
@@ -207,14 +207,14 @@ def _train(
     average = on_host(state.trained if state.average is None else state.average)
     if is_first():
         export(
-            output / "export",
+            output / EXPORT,
             models.folder,
             settings.unet_resume_path,
             models.division,
             average,
             models.components.scheduler_config,
         )
-        print(output / "export")
+        print(output / EXPORT)
 
 
 def _schedule(settings: TrainSettings, loader: Loader, steps: int) -> Schedule:
@@ -273,9 +273,7 @@ def _save_config(output: Path, settings: TrainSettings) -> None:
             for name, value in dataclasses.asdict(settings).items()
             if not flags[name].about_this_run
         }
-        staged = output / ".config.yaml.incomplete"
-        staged.write_text(yaml.safe_dump(values, sort_keys=False))
-        os.replace(staged, output / "config.yaml")
+        save_config(output, values)
 
 
 def _run_loop(

@@ -22,8 +22,8 @@ from orbax.checkpoint import v1 as ocp
 
 from hotshot_jax.convert.file_content import read_json_object
 from hotshot_jax.convert.name_lists import first_names
-from hotshot_jax.convert.staging import check_disk_space
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.writing.staging import check_disk_space
 
 # Pieces in which an array is stored. A device that holds a shard reads whole pieces: smaller ones
 # save reading, larger ones copying.

@@ -31,10 +31,10 @@ from hotshot_jax.convert.load import Match, Progress, abstract, fill_module, mat
 from hotshot_jax.convert.memory import check_memory
 from hotshot_jax.convert.rules import flat_parameters
 from hotshot_jax.convert.safetensors_writer import write_safetensors
-from hotshot_jax.convert.staging import check_destination, staged_folder
 from hotshot_jax.convert.tensor_source import open_file
 from hotshot_jax.convert.to_torch import write_component
 from hotshot_jax.version import __version__
+from hotshot_jax.writing.staging import check_destination, staged_folder
 
 _WEIGHT_ENDINGS = frozenset(
     {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".onnx"}
@@ -66,7 +66,7 @@ def convert_folder(
     planned = [_plan(component, dtype) for component in source.components]
     check_memory(max(plan.nbytes for plan in planned))
     required = sum(plan.nbytes for plan in planned)
-    with staged_folder(dest, source=source.path, required_bytes=required) as folder:
+    with staged_folder(dest, required_bytes=required) as folder:
         _copy_small_files(source.path, folder)
         dtypes = {}
         for plan in planned:
@@ -93,7 +93,7 @@ def convert_controlnet(
     check_destination(dest, source=source.path)
     plan = _plan(source, dtype)
     check_memory(plan.nbytes)
-    with staged_folder(dest, source=source.path, required_bytes=plan.nbytes) as folder:
+    with staged_folder(dest, required_bytes=plan.nbytes) as folder:
         _write_marker(folder, source.path, {source.name: plan.convert(folder, progress)})
 
 
@@ -127,7 +127,7 @@ def write_torch_folder(source: ConvertedFolder, dest: Path) -> None:
     components: list[ConvertedComponent] = [getattr(source, name) for name in KINDS]
     modules = [_checked_module(component) for component in components]
     check_memory(max(component.nbytes for component in components))
-    with staged_folder(dest, source=source.path, required_bytes=source.nbytes) as folder:
+    with staged_folder(dest, required_bytes=source.nbytes) as folder:
         _copy_small_files(source.path, folder)
         for component, module in zip(components, modules, strict=True):
             _write_torch_component(component, module, folder / component.name)
@@ -141,7 +141,7 @@ def write_torch_controlnet(source: ConvertedComponent, dest: Path) -> None:
     check_destination(dest, source=source.path)
     module = _checked_module(source)
     check_memory(source.nbytes)
-    with staged_folder(dest, source=source.path, required_bytes=source.nbytes) as folder:
+    with staged_folder(dest, required_bytes=source.nbytes) as folder:
         _write_torch_component(source, module, folder)
 
 
@@ -244,7 +244,8 @@ def _write_marker(folder: Path, source: Path, dtypes: Mapping[str, Any]) -> None
     marker = {
         "format": FORMAT,
         "version": __version__,
-        "source": str(source),
+        # Its name alone: a converted checkpoint may be passed on.
+        "source": source.name,
         "dtypes": dtypes,
     }
     (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n")

@@ -37,9 +37,9 @@ from hotshot_jax.convert.diffusers_folder import (
     WEIGHT_COMPONENTS,
     refuse_other_models,
 )
-from hotshot_jax.convert.staging import check_disk_space
 from hotshot_jax.convert.weight_files import choose_weight_files, find_weight_files
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.writing.staging import check_disk_space
 
 logger = logging.getLogger(__name__)
 

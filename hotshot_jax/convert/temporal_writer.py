@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from hotshot_jax.convert.safetensors_writer import write_safetensors
-from hotshot_jax.convert.staging import check_destination, staged_folder
 from hotshot_jax.convert.temporal_layers import (
     DIFFUSERS,
     motion_adapter_config,
@@ -14,6 +13,7 @@ from hotshot_jax.convert.temporal_layers import (
 )
 from hotshot_jax.convert.tensor_source import TensorSource
 from hotshot_jax.errors import UsageError
+from hotshot_jax.writing.staging import check_destination, staged_file, staged_folder
 
 _FILE = "diffusion_pytorch_model.safetensors"
 _ENDING = ".safetensors"
@@ -43,17 +43,10 @@ def write_temporal_layers(source: TensorSource, spelling: str, dest: Path) -> No
     tensors = ((name, tensor.read()) for name, tensor in written.items())
     if as_folder:
         check_destination(dest, source=source.path)
-        with staged_folder(dest, source=source.path, required_bytes=written.nbytes) as folder:
+        with staged_folder(dest, required_bytes=written.nbytes) as folder:
             config = json.dumps(motion_adapter_config(shapes), indent=2) + "\n"
             (folder / "config.json").write_text(config)
             write_safetensors(folder / _FILE, layout, tensors, {"format": "pt"})
         return
-    if dest.exists():
-        raise UsageError(f"{dest} exists already; give another name.")
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    staged = dest.with_name(f".{dest.name}.partial")
-    try:
+    with staged_file(dest) as staged:
         write_safetensors(staged, layout, tensors, {"format": "pt"})
-        staged.replace(dest)
-    finally:
-        staged.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from hotshot_jax.cli.run import Parser, run
 from hotshot_jax.data.origins import FolderOrigin, Origin, ShapesOrigin, VideoOrigin, find_origin
 from hotshot_jax.data.shapes import ShapesSource
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.writing.places import check_not_read, is_inside
 
 PROGRAM = "data.build"
 
@@ -30,6 +31,13 @@ def build(arguments: Sequence[str] | None = None) -> None:
     if rest and not given.beam:
         raise UsageError(f"unknown flag {rest[0]}. --help lists all flags.")
     _check(given)
+    if given.source is not None and is_inside(given.output, given.source):
+        raise UsageError(
+            f"--output {given.output} lies in --source {given.source}, and would be read as part "
+            "of it the next time. Name a folder beside it."
+        )
+    if given.source is not None:
+        check_not_read(given.output, {"--source": given.source}, "--output")
     origin = _origin(given)
     try:
         from hotshot_jax.data.tfds_builder import build_clips
@@ -97,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--on_bad_sample", choices=("error", "skip"), default="error", help="what to do with them"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what is at --output")
+    parser.add_argument("--overwrite", action="store_true", help="replace the data set at --output")
     parser.add_argument("--beam", action="store_true", help="build through Apache Beam")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     videos = parser.add_argument_group("videos")

@@ -17,7 +17,7 @@ import numpy as np
 from hotshot_jax.data.clip_source import CLIP_DTYPE, ClipTable, EncodedClip
 from hotshot_jax.data.left_out import LeftOut, Tally
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.media.staging import staged_file
+from hotshot_jax.writing.staging import replace_anything, staged_file
 
 _INFO_FILE: Final = "dataset_info.json"
 _SPLIT: Final = "train"
@@ -135,7 +135,7 @@ def write_table(folder: Path) -> ClipTable:
     table = np.fromiter(_sizes(_open(folder)[0].data_source, folder), CLIP_DTYPE)
     path = _table_path(folder)
     try:
-        with staged_file(path) as staged, staged.open("wb") as file:
+        with staged_file(path, may_replace=replace_anything) as staged, staged.open("wb") as file:
             np.save(file, table)
     except HotshotError as error:
         _log.warning("The sizes of the clips will be read again next time: %s", error)

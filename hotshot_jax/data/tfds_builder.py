@@ -23,7 +23,8 @@ from hotshot_jax.data.clip_source import OnBadSample, Problem, refuse_or_skip
 from hotshot_jax.data.origins import ClipRecord, Origin
 from hotshot_jax.data.records import write_table
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.media.staging import staged_folder
+from hotshot_jax.writing.made_here import check_made_here, list_files
+from hotshot_jax.writing.staging import staged_folder
 
 SPLIT = "train"
 
@@ -134,25 +135,30 @@ def build_clips(
         on_bad_sample: `error` reads everything, then tells all that is broken and builds nothing;
             `skip` leaves broken items out.
         beam_arguments: Beam's own flags, such as `--runner=DirectRunner`, to build through Beam.
-        overwrite: replace what is at `output`.
+        overwrite: replace what is at `output`, if it was built by this and nothing was added.
 
     Raises:
         HotshotError: items are broken, nothing is left to build from, or the disk is full.
-        UsageError: the origin holds nothing, or the output is there already.
+        UsageError: the origin holds nothing, the output is there already, or is not to be replaced.
     """
     if "://" in os.fspath(output):
         config, folder = _build(origin, os.fspath(output), on_bad_sample, beam_arguments)
         return BuildReport(folder, None, tuple(config.problems))
     target = Path(os.path.realpath(output))
-    if target.is_file():
-        raise UsageError(f"--output {target} is a file; name a folder.")
-    if target.exists() and any(target.iterdir()) and not overwrite:
-        raise UsageError(
-            f"--output {target} is not empty; name another folder or give --overwrite."
-        )
-    with staged_folder(target) as staged:
+
+    def may_replace(folder: Path) -> None:
+        if folder.is_file():
+            raise UsageError(f"--output {output} is a file; name a folder.")
+        if not overwrite:
+            raise UsageError(
+                f"--output {output} is not empty; name another folder or give --overwrite."
+            )
+        check_made_here(folder)
+
+    with staged_folder(output, may_replace=may_replace) as staged:
         config, folder = _build(origin, str(staged), on_bad_sample, beam_arguments)
         clips = len(write_table(Path(folder)))
+        list_files(staged)
     folder = str(target / os.path.relpath(folder, staged))
     return BuildReport(folder, clips, tuple(config.problems))
 

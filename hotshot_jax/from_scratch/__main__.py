@@ -19,7 +19,6 @@ from hotshot_jax.convert.assembly import AnyComponent
 from hotshot_jax.convert.builders import CONTROLNET, KINDS
 from hotshot_jax.convert.controlnet_files import is_controlnet, open_controlnet
 from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
-from hotshot_jax.convert.staging import staged_folder
 from hotshot_jax.convert.to_torch import write_component
 from hotshot_jax.data.open_data import parse_shapes
 from hotshot_jax.data.shapes import split_prompts
@@ -31,6 +30,7 @@ from hotshot_jax.from_scratch.text_encoders import TextConfig, train_text_encode
 from hotshot_jax.pipelines.loading import load_tokenizer
 from hotshot_jax.pipelines.prompt import tokenize
 from hotshot_jax.training.metrics import MetricsFile
+from hotshot_jax.writing.staging import check_destination, staged_folder
 
 PROGRAM = "python -m hotshot_jax.from_scratch"
 _ENCODERS = ("text_encoder", "text_encoder_2")
@@ -113,6 +113,8 @@ def _parse(settings: type, name: str, arguments: Sequence[str]) -> Any:
     for required in ("architecture", "source", "output"):
         if getattr(parsed, required, "") is None:
             raise UsageError(f"--{required} is missing.")
+    # Before anything is trained that could then not be written.
+    check_destination(parsed.output, source=getattr(parsed, "source", None))
     return parsed
 
 
@@ -176,7 +178,7 @@ def _pack(settings: _Pack) -> None:
     source, output = Path(str(settings.source)), Path(str(settings.output))
     if is_controlnet(str(source)):
         config, module = _loaded(open_controlnet(str(source)))
-        with staged_folder(output, source=source) as folder:
+        with staged_folder(output) as folder:
             write_component(folder, CONTROLNET, config, to_float16(module))
         return
     replaced = {name: _load(source, name) for name in KINDS}

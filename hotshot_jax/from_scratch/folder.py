@@ -13,10 +13,10 @@ from flax import nnx
 from hotshot_jax.convert.builders import KINDS, model_builder
 from hotshot_jax.convert.load import with_parameters
 from hotshot_jax.convert.rules import flat_parameters
-from hotshot_jax.convert.staging import staged_folder
 from hotshot_jax.convert.to_torch import write_component
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.from_scratch.vocabulary import END, write_tokenizer
+from hotshot_jax.writing.staging import check_destination, staged_folder
 
 # SDXL's second tokenizer pads with the token of "!".
 _TOKENIZERS = {"tokenizer": END, "tokenizer_2": "!"}
@@ -68,7 +68,8 @@ def replace_components(source: Path, dest: Path, replaced: Replaced) -> None:
     Raises:
         HotshotError: `dest` cannot be written.
     """
-    with staged_folder(dest, source=source) as folder:
+    check_destination(dest, source=source)
+    with staged_folder(dest) as folder:
         for path in sorted(source.iterdir()):
             if path.is_dir() and path.name not in replaced:
                 shutil.copytree(path, folder / path.name)

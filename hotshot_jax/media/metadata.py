@@ -15,7 +15,7 @@ from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.media.gif_blocks import GifError, parse_gif
 from hotshot_jax.media.image_file import opened_image
 from hotshot_jax.media.mp4 import read_mp4_comment
-from hotshot_jax.media.output import OutputForm, frame_files, output_form
+from hotshot_jax.media.output_form import OutputForm, frame_files, output_form
 
 METADATA_KEY = "hotshot_jax"
 
@@ -72,6 +72,20 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
             "or saved it again without them."
         )
     return metadata
+
+
+def is_result(file: Path, form: OutputForm) -> bool:
+    """Whether `write_video` wrote a file of a form; one that is empty has nothing to lose.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if file.stat().st_size == 0:
+        return True
+    try:
+        return unpack_metadata(_read_text(file, form)) is not None
+    except HotshotError:
+        return False
 
 
 def _read_text(file: Path, form: OutputForm) -> str:

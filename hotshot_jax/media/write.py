@@ -10,17 +10,11 @@ from hotshot_jax.media.frame_times import check_duration, frame_times
 from hotshot_jax.media.gif import encode_gif
 from hotshot_jax.media.metadata import METADATA_KEY, exif_of_metadata, pack_metadata, read_metadata
 from hotshot_jax.media.mp4 import write_mp4
-from hotshot_jax.media.output import (
-    AnyPath,
-    OutputForm,
-    check_output,
-    frame_file_name,
-    output_form,
-    output_target,
-)
-from hotshot_jax.media.staging import staged_file, staged_folder
+from hotshot_jax.media.output import check_output, check_replaced, output_target
+from hotshot_jax.media.output_form import AnyPath, OutputForm, frame_file_name, output_form
 from hotshot_jax.media.still import encode_jpeg, encode_png
 from hotshot_jax.media.webp import encode_webp
+from hotshot_jax.writing.staging import staged_file, staged_folder
 
 __all__ = ["check_output", "read_metadata", "write_video"]
 
@@ -46,7 +40,7 @@ def write_video(
         duration_ms: of the whole clip. Frame times add up to it, in a GIF to the nearest hundredth
             of a second, and no frame is merged into its neighbour. Pictures have none.
         metadata: stored in the file; `read_metadata` reads it back.
-        overwrite: replace what is there.
+        overwrite: replace what is there, if it is a result of this project.
         lossless: for .webp, keep every pixel.
 
     Returns:
@@ -67,12 +61,15 @@ def write_video(
     if form in (OutputForm.GIF, OutputForm.MP4, OutputForm.WEBP):
         check_duration(duration_ms, len(frames))
 
+    def may_replace(_: Path) -> None:
+        check_replaced(path, overwrite)
+
     if form is OutputForm.PNG_FOLDER:
-        with staged_folder(target) as folder:
+        with staged_folder(target, may_replace=may_replace) as folder:
             for index, frame in enumerate(frames):
                 (folder / frame_file_name(index)).write_bytes(_encode_png(frame, metadata))
         return target
-    with staged_file(target) as staged:
+    with staged_file(target, may_replace=may_replace) as staged:
         if form is OutputForm.MP4:
             comment = pack_metadata(metadata)
             write_mp4(staged, frames, duration_ms, comment, subject=str(target))

@@ -20,7 +20,6 @@ from hotshot_jax.convert.load import with_parameters
 from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
 from hotshot_jax.convert.rules import flat_parameters, torch_slots
 from hotshot_jax.convert.safetensors_writer import write_safetensors
-from hotshot_jax.convert.staging import staged_folder
 from hotshot_jax.convert.to_torch import positional_tables, write_component
 from hotshot_jax.lora import lora_metadata, lora_tensors
 from hotshot_jax.parallel.placement import in_host_memory
@@ -28,13 +27,14 @@ from hotshot_jax.training.controlnet import ControlNetTrainee, config_json
 from hotshot_jax.training.lora import LoraTrainee
 from hotshot_jax.training.selection import TEMPORAL, Division, trained_names
 from hotshot_jax.training.trainee import Parameters, Trainee
+from hotshot_jax.writing.made_here import check_made_here, list_files
+from hotshot_jax.writing.staging import staged_folder
 
 TEMPORAL_FILE = "hsxl_temporal_layers.safetensors"
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """The name that diffusers looks for in a folder."""
 
 _COPIED = ("tokenizer", "tokenizer_2", "scheduler")
-_OLD = ".old"
 
 
 def export(
@@ -48,7 +48,7 @@ def export(
     """Writes a folder with the trained weights; it appears under its name when complete.
 
     Args:
-        dest: the folder; replaced if it is there.
+        dest: the folder; replaced if it is there and an earlier export.
         source: the checkpoint that was trained from. What did not train is read from it anew,
             as it was before it was rounded to a compute dtype.
         unet_path: where the UNet came from if not from there.
@@ -57,11 +57,10 @@ def export(
         scheduler_config: content of `scheduler_config.json`, if not the source's.
 
     Raises:
+        UsageError: `dest` is something else than an earlier export.
         HotshotError: the source is gone, or `dest` cannot be written.
     """
-    staged = dest.with_name(f"{dest.name}.new")
-    shutil.rmtree(staged, ignore_errors=True)
-    with staged_folder(staged) as folder:
+    with staged_folder(dest, may_replace=check_made_here) as folder:
         if isinstance(division, LoraTrainee):
             write_lora(folder / LORA_FILE, division, trained)
         elif isinstance(division, ControlNetTrainee):
@@ -74,12 +73,7 @@ def export(
                 (folder / "scheduler" / "scheduler_config.json").write_text(text, encoding="utf-8")
         else:
             raise TypeError(f"cannot export {type(division).__name__}")
-    old = dest.with_name(dest.name + _OLD)
-    shutil.rmtree(old, ignore_errors=True)
-    if dest.exists():
-        dest.rename(old)
-    staged.rename(dest)
-    shutil.rmtree(old, ignore_errors=True)
+        list_files(folder)
 
 
 def write_temporal_layers(file: Path, unet: nnx.Module) -> None:

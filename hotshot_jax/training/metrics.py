@@ -21,6 +21,7 @@ import numpy.typing as npt
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.media.frame_times import frame_times
 from hotshot_jax.media.gif import encode_gif
+from hotshot_jax.writing.staging import replace_anything, staged_file
 
 REPORTS = ("wandb", "tensorboard", "all", "none")
 _MILLISECONDS = 1000
@@ -59,12 +60,15 @@ class MetricsFile:
         self.path = path
         with self._explained():
             if path.exists():
+                if not is_metrics(path):
+                    raise HotshotError(
+                        f"{path} holds no metrics, and would be replaced; move it or name another "
+                        "folder."
+                    )
                 lines = path.read_text().splitlines()
-                staged = path.with_name(f".{path.name}.incomplete")
-                staged.write_text(
-                    "".join(f"{each}\n" for each in lines if _step_of(each) <= last_step)
-                )
-                os.replace(staged, path)
+                kept = "".join(f"{each}\n" for each in lines if _step_of(each) <= last_step)
+                with staged_file(path, may_replace=replace_anything) as staged:
+                    staged.write_text(kept)
             # Unbuffered: on a full disk, closing would try once more to write what is left.
             self._file = path.open("ab", buffering=0)
 
@@ -258,6 +262,16 @@ def open_reports(
 
 def _gif(frames: Video) -> bytes:
     return encode_gif(frames, frame_times(_MILLISECONDS, len(frames), unit_ms=10))
+
+
+def is_metrics(file: Path) -> bool:
+    """Whether the first line of a file is one of ours; later ones may have been cut short."""
+    try:
+        with file.open(encoding="utf-8") as lines:
+            first = lines.readline(1 << 16)
+        return not first or "step" in json.loads(first)
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
 
 
 def _step_of(line: str) -> float:

@@ -290,7 +290,8 @@ def test_a_killed_conversion_is_run_again(
     assert status == -signal.SIGKILL
     # What is there is not under the final name, and has no marker of a complete checkpoint.
     (leftover,) = tmp_path.iterdir()
-    assert leftover.name.startswith(".dest.incomplete-")
+    assert leftover.name.startswith(".hotshot-jax-")
+    leftover = leftover / "new" / "dest"
     assert (leftover / "unet" / "weights").is_dir()
     assert not (leftover / "hotshot_jax.json").exists()
     assert convert(tiny_checkpoint, tmp_path / "dest").status == 0

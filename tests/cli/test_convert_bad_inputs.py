@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from hotshot_jax.cli import convert as convert_command
-from hotshot_jax.convert import checkpoint, memory, staging
+from hotshot_jax.convert import checkpoint, memory
 from tests.cli.checkpoints import (
     TABLE,
     UNET,
@@ -78,14 +78,14 @@ def test_a_destination_that_is_not_writable(
     make = Path.mkdir
 
     def refuse(path: Path, *arguments: Any, **options: Any) -> None:
-        if ".dest.incomplete-" in path.name:
+        if path.name.startswith(".hotshot-jax-"):
             raise PermissionError(errno.EACCES, "Permission denied")
         make(path, *arguments, **options)
 
     # The superuser, as whom tests often run, may write everywhere.
     monkeypatch.setattr(Path, "mkdir", refuse)
     run = convert(tiny_checkpoint, tmp_path / "new" / "dest")
-    assert_refused(run, 1, "new/dest cannot be written: Permission denied", "name another folder")
+    assert_refused(run, 1, "new/dest cannot be written: Permission denied", "name another")
     assert everything(tmp_path) == {}
 
 
@@ -265,7 +265,7 @@ def test_not_enough_disk(
         free: int
 
     # Enough for float16, not for the float32 of the source.
-    monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: Usage(6 * 10**6 + 64 * 2**20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(6 * 10**6 + 64 * 2**20))
     run = convert(tiny_checkpoint, tmp_path / "new" / "dest")
     assert_refused(
         run, 1, f"not enough space for {tmp_path / 'new' / 'dest'}", "choose another disk"

@@ -18,6 +18,7 @@ from hotshot_jax.data.records import RecordSource, find_data_set
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.media.ffmpeg import run_ffmpeg
 from hotshot_jax.media.write import write_video
+from hotshot_jax.writing.made_here import LIST
 
 # Beam's protobuf is newer than what TFDS was written for.
 pytestmark = pytest.mark.filterwarnings("ignore:label\\(\\) is deprecated:DeprecationWarning")
@@ -152,6 +153,53 @@ def test_what_is_there_is_not_overwritten_unless_asked(
     assert len(open_data(tmp_path / "set").source) == 3
     assert built(capsys, *shapes, 4, "--overwrite")["clips"] == 4
     assert len(open_data(tmp_path / "set").source) == 4
+
+
+def spell(way: str, root: Path, name: str) -> Path:
+    """Another path to `root/name`."""
+    if way == "link":
+        (root / "link").symlink_to(name)
+        return root / "link"
+    return root / name / ".." / name if way == "dots" else root / name
+
+
+@pytest.mark.parametrize("way", ["plain", "dots", "link"])
+@pytest.mark.parametrize("output", ["raw", ".", "raw/set", "raw/a"])
+def test_what_is_read_is_never_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], way: str, output: str
+) -> None:
+    write_sample(tmp_path / "raw/a", 8)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    source = spell(way, tmp_path, "raw")
+    status, message = failed(
+        capsys, "--source", source, "--output", tmp_path / output, "--overwrite"
+    )
+    assert status == 2 and "--output" in message and "Traceback" not in message
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("what", ["videos", "a file more", "a file changed", "no list"])
+def test_only_a_data_set_that_was_built_here_is_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    output = tmp_path / "set"
+    shapes = ("--kind", "shapes", "--size", 16, "--length", 2, "--output", output)
+    if what == "videos":
+        output.mkdir()
+        write_gif(output / "holiday.gif", 8)
+    else:
+        built(capsys, *shapes)
+    if what == "a file more":
+        (output / "hotshot_clips/notes.txt").write_text("mine")
+    if what == "a file changed":
+        with next(output.rglob("features.json")).open("a") as file:
+            file.write(" ")
+    if what == "no list":
+        (output / LIST).unlink()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    status, message = failed(capsys, *shapes, "--overwrite")
+    assert status == 2 and str(output) in message
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_shapes_are_built_as_they_are_drawn(

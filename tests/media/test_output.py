@@ -1,11 +1,21 @@
 import os
+import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.media import output
-from hotshot_jax.media.output import OutputForm, check_output, frame_files, output_form
+from hotshot_jax.media.output import check_output
+from hotshot_jax.media.output_form import (
+    OutputForm,
+    frame_file_name,
+    frame_files,
+    output_form,
+)
+from hotshot_jax.media.write import write_video
 
 
 def everything(folder: Path) -> dict[str, bytes | None]:
@@ -42,7 +52,7 @@ def test_unknown_ending_lists_the_known(path):
         check_output(path, 8, False)
 
 
-@pytest.mark.parametrize("path", ["", "a\0.gif"])
+@pytest.mark.parametrize("path", ["", "a\0.gif", "-"])
 def test_no_path(path):
     with pytest.raises(UsageError, match="--output"):
         check_output(path, 8, False)
@@ -69,13 +79,87 @@ def test_a_check_that_passes_changes_nothing(tmp_path, name, video_length):
     assert everything(tmp_path) == before
 
 
-def test_a_file_that_is_there_needs_overwrite(tmp_path):
-    path = tmp_path / "a.gif"
-    path.write_bytes(b"before")
+NAMES = ["a.gif", "a.webp", "a.mp4", "a.png", "a.jpg", "clip"]
+
+
+def write_result(path: Path) -> None:
+    write_video(path, np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3), 1000, {})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_result_needs_overwrite(tmp_path, name):
+    path = tmp_path / name
+    write_result(path)
+    before = everything(tmp_path)
     with pytest.raises(UsageError, match="--overwrite"):
-        check_output(path, 8, False)
-    check_output(path, 8, True)
-    assert path.read_bytes() == b"before"
+        check_output(path, 1, False)
+    check_output(path, 1, True)
+    assert everything(tmp_path) == before
+
+
+def test_an_empty_file_has_nothing_to_lose(tmp_path):
+    (tmp_path / "a.gif").touch()
+    check_output(tmp_path / "a.gif", 8, True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("content", ["text", "another program's"])
+def test_what_another_program_wrote_is_never_replaced(tmp_path, name, content):
+    path = tmp_path / name
+    file = path if path.suffix else path / "frame_0001.png"
+    file.parent.mkdir(exist_ok=True)
+    if content == "text" or name == "a.mp4":
+        file.write_bytes(b"export PATH")
+    else:
+        Image.new("RGB", (8, 8), "red").save(file)
+    before = everything(tmp_path)
+    with pytest.raises(UsageError, match="was not written by hotshot-jax"):
+        check_output(path, 1, True)
+    with pytest.raises(UsageError, match="was not written by hotshot-jax"):
+        write_video(path, np.zeros((1, 4, 4, 3), np.uint8), 1000, {}, overwrite=True)
+    assert everything(tmp_path) == before
+
+
+def test_one_foreign_frame_keeps_a_folder(tmp_path):
+    write_result(tmp_path / "clip")
+    Image.new("RGB", (8, 8)).save(tmp_path / "clip" / "frame_0001.png")
+    with pytest.raises(UsageError, match=r"frame_0001\.png was not written by hotshot-jax"):
+        check_output(tmp_path / "clip", 8, True)
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_frames_are_plain_files(tmp_path, kind):
+    write_result(tmp_path / "clip")
+    entry = tmp_path / "clip" / "frame_0001.png"
+    entry.mkdir() if kind == "folder" else entry.symlink_to("frame_0000.png")
+    with pytest.raises(UsageError, match=r"other files in it, such as frame_0001\.png"):
+        check_output(tmp_path / "clip", 8, True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_nothing_is_written_through_a_dead_link(tmp_path, overwrite):
+    (tmp_path / "x.gif").symlink_to(tmp_path / ".bashrc")
+    (tmp_path / "outputs").symlink_to(tmp_path / "unmounted")
+    for path in ("x.gif", "outputs/x.gif", "outputs/", "outputs/deep/frames/"):
+        with pytest.raises(UsageError, match=r"--output .* is a symbolic link to .*not there"):
+            check_output(f"{tmp_path}/{path}", 8, overwrite)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs", "x.gif"]
+
+
+def test_a_link_to_something_else_is_not_followed(tmp_path):
+    (tmp_path / ".bashrc").write_text("alias ll='ls -l'")
+    (tmp_path / "x.gif").symlink_to(".bashrc")
+    with pytest.raises(UsageError, match="was not written by hotshot-jax"):
+        check_output(tmp_path / "x.gif", 8, True)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "clip"])
+def test_permissions_stay(tmp_path, name):
+    write_result(tmp_path / name)
+    mode = 0o600 if name == "a.gif" else 0o700
+    (tmp_path / name).chmod(mode)
+    write_video(tmp_path / name, np.ones((1, 4, 4, 3), np.uint8), 1000, {}, overwrite=True)
+    assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -98,16 +182,6 @@ def test_a_file_in_the_place_of_a_parent(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UsageError, match=r"file is a file, not a folder"):
         check_output(tmp_path / "file" / "below" / "a.gif", 8, False)
-
-
-def test_a_folder_with_frames_needs_overwrite(tmp_path):
-    folder = tmp_path / "clip"
-    folder.mkdir()
-    check_output(folder, 8, False)
-    (folder / "frame_0000.png").write_bytes(b"")
-    with pytest.raises(UsageError, match="--overwrite"):
-        check_output(folder, 8, False)
-    check_output(folder, 8, True)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -173,7 +247,7 @@ def test_mp4_without_ffmpeg(tmp_path, monkeypatch):
 
 
 def test_frames_are_listed_in_order(tmp_path):
-    names = [output.frame_file_name(index) for index in (2, 10000, 9999, 10)]
+    names = [frame_file_name(index) for index in (2, 10000, 9999, 10)]
     for name in [*names, "other.png", "frame_1.png"]:
         (tmp_path / name).write_bytes(b"")
     assert [file.name for file in frame_files(tmp_path)] == [

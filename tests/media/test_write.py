@@ -112,9 +112,10 @@ def test_a_link_is_followed(tmp_path, frames):
     (tmp_path / "elsewhere").mkdir()
     link = tmp_path / "link.gif"
     link.symlink_to(tmp_path / "elsewhere" / "real.gif")
-    write_video(link, frames, 1000, {})
+    write_video(tmp_path / "elsewhere" / "real.gif", frames[:1], 1000, {})
+    write_video(link, frames, 1000, {"run": "2"}, overwrite=True)
     assert link.is_symlink()
-    assert (tmp_path / "elsewhere" / "real.gif").is_file()
+    assert read_metadata(tmp_path / "elsewhere" / "real.gif") == {"run": "2"}
 
 
 def test_a_relative_path(tmp_path, frames, monkeypatch):
@@ -193,8 +194,8 @@ def test_a_file_size_limit_of_the_system(tmp_path, name):
 
 
 def test_ctrl_c_while_ffmpeg_runs(tmp_path, frames, monkeypatch):
-    path = tmp_path / "a.mp4"
-    path.write_bytes(b"before")
+    path = write_video(tmp_path / "a.mp4", frames[:1], 1000, {})
+    there = everything(tmp_path)
     started: list[subprocess.Popen[bytes]] = []
     communicate = subprocess.Popen.communicate
 
@@ -211,7 +212,7 @@ def test_ctrl_c_while_ffmpeg_runs(tmp_path, frames, monkeypatch):
             write_video(path, frames, 1000, {}, overwrite=True)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert everything(tmp_path) == {"a.mp4": b"before"}
+    assert everything(tmp_path) == there
     assert [process.poll() is not None for process in started] == [True]
 
 
