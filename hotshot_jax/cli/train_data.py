@@ -28,6 +28,7 @@ from hotshot_jax.training.validation import (
     ClipValidation,
     HeldOutLoss,
 )
+from hotshot_jax.writing.places import is_inside
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def _check_outside_of_data(settings: TrainSettings, name: str) -> None:
         root = getattr(settings, data)
         if None in (folder, root) or not Path(root).is_dir():
             continue
-        if Path(folder).resolve().is_relative_to(Path(root).resolve()):
+        if is_inside(folder, root):
             raise UsageError(
                 f"--{name} {folder} lies in --{data} {root}: what is written there would be read "
                 "as samples the next time. Name a folder beside it."

@@ -20,6 +20,7 @@ from hotshot_jax.data.open_data import OpenedData, open_data, refuse_videos
 from hotshot_jax.data.records import find_data_set
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.media.write import write_video
+from hotshot_jax.writing.places import is_inside
 
 PROGRAM = "data.inspect"
 _SHEET = "contact_sheet.png"
@@ -93,7 +94,7 @@ def _place_of_sheet(given: argparse.Namespace) -> str:
     path: str = _SHEET if given.contact_sheet is None else given.contact_sheet
     if not path or not Path(given.data_dir).is_dir():
         return path
-    if not Path(path).resolve().is_relative_to(Path(given.data_dir).resolve()):
+    if not is_inside(path, given.data_dir):
         return path
     if given.contact_sheet is None:
         print(

@@ -157,7 +157,7 @@ def adapter(**options):
         module = getattr(pipeline, component)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Not the models' own add_adapter: transformers 5.24 refuses every peft there is with it.
+            # Not the models' own add_adapter: transformers 5.24 refuses every peft with it.
             inject_adapter_in_model(lora, module, adapter_name="default")
             tensors = get_peft_model_state_dict(module)
         for key in tensors:
