@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from hotshot_jax.models.attention import KeyValue
+from hotshot_jax.models.attention import Contexts
 from hotshot_jax.models.layers import Layers
 from hotshot_jax.models.spatial_transformer import Transformer2DModel
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shape = (1, options.frames, options.side, options.side, options.channels)
     x = jnp.asarray(numbers.standard_normal(shape), jnp.float32)
     text = module.project_text(
-        jnp.asarray(numbers.standard_normal((1, 77, options.text_channels)), jnp.float32)
+        jnp.asarray(numbers.standard_normal((1, 1, 77, options.text_channels)), jnp.float32)
     )
 
     stack = (module, text)
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def stack_of(stack: tuple[Transformer2DModel, KeyValue]) -> Any:
+def stack_of(stack: tuple[Transformer2DModel, Contexts]) -> Any:
     """The blocks and what each attends to, all with a leading axis `[depth]`."""
     module, text = stack
     return module.transformer_blocks, text

@@ -16,7 +16,7 @@ from benchmarks.parity_cases.pipeline import (
 )
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.prompt import tokenize
-from hotshot_jax.pipelines.torch_noise import TorchGenerator
+from hotshot_jax.sampling.torch_noise import TorchGenerator
 
 _PRECISIONS = {"float32": "f32"}
 

@@ -21,13 +21,9 @@ from hotshot_jax.models import (
 )
 from hotshot_jax.models.controlnet import ControlNetModel
 from hotshot_jax.models.controlnet_config import ControlNetConfig
+from hotshot_jax.models.encoder_config import TemporalShape
 from hotshot_jax.models.layers import Layers
-from hotshot_jax.models.temporal_transformer import (
-    MAX_FRAMES,
-    TEMPORAL_GROUPS,
-    TEMPORAL_HEADS,
-    TransformerTemporal,
-)
+from hotshot_jax.models.temporal_transformer import TransformerTemporal
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -70,14 +66,14 @@ def load_temporal_transformer(reference: ModelReference) -> TransformerTemporal:
     config = reference.config
     channels = config["in_channels"]
     constants = {
-        "num_attention_heads": TEMPORAL_HEADS,
-        "attention_head_dim": channels // TEMPORAL_HEADS,
+        "num_attention_heads": TemporalShape.heads,
+        "attention_head_dim": channels // TemporalShape.heads,
         "num_layers": 1,
-        "norm_num_groups": TEMPORAL_GROUPS,
+        "norm_num_groups": TemporalShape.groups,
         "cross_attention_dim": None,
         "attention_bias": False,
         "activation_fn": "geglu",
-        "max_length": MAX_FRAMES,
+        "max_length": TemporalShape.positions,
     }
     for key, value in constants.items():
         if config.get(key, value) != value:
@@ -87,7 +83,7 @@ def load_temporal_transformer(reference: ModelReference) -> TransformerTemporal:
             )
 
     def build(rngs: nnx.Rngs) -> TransformerTemporal:
-        return TransformerTemporal(channels, Layers.create(rngs, jnp.float32, jnp.float32))
+        return TransformerTemporal(channels, TemporalShape(), Layers.create(rngs, jnp.float32, jnp.float32))
 
     return _load(reference, build)
 

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 
 from benchmarks.parity_cases.case import EXACT, Case, Result, Verdict
-from hotshot_jax.pipelines.torch_noise import TorchGenerator
+from hotshot_jax.sampling.torch_noise import TorchGenerator
 
 _DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 

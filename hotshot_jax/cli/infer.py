@@ -205,7 +205,7 @@ def _check(settings: InferSettings) -> None:
         eta=settings.eta,
         clip_skip=settings.clip_skip,
         denoising_end=None,
-    ).check(multiple=_LATENT_PIXELS, encoder_depth=_ENCODER_DEPTH, spell=_flag_of)
+    ).check(multiple=_LATENT_PIXELS, positions=TemporalShape.positions, encoder_depth=_ENCODER_DEPTH, spell=_flag_of)
 
 
 def _scheduler_options(settings: InferSettings) -> dict[str, Any]:

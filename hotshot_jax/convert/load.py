@@ -13,7 +13,7 @@ from hotshot_jax.convert.rules import POSITIONAL_TABLE, Path, Slot, flat_paramet
 from hotshot_jax.convert.tensor_source import LazyTensor, TensorSource, check_finite
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models.embeddings import positional_encoding
-from hotshot_jax.models.temporal_transformer import MAX_FRAMES
+from hotshot_jax.models.encoder_config import TemporalShape
 from hotshot_jax.read_ahead import read_ahead
 
 Module = TypeVar("Module", bound=nnx.Module)
@@ -238,10 +238,10 @@ def check_positional_table(tensor: LazyTensor) -> None:
             the checkpoint would give something else here.
     """
     where = f"{tensor.file}: {tensor.name}"
-    if len(tensor.shape) != 3 or tensor.shape[:2] != (1, MAX_FRAMES):
+    if len(tensor.shape) != 3 or tensor.shape[:2] != (1, TemporalShape.positions):
         raise HotshotError(
             f"{where}: a positional table of shape {list(tensor.shape)}; Hotshot-XL's is "
-            f"[1, {MAX_FRAMES}, channels]. These are temporal layers of another model."
+            f"[1, {TemporalShape.positions}, channels]. These are temporal layers of another model."
         )
     stored = tensor.read()[0].astype(np.float32)
     # A stored table may have been rounded to a half precision: 2^-8 covers bfloat16 at 1.

@@ -23,7 +23,7 @@ from hotshot_jax.convert.tensor_source import LazyTensor, TensorSource
 from hotshot_jax.convert.weight_types import check_weight_types
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models.embeddings import positional_encoding
-from hotshot_jax.models.temporal_transformer import MAX_FRAMES
+from hotshot_jax.models.encoder_config import TemporalShape
 
 HOTSHOT = "hotshot"
 COMFYUI = "comfyui"
@@ -155,9 +155,9 @@ def motion_adapter_config(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, An
         "_class_name": "MotionAdapter",
         "block_out_channels": [widths[level] for level in sorted(widths)],
         "motion_layers_per_block": layers,
-        "motion_max_seq_length": MAX_FRAMES,
-        "motion_norm_num_groups": 32,
-        "motion_num_attention_heads": 8,
+        "motion_max_seq_length": TemporalShape.positions,
+        "motion_norm_num_groups": TemporalShape.groups,
+        "motion_num_attention_heads": TemporalShape.heads,
         "use_motion_mid_block": False,
     }
 
@@ -173,9 +173,9 @@ def _positional(norm: LazyTensor, name: str) -> LazyTensor:
     channels = norm.shape[0]
 
     def table(_: np.ndarray) -> np.ndarray:
-        return positional_encoding(MAX_FRAMES, channels)[None].astype(norm.dtype)
+        return positional_encoding(TemporalShape.positions, channels)[None].astype(norm.dtype)
 
-    return norm.mapped(name, (1, MAX_FRAMES, channels), table)
+    return norm.mapped(name, (1, TemporalShape.positions, channels), table)
 
 
 def _to_hotshot(source: TensorSource) -> TensorSource:

@@ -12,7 +12,7 @@ from hotshot_jax.convert.rules import POSITIONAL_TABLE, Slot, flat_parameters, t
 from hotshot_jax.convert.rules import Path as ParameterPath
 from hotshot_jax.convert.safetensors_writer import write_safetensors
 from hotshot_jax.models.embeddings import positional_encoding
-from hotshot_jax.models.temporal_transformer import MAX_FRAMES
+from hotshot_jax.models.encoder_config import TemporalShape
 
 TEMPORAL = "temporal_attentions"
 
@@ -82,7 +82,7 @@ def positional_tables(parameters: Mapping[ParameterPath, Any]) -> dict[str, np.n
     for path, parameter in parameters.items():
         if TEMPORAL in path and path[-2:] == ("to_q", "kernel"):
             name = ".".join([*map(str, path[:-2]), POSITIONAL_TABLE])
-            table = positional_encoding(MAX_FRAMES, parameter.shape[0])[None]
+            table = positional_encoding(TemporalShape.positions, parameter.shape[0])[None]
             tables[name] = table.astype(np.dtype(parameter.dtype))
     return tables
 

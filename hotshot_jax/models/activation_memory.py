@@ -139,7 +139,7 @@ def _layers(
     widths = config.block_out_channels
     last = len(widths) - 1
     for index, (level, area) in enumerate(
-        zip(config.levels(pool_frames=True), _areas(config, shape), strict=True)
+        zip(config.levels(), _areas(config, shape), strict=True)
     ):
         channels = level.channels
         blocks = level.cross_attention * level.transformer_depth

@@ -1,14 +1,41 @@
 """Scaled dot-product attention and the attention layer of all transformers here."""
 
+import dataclasses
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
 
 from hotshot_jax.models.attention_choice import CUDNN, SPLASH, Accelerator, choose_attention
 from hotshot_jax.models.flash_attention import cudnn_attention, splash_attention
 from hotshot_jax.models.layers import Layers
 
-KeyValue = tuple[jax.Array, jax.Array]
+AttentionFunction = Callable[..., jax.Array]
+"""Called like `dot_product_attention`, and gives what it gives."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What a cross-attention reads: keys and values projected from the tokens of a text or picture.
+
+    For a stack of blocks every array has a leading axis `[depth]`.
+
+    Attributes:
+        key: `[batch, frames, tokens, heads, channels / heads]`; one frame where all share it.
+        value: like `key`.
+        weight: factor of what is read, `[batch, frames]`, either of which may be 1; None for 1.
+    """
+
+    key: jax.Array
+    value: jax.Array
+    weight: jax.Array | None = None
+
+
+Contexts = list[Context]
+"""What one cross-attention reads; the results are added up."""
 
 
 def dot_product_attention(
@@ -64,6 +91,7 @@ class Attention(nnx.Module):
     ):
         context_channels = channels if context_channels is None else context_channels
         self.heads = heads
+        self.attend: AttentionFunction = dot_product_attention
         self.to_q = layers.linear(channels, channels, use_bias=use_bias)
         self.to_k = layers.linear(context_channels, channels, use_bias=use_bias)
         self.to_v = layers.linear(context_channels, channels, use_bias=use_bias)
@@ -73,18 +101,52 @@ class Attention(nnx.Module):
         """Maps `[..., tokens, channels]` to `[..., tokens, heads, channels / heads]`."""
         return self._split_heads(self.to_q(x))
 
-    def project_context(self, context: jax.Array) -> KeyValue:
+    def project_context(self, tokens: jax.Array) -> Context:
         """Keys and values of `[..., tokens, context_channels]`, each split into heads."""
-        return self._split_heads(self.to_k(context)), self._split_heads(self.to_v(context))
+        return Context(self._split_heads(self.to_k(tokens)), self._split_heads(self.to_v(tokens)))
 
     def project_out(self, x: jax.Array) -> jax.Array:
         """Merges the heads of `[..., tokens, heads, channels / heads]` and maps them out."""
         return self.to_out[0](x.reshape(*x.shape[:-2], -1))
 
-    def __call__(self, x: jax.Array, key_value: KeyValue | None = None) -> jax.Array:
-        """Attends from `[..., tokens, channels]` to itself, or to projected keys and values."""
-        key, value = self.project_context(x) if key_value is None else key_value
-        return self.project_out(dot_product_attention(self.project_query(x), key, value))
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Attends within `[..., tokens, channels]`; same shape."""
+        context = self.project_context(x)
+        return self.project_out(self.attend(self.project_query(x), context.key, context.value))
+
+    def read(self, x: jax.Array, contexts: Contexts) -> jax.Array:
+        """Attends from `[batch, frames, pixels, channels]` to contexts; same shape."""
+        # Frames that share a context are just more queries on it.
+        queries = self.project_query(rearrange(x, "b f p c -> b (f p) c"))
+        parts = [self._read_one(queries, context, x.shape[1]) for context in contexts]
+        read = self.project_out(sum(parts[1:], start=parts[0]))
+        return rearrange(read, "b (f p) c -> b f p c", f=x.shape[1])
+
+    def _read_one(self, queries: jax.Array, context: Context, frames: int) -> jax.Array:
+        shared = context.key.shape[1] == 1
+        if shared:
+            read = self.attend(queries, context.key[:, 0], context.value[:, 0])
+        else:
+            queries = rearrange(queries, "b (f p) h c -> b f p h c", f=frames)
+            read = self.attend(queries, context.key, context.value)
+            read = rearrange(read, "b f p h c -> b (f p) h c")
+        if context.weight is None:
+            return read
+        weight = jnp.broadcast_to(context.weight, (context.weight.shape[0], frames))
+        pixels = read.shape[1] // frames
+        return read * jnp.repeat(weight, pixels, axis=1)[..., None, None].astype(read.dtype)
 
     def _split_heads(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:-1], self.heads, -1)
+
+
+def replace_attention(model: nnx.Module, attend: AttentionFunction) -> None:
+    """Makes every attention of a model use another function; changes the model.
+
+    Args:
+        model: a UNet, ControlNet, text encoder or VAE.
+        attend: called like `dot_product_attention`, with `causal=True` in text encoders alone.
+    """
+    for _, part in nnx.iter_modules(model):
+        if hasattr(part, "attend"):
+            part.attend = attend

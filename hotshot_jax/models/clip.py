@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.models.attention import dot_product_attention
+from hotshot_jax.models.attention import AttentionFunction, dot_product_attention
 from hotshot_jax.models.config import read_config
 from hotshot_jax.models.layers import Layers
 
@@ -116,6 +116,7 @@ class CLIPAttention(nnx.Module):
 
     def __init__(self, channels: int, heads: int, layers: Layers):
         self.heads = heads
+        self.attend: AttentionFunction = dot_product_attention
         self.q_proj = layers.linear(channels, channels)
         self.k_proj = layers.linear(channels, channels)
         self.v_proj = layers.linear(channels, channels)
@@ -127,7 +128,7 @@ class CLIPAttention(nnx.Module):
             layer(x).reshape(*x.shape[:-1], self.heads, -1)
             for layer in (self.q_proj, self.k_proj, self.v_proj)
         )
-        return self.out_proj(dot_product_attention(query, key, value, causal=True).reshape(x.shape))
+        return self.out_proj(self.attend(query, key, value, causal=True).reshape(x.shape))
 
 
 class CLIPMLP(nnx.Module):

@@ -87,8 +87,6 @@ class ControlNetModel(Encoder):
         super().__init__(
             config,
             layers,
-            pool_frames=False,
-            temporal=False,
             mid_cross_attention=config.mid_cross_attention,
         )
         self.controlnet_cond_embedding = ControlNetConditioningEmbedding(config, layers)
@@ -128,14 +126,15 @@ class ControlNetModel(Encoder):
         Args:
             sample: `[batch, frames, height, width, in_channels]`.
             timestep: `[batch]` or a scalar, in the training schedule's steps.
-            encoder_hidden_states: text embeddings `[batch, tokens, cross_attention_dim]`, shared
-                by the frames, or what `project_text` made of them.
-            text_embeds: pooled text `[batch, text_channels]`.
+            encoder_hidden_states: text embeddings, shared by all frames or one for each, as
+                `project_text` takes them, or what it made of them.
+            text_embeds: pooled text `[batch, text_channels]` or `[batch, frames, text_channels]`.
             time_ids: original size, crop offset, target size in pixels, `[batch, 6]`.
             controlnet_cond: control frames from 0 to 1, `[rows, frames, size_ratio * height,
                 size_ratio * width, conditioning_channels]`, or what `embed_condition` made of
                 them. `rows` divides `batch`; the rows are repeated as a whole, as guidance does.
-            conditioning_scale: what all residuals are multiplied by, a scalar.
+            conditioning_scale: what all residuals are multiplied by: a scalar, or by frame
+                `[frames, 1, 1, 1]`.
             guess_mode: multiplies the residuals by 0.1 at the top up to 1 at the bottom.
 
         Returns:
@@ -174,7 +173,8 @@ class ControlNetModel(Encoder):
     def _scales(self, conditioning_scale: Scale, guess_mode: bool) -> jax.Array:
         count = len(self.controlnet_down_blocks) + 1
         profile = np.logspace(-1, 0, count) if guess_mode else np.ones(count)
-        return jnp.asarray(profile, jnp.float32) * jnp.asarray(conditioning_scale, jnp.float32)
+        scale = jnp.asarray(conditioning_scale, jnp.float32)
+        return jnp.asarray(profile, jnp.float32).reshape(-1, *[1] * scale.ndim) * scale
 
     def _residuals(
         self,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
-from hotshot_jax.models.attention import dot_product_attention
+from hotshot_jax.models.attention import AttentionFunction, dot_product_attention
 from hotshot_jax.models.controlnet import ControlNetModel, EmbeddedCondition, Scale
 from hotshot_jax.models.controlnet_config import ControlNetConfig, ControlNetUnionConfig
 from hotshot_jax.models.embeddings import TimestepEmbedding, sinusoidal_embedding
@@ -31,6 +31,7 @@ class MultiheadAttention(nnx.Module):
     def __init__(self, channels: int, heads: int, layers: Layers):
         self.heads = heads
         self.dtype: Any = layers.dtype
+        self.attend: AttentionFunction = dot_product_attention
         initializer = jax.nn.initializers.lecun_normal(in_axis=1, out_axis=0)
         self.in_proj_weight = nnx.Param(
             initializer(layers.rngs.params(), (3 * channels, channels), layers.param_dtype)
@@ -46,7 +47,7 @@ class MultiheadAttention(nnx.Module):
             part.reshape(*part.shape[:-1], self.heads, -1)
             for part in jnp.split(projected, 3, axis=-1)
         )
-        attended = dot_product_attention(query, key, value)
+        attended = self.attend(query, key, value)
         return self.out_proj(attended.reshape(x.shape))
 
 
@@ -134,14 +135,14 @@ class ControlNetUnionModel(ControlNetModel):
         Args:
             sample: `[batch, frames, height, width, in_channels]`.
             timestep: `[batch]` or a scalar, in the training schedule's steps.
-            encoder_hidden_states: text embeddings `[batch, tokens, cross_attention_dim]`, shared
-                by the frames, or what `project_text` made of them.
-            text_embeds: pooled text `[batch, text_channels]`.
+            encoder_hidden_states: text embeddings, shared by all frames or one for each, as
+                `project_text` takes them, or what it made of them.
+            text_embeds: pooled text `[batch, text_channels]` or `[batch, frames, text_channels]`.
             time_ids: original size, crop offset, target size in pixels, `[batch, 6]`.
             controlnet_cond: control frames of one kind, as in `ControlNetModel`, or what
                 `embed_condition` made of the frames of several kinds.
-            conditioning_scale: a scalar, or one for each kind, `[kinds]`. A single kind's scale
-                multiplies the residuals, those of several kinds their features.
+            conditioning_scale: as in `ControlNetModel`, or one for each kind, `[kinds]`. A single
+                kind's scale multiplies the residuals, those of several kinds their features.
             guess_mode: multiplies the residuals by 0.1 at the top up to 1 at the bottom.
             control_types: which kinds the control frames are, `[kinds]`, in their order.
             prompts: how many independent videos the batch holds, as `[guidance * prompts, ...]`.
@@ -164,16 +165,19 @@ class ControlNetUnionModel(ControlNetModel):
         kinds = len(condition.features)
         if control_types.shape != (kinds,):
             raise ValueError(f"{kinds} kinds of control frames, but types {control_types.shape}")
-        scales = jnp.broadcast_to(jnp.asarray(conditioning_scale, jnp.float32), (kinds,))
+        scale = jnp.asarray(conditioning_scale, jnp.float32)
+        if kinds == 1:
+            of_features, of_residuals = jnp.ones(1), scale[0] if scale.ndim == 1 else scale
+        else:
+            of_features, of_residuals = jnp.broadcast_to(scale, (kinds,)), jnp.float32(1)
         time_embedding = self.embed_time_and_sizes(timestep, text_embeds, time_ids)
         time_embedding = time_embedding + self._embed_types(control_types)
         x = self.conv_in(sample)
-        single = kinds == 1
         return self._residuals(
-            x + self._fuse(condition, x, control_types, jnp.ones(1) if single else scales, prompts),
+            x + self._fuse(condition, x, control_types, of_features, prompts),
             time_embedding,
             encoder_hidden_states,
-            self._scales(scales[0] if single else 1.0, guess_mode),
+            self._scales(of_residuals, guess_mode),
         )
 
     def _embed_types(self, control_types: jax.Array) -> jax.Array:

@@ -6,30 +6,70 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike
 
+from hotshot_jax.models.attention import Context, Contexts
 from hotshot_jax.models.embeddings import TimestepEmbedding, sinusoidal_embedding
-from hotshot_jax.models.encoder_config import EncoderConfig
+from hotshot_jax.models.encoder_config import EncoderConfig, TemporalShape
 from hotshot_jax.models.layers import Layers
-from hotshot_jax.models.unet_blocks import DownBlock3D, TextKeyValues, UNetMidBlock3DCrossAttn
+from hotshot_jax.models.unet_blocks import BlockContexts, DownBlock3D, UNetMidBlock3DCrossAttn
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ProjectedText:
-    """Keys and values of the text for every spatial transformer.
+    """What every spatial transformer reads.
 
-    They depend on neither timestep nor frame, so one projection serves a whole sampling run.
+    It does not depend on the timestep, so one projection serves a whole sampling run.
 
     Attributes:
-        down_blocks: for each block, for each of its transformers, keys and values, each
-            `[depth, batch, tokens, heads, channels / heads]`.
+        down_blocks: for each block, for each of its transformers, contexts whose arrays have a
+            leading axis `[depth]`.
         mid_block: the same for the mid block.
         up_blocks: the same for the up blocks; empty for a ControlNet.
     """
 
-    down_blocks: list[TextKeyValues]
-    mid_block: TextKeyValues
-    up_blocks: list[TextKeyValues]
+    down_blocks: list[BlockContexts]
+    mid_block: BlockContexts
+    up_blocks: list[BlockContexts]
+
+    def joined(self, other: "ProjectedText", weight: ArrayLike = 1.0) -> "ProjectedText":
+        """What reads both, as image prompts want it.
+
+        Args:
+            other: projected by layers of the same shapes, from tokens of any number.
+            weight: factor of what is read from it: a scalar, or `[batch, frames]`, either of which
+                may be 1.
+        """
+        weights = jnp.atleast_2d(jnp.asarray(weight, jnp.float32))
+
+        def join(ours: Contexts, theirs: Contexts) -> Contexts:
+            return ours + [
+                dataclasses.replace(
+                    each,
+                    weight=jnp.broadcast_to(weights, (each.key.shape[0], *weights.shape))
+                    * (1.0 if each.weight is None else each.weight),
+                )
+                for each in theirs
+            ]
+
+        return jax.tree.map(join, self, other, is_leaf=_is_contexts)
+
+    def at_frames(self, indices: ArrayLike) -> "ProjectedText":
+        """The part of some frames; what all frames share stays as it is.
+
+        Args:
+            indices: int `[frames]`.
+        """
+
+        def taken(array: jax.Array) -> jax.Array:
+            return array if array.shape[2] == 1 else jnp.take(array, jnp.asarray(indices), axis=2)
+
+        return jax.tree.map(taken, self)
+
+
+def _is_contexts(tree: Any) -> bool:
+    return isinstance(tree, list) and all(isinstance(each, Context) for each in tree)
 
 
 class Encoder(nnx.Module):
@@ -38,8 +78,7 @@ class Encoder(nnx.Module):
     Args:
         config: shape of the way down.
         layers: makes the leaf layers.
-        pool_frames: whether the resnets' group statistics pool over frames.
-        temporal: whether the down blocks have temporal transformers.
+        temporal: shape of the temporal transformers; None without any.
         mid_cross_attention: whether the mid block has a spatial transformer.
     """
 
@@ -48,11 +87,10 @@ class Encoder(nnx.Module):
         config: EncoderConfig,
         layers: Layers,
         *,
-        pool_frames: bool,
-        temporal: bool,
+        temporal: TemporalShape | None = None,
         mid_cross_attention: bool = True,
     ):
-        levels = config.levels(pool_frames=pool_frames)
+        levels = config.levels(temporal)
         top, bottom = levels[0], levels[-1]
         self.config = config
         self.dtype: Any = layers.dtype
@@ -71,7 +109,6 @@ class Encoder(nnx.Module):
                     layers,
                     depth=config.layers_per_block,
                     downsample=level is not bottom,
-                    temporal=temporal,
                 )
                 for channels, level in zip(inputs, levels, strict=False)
             ]
@@ -81,8 +118,15 @@ class Encoder(nnx.Module):
         )
 
     def project_text(self, encoder_hidden_states: jax.Array) -> ProjectedText:
-        """Keys and values of the text embeddings `[batch, tokens, cross_attention_dim]`."""
+        """What the spatial transformers read of text embeddings.
+
+        Args:
+            encoder_hidden_states: `[batch, tokens, cross_attention_dim]` where all frames share
+                them, or `[batch, frames, tokens, cross_attention_dim]`.
+        """
         text = encoder_hidden_states.astype(self.dtype)
+        if text.ndim == 3:
+            text = text[:, None]
         return ProjectedText(
             down_blocks=[block.project_text(text) for block in self.down_blocks],
             mid_block=self.mid_block.project_text(text),
@@ -96,19 +140,23 @@ class Encoder(nnx.Module):
 
         Args:
             timestep: `[batch]` or a scalar.
-            pooled_text: `[batch, text_channels]`.
+            pooled_text: `[batch, text_channels]` where all frames share it, or
+                `[batch, frames, text_channels]`.
             time_ids: original size, crop offset and target size, `[batch, 6]`, in pixels.
 
         Returns:
-            `[batch, time_channels]`.
+            `[batch, frames, time_channels]`, one frame where all share it.
         """
-        batch = pooled_text.shape[0]
+        if pooled_text.ndim == 2:
+            pooled_text = pooled_text[:, None]
+        batch, frames = pooled_text.shape[:2]
         config = self.config
         timestep = jnp.broadcast_to(timestep, (batch,))
         time = self.time_embedding(sinusoidal_embedding(timestep, config.block_out_channels[0]))
-        sizes = sinusoidal_embedding(time_ids, config.addition_time_embed_dim).reshape(batch, -1)
+        sizes = sinusoidal_embedding(time_ids, config.addition_time_embed_dim).reshape(batch, 1, -1)
+        sizes = jnp.broadcast_to(sizes, (batch, frames, sizes.shape[-1]))
         added = jnp.concatenate([pooled_text.astype(jnp.float32), sizes], axis=-1)
-        return time + self.add_embedding(added)
+        return time[:, None] + self.add_embedding(added)
 
     def encode(
         self,
@@ -122,7 +170,7 @@ class Encoder(nnx.Module):
 
         Args:
             x: output of `conv_in`, `[batch, frames, height, width, channels]`.
-            time_embedding: `[batch, time_channels]`.
+            time_embedding: `[batch, frames, time_channels]`; one frame where all share it.
             text: the result of `project_text`.
             enable_temporal_attentions: whether the temporal transformers run.
 
@@ -131,12 +179,14 @@ class Encoder(nnx.Module):
             downsampler's.
         """
         skips = [x]
-        for block, block_text in zip(self.down_blocks, text.down_blocks, strict=True):
-            x, block_skips = block(
-                x,
-                time_embedding,
-                block_text,
-                enable_temporal_attentions=enable_temporal_attentions,
-            )
+        for index, block in enumerate(self.down_blocks):
+            with jax.named_scope(f"down_blocks.{index}"):
+                x, block_skips = block(
+                    x,
+                    time_embedding,
+                    text.down_blocks[index],
+                    enable_temporal_attentions=enable_temporal_attentions,
+                )
             skips += block_skips
-        return self.mid_block(x, time_embedding, text.mid_block), skips
+        with jax.named_scope("mid_block"):
+            return self.mid_block(x, time_embedding, text.mid_block), skips

@@ -39,6 +39,21 @@ ENCODER_IRRELEVANT = ("upcast_attention", "addition_embed_type_num_heads")
 
 
 @dataclasses.dataclass(frozen=True)
+class TemporalShape:
+    """Shape of the temporal transformers; the defaults are those of the published Hotshot-XL.
+
+    Attributes:
+        positions: entries of the positional table, which is the longest clip that they take.
+        heads: heads of the attention over frames.
+        groups: groups of the norm.
+    """
+
+    positions: int = 24
+    heads: int = 8
+    groups: int = 32
+
+
+@dataclasses.dataclass(frozen=True)
 class UNetLevel:
     """One level of the UNet, as its blocks see it.
 
@@ -51,7 +66,7 @@ class UNetLevel:
         time_channels: width of the time embedding.
         groups: groups of the norms outside the temporal layers.
         epsilon: of the resnets' norms.
-        pool_frames: whether the resnets' group statistics pool over frames.
+        temporal: of the temporal transformers; None without any.
     """
 
     channels: int
@@ -62,7 +77,12 @@ class UNetLevel:
     time_channels: int
     groups: int
     epsilon: float
-    pool_frames: bool
+    temporal: TemporalShape | None
+
+    @property
+    def pool_frames(self) -> bool:
+        """Whether the resnets' group statistics pool over frames: in a model of videos."""
+        return self.temporal is not None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,8 +129,8 @@ class EncoderConfig:
             widths += [channels] * (self.layers_per_block + downsample)
         return widths
 
-    def levels(self, *, pool_frames: bool) -> list[UNetLevel]:
-        """The levels, from the top."""
+    def levels(self, temporal: TemporalShape | None = None) -> list[UNetLevel]:
+        """The levels, from the top, with temporal transformers of this shape."""
         heads, depths = self._heads_and_depths("config.json")
         return [
             UNetLevel(
@@ -122,7 +142,7 @@ class EncoderConfig:
                 time_channels=self.time_channels,
                 groups=self.norm_num_groups,
                 epsilon=self.norm_eps,
-                pool_frames=pool_frames,
+                temporal=temporal,
             )
             for index, channels in enumerate(self.block_out_channels)
         ]

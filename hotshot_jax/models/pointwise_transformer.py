@@ -1,10 +1,9 @@
 """A spatial transformer without blocks, as the "mid" size of SDXL's ControlNets has them."""
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
-from hotshot_jax.models.attention import KeyValue
+from hotshot_jax.models.attention import Contexts
 from hotshot_jax.models.layers import Layers
 
 
@@ -16,12 +15,12 @@ class PointwiseTransformer2DModel(nnx.Module):
         self.proj_in = layers.linear(channels, channels)
         self.proj_out = layers.linear(channels, channels)
 
-    def project_text(self, text: jax.Array) -> KeyValue:
-        """Nothing attends to the text: empty keys and values."""
-        nothing = jnp.zeros((0,), text.dtype)
-        return nothing, nothing
-
-    def __call__(self, x: jax.Array, text: KeyValue) -> jax.Array:
-        """Maps `[batch, frames, height, width, channels]` to the same shape."""
+    def project_text(self, text: jax.Array) -> Contexts:
+        """Nothing attends to the text."""
         del text
+        return []
+
+    def __call__(self, x: jax.Array, contexts: Contexts) -> jax.Array:
+        """Maps `[batch, frames, height, width, channels]` to the same shape."""
+        del contexts
         return x + self.proj_out(self.proj_in(self.norm(x)))

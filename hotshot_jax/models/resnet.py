@@ -44,13 +44,14 @@ class ResnetBlock2D(nnx.Module):
 
         Args:
             x: the activations.
-            time_embedding: `[batch, time_channels]`, for blocks that were built for one.
+            time_embedding: `[batch, frames, time_channels]`, for blocks that were built for one;
+                one frame where all share it.
         """
         hidden = self.conv1(jax.nn.silu(self.norm1(x)))
         if self.time_emb_proj is not None:
             assert time_embedding is not None
             time = self.time_emb_proj(jax.nn.silu(time_embedding))
-            hidden = hidden + time[:, None, None, None, :]
+            hidden = hidden + time[:, :, None, None, :]
         hidden = self.conv2(jax.nn.silu(self.norm2(hidden)))
         shortcut = x if self.conv_shortcut is None else self.conv_shortcut(x)
         return shortcut + hidden

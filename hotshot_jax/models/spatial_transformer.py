@@ -4,7 +4,7 @@ import jax
 from einops import rearrange
 from flax import nnx
 
-from hotshot_jax.models.attention import Attention, KeyValue, dot_product_attention
+from hotshot_jax.models.attention import Attention, Contexts
 from hotshot_jax.models.feed_forward import FeedForward
 from hotshot_jax.models.layers import Layers
 from hotshot_jax.models.sharding_points import split_videos
@@ -21,31 +21,26 @@ class BasicTransformerBlock(nnx.Module):
         self.norm3 = layers.layer_norm(channels)
         self.ff = FeedForward(channels, layers)
 
-    def __call__(self, x: jax.Array, text: KeyValue) -> jax.Array:
+    def __call__(self, x: jax.Array, contexts: Contexts) -> jax.Array:
         """Maps `[batch, frames, pixels, channels]` to the same shape.
 
         Args:
             x: the activations.
-            text: keys and values of this block's cross-attention, each
-                `[batch, tokens, heads, channels / heads]`.
+            contexts: what this block's cross-attention reads.
         """
-        x = x + self.attn1(self.norm1(x))
-        x = x + self._attend_to_text(self.norm2(x), text)
-        return x + self.ff(self.norm3(x))
-
-    def _attend_to_text(self, x: jax.Array, text: KeyValue) -> jax.Array:
-        # All frames of a video see the same text, so they are just more queries on it.
-        frames = x.shape[1]
-        query = self.attn2.project_query(rearrange(x, "b f p c -> b (f p) c"))
-        attended = self.attn2.project_out(dot_product_attention(query, *text))
-        return rearrange(attended, "b (f p) c -> b f p c", f=frames)
+        with jax.named_scope("attn1"):
+            x = x + self.attn1(self.norm1(x))
+        with jax.named_scope("attn2"):
+            x = x + self.attn2.read(self.norm2(x), contexts)
+        with jax.named_scope("ff"):
+            return x + self.ff(self.norm3(x))
 
 
 def _run_block(
-    x: jax.Array, block_and_text: tuple[BasicTransformerBlock, KeyValue]
+    x: jax.Array, block_and_contexts: tuple[BasicTransformerBlock, Contexts]
 ) -> tuple[jax.Array, None]:
-    block, text = block_and_text
-    return block(split_videos(x), text), None
+    block, contexts = block_and_contexts
+    return block(split_videos(x), contexts), None
 
 
 class Transformer2DModel(nnx.Module):
@@ -68,28 +63,26 @@ class Transformer2DModel(nnx.Module):
         )
         self.proj_out = layers.linear(channels, channels)
 
-    def project_text(self, text: jax.Array) -> KeyValue:
-        """Keys and values of all cross-attentions.
+    def project_text(self, text: jax.Array) -> Contexts:
+        """What all cross-attentions read of a text, with a leading axis `[depth]`.
 
-        They depend neither on the timestep nor on the frame: one call serves a whole sampling run.
+        It does not depend on the timestep: one call serves a whole sampling run.
 
         Args:
-            text: `[batch, tokens, text_channels]`.
-
-        Returns:
-            Keys and values, each `[depth, batch, tokens, heads, channels / heads]`.
+            text: `[batch, frames, tokens, text_channels]`; one frame where all share it.
         """
-        return jax.vmap(lambda block: block.attn2.project_context(text))(self.transformer_blocks)
+        project = jax.vmap(lambda block: block.attn2.project_context(text))
+        return [project(self.transformer_blocks)]
 
-    def __call__(self, x: jax.Array, text: KeyValue) -> jax.Array:
+    def __call__(self, x: jax.Array, contexts: Contexts) -> jax.Array:
         """Maps `[batch, frames, height, width, channels]` to the same shape.
 
         Args:
             x: the activations.
-            text: the result of `project_text`.
+            contexts: what the cross-attentions read, with a leading axis `[depth]`.
         """
         height, width = x.shape[-3:-1]
         hidden = self.proj_in(rearrange(self.norm(x), "b f h w c -> b f (h w) c"))
-        hidden, _ = jax.lax.scan(_run_block, hidden, (self.transformer_blocks, text))
+        hidden, _ = jax.lax.scan(_run_block, hidden, (self.transformer_blocks, contexts))
         hidden = self.proj_out(hidden)
         return x + rearrange(hidden, "b f (h w) c -> b f h w c", h=height, w=width)

@@ -5,33 +5,33 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
-from hotshot_jax.models.attention import Attention, dot_product_attention
+from hotshot_jax.models.attention import Attention
 from hotshot_jax.models.embeddings import positional_encoding
+from hotshot_jax.models.encoder_config import TemporalShape
 from hotshot_jax.models.feed_forward import FeedForward
 from hotshot_jax.models.layers import Layers
 from hotshot_jax.models.sharding_points import frames_to_pixels, pixels_to_frames
-
-TEMPORAL_HEADS = 8
-TEMPORAL_GROUPS = 32
-MAX_FRAMES = 24
 
 
 class TemporalAttention(Attention):
     """Self-attention over frames; positions are added to what becomes query, key and value."""
 
-    def __init__(self, channels: int, heads: int, layers: Layers):
-        super().__init__(channels, heads, layers)
+    def __init__(self, channels: int, shape: TemporalShape, layers: Layers):
+        super().__init__(channels, shape.heads, layers)
+        self.positions = shape.positions
         self.dtype = layers.dtype
 
-    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+    def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[batch, frames, pixels, channels]` to the same shape."""
         frames, channels = x.shape[1], x.shape[-1]
-        positions = positional_encoding(MAX_FRAMES, channels)[:frames, None]
+        positions = positional_encoding(self.positions, channels)[:frames, None]
         x = x + jnp.asarray(positions, self.dtype)
-        query = self.project_query(x)
-        key, value = self.project_context(x)
-        attended = dot_product_attention(
-            *(rearrange(t, "b f p h c -> b p f h c") for t in (query, key, value))
+        query, context = self.project_query(x), self.project_context(x)
+        attended = self.attend(
+            *(
+                rearrange(each, "b f p h c -> b p f h c")
+                for each in (query, context.key, context.value)
+            )
         )
         return self.project_out(rearrange(attended, "b p f h c -> b f p h c"))
 
@@ -39,9 +39,9 @@ class TemporalAttention(Attention):
 class TemporalTransformerBlock(nnx.Module):
     """Two attentions over frames and a feed-forward, each pre-norm with a residual."""
 
-    def __init__(self, channels: int, heads: int, layers: Layers):
+    def __init__(self, channels: int, shape: TemporalShape, layers: Layers):
         self.attention_blocks = nnx.List(
-            [TemporalAttention(channels, heads, layers) for _ in range(2)]
+            [TemporalAttention(channels, shape, layers) for _ in range(2)]
         )
         self.norms = nnx.List([layers.layer_norm(channels) for _ in range(2)])
         self.ff = FeedForward(channels, layers)
@@ -57,16 +57,14 @@ class TemporalTransformerBlock(nnx.Module):
 class TransformerTemporal(nnx.Module):
     """Group norm of each frame, linear, one block, linear, plus the input.
 
-    Heads, groups and the number of positions are constants of the published model and appear in
-    no configuration. The last layer starts at zero, so that new temporal layers change nothing.
+    The last layer starts at zero, so that new temporal layers change nothing.
     """
 
-    def __init__(self, channels: int, layers: Layers):
-        self.norm = layers.group_norm(channels, TEMPORAL_GROUPS, epsilon=1e-6)
+    def __init__(self, channels: int, shape: TemporalShape, layers: Layers):
+        self.positions = shape.positions
+        self.norm = layers.group_norm(channels, shape.groups, epsilon=1e-6)
         self.proj_in = layers.linear(channels, channels)
-        self.transformer_blocks = nnx.List(
-            [TemporalTransformerBlock(channels, TEMPORAL_HEADS, layers)]
-        )
+        self.transformer_blocks = nnx.List([TemporalTransformerBlock(channels, shape, layers)])
         self.proj_out = layers.linear(channels, channels, zero=True)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -76,9 +74,9 @@ class TransformerTemporal(nnx.Module):
             ValueError: there are more frames than positions.
         """
         frames, height, width = x.shape[1:4]
-        if frames > MAX_FRAMES:
+        if frames > self.positions:
             raise ValueError(
-                f"{frames} frames, but the temporal layers know {MAX_FRAMES} positions"
+                f"{frames} frames, but the temporal layers know {self.positions} positions"
             )
         hidden = frames_to_pixels(rearrange(self.norm(x), "b f h w c -> b f (h w) c"))
         hidden = self.proj_in(hidden)

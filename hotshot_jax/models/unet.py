@@ -46,8 +46,8 @@ class UNet3DConditionModel(Encoder):
         param_dtype: Any = jnp.float32,
     ):
         layers = Layers.create(rngs, dtype, param_dtype)
-        super().__init__(config, layers, pool_frames=True, temporal=True)
-        levels = config.levels(pool_frames=True)
+        super().__init__(config, layers, temporal=config.temporal)
+        levels = config.levels(config.temporal)
         top, channels = levels[0], levels[-1].channels
         skip_channels = config.skip_channels
 
@@ -64,8 +64,10 @@ class UNet3DConditionModel(Encoder):
         self.conv_out = layers.conv(top.channels, config.out_channels, 3)
 
     def project_text(self, encoder_hidden_states: jax.Array) -> ProjectedText:
-        """Keys and values of the text embeddings `[batch, tokens, cross_attention_dim]`."""
+        """What the spatial transformers read of text embeddings; see `Encoder.project_text`."""
         text = encoder_hidden_states.astype(self.dtype)
+        if text.ndim == 3:
+            text = text[:, None]
         return dataclasses.replace(
             super().project_text(text),
             up_blocks=[block.project_text(text) for block in self.up_blocks],
@@ -87,9 +89,9 @@ class UNet3DConditionModel(Encoder):
         Args:
             sample: `[batch, frames, height, width, in_channels]`.
             timestep: `[batch]` or a scalar, in the training schedule's steps.
-            encoder_hidden_states: text embeddings `[batch, tokens, cross_attention_dim]`, or what
-                `project_text` made of them.
-            text_embeds: pooled text `[batch, text_channels]`.
+            encoder_hidden_states: text embeddings, shared by all frames or one for each, as
+                `project_text` takes them, or what it made of them.
+            text_embeds: pooled text `[batch, text_channels]` or `[batch, frames, text_channels]`.
             time_ids: original size, crop offset, target size in pixels, `[batch, 6]`.
             enable_temporal_attentions: false for single images.
             residuals: what a ControlNet adds.
@@ -116,15 +118,16 @@ class UNet3DConditionModel(Encoder):
             ]
             x = x + residuals.mid_block.astype(x.dtype)
 
-        for up_block, block_text in zip(self.up_blocks, text.up_blocks, strict=True):
+        for index, up_block in enumerate(self.up_blocks):
             taken = [skips.pop() for _ in range(len(up_block.resnets))]
-            x = up_block(
-                x,
-                time_embedding,
-                block_text,
-                taken,
-                size=(skips[-1].shape[-3], skips[-1].shape[-2]) if skips else None,
-                enable_temporal_attentions=enable_temporal_attentions,
-            )
+            with jax.named_scope(f"up_blocks.{index}"):
+                x = up_block(
+                    x,
+                    time_embedding,
+                    text.up_blocks[index],
+                    taken,
+                    size=(skips[-1].shape[-3], skips[-1].shape[-2]) if skips else None,
+                    enable_temporal_attentions=enable_temporal_attentions,
+                )
 
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from hotshot_jax.models.attention import KeyValue
+from hotshot_jax.models.attention import Contexts
 from hotshot_jax.models.encoder_config import UNetLevel
 from hotshot_jax.models.layers import Layers
 from hotshot_jax.models.pointwise_transformer import PointwiseTransformer2DModel
@@ -12,8 +12,8 @@ from hotshot_jax.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from hotshot_jax.models.spatial_transformer import Transformer2DModel
 from hotshot_jax.models.temporal_transformer import TransformerTemporal
 
-TextKeyValues = list[KeyValue]
-"""Keys and values of the text for the spatial transformers of one block, in their order."""
+BlockContexts = list[Contexts]
+"""What the spatial transformers of one block read, in their order."""
 
 
 def _resnet(in_channels: int, level: UNetLevel, layers: Layers) -> ResnetBlock2D:
@@ -44,23 +44,22 @@ def _spatial_transformer(
 
 
 class _Block(nnx.Module):
-    """Resnets, each followed by a spatial transformer, if the level has them, and a temporal one.
+    """Resnets, each followed by a spatial and a temporal transformer, if the level has them."""
 
-    `temporal` false leaves the temporal transformers out, as a ControlNet does.
-    """
-
-    def __init__(self, in_channels: list[int], level: UNetLevel, layers: Layers, *, temporal: bool):
+    def __init__(self, in_channels: list[int], level: UNetLevel, layers: Layers):
         count = len(in_channels)
         self.resnets = nnx.List([_resnet(channels, level, layers) for channels in in_channels])
         self.attentions = nnx.List(
             [_spatial_transformer(level, layers) for _ in range(count * level.cross_attention)]
         )
         self.temporal_attentions = nnx.List(
-            [TransformerTemporal(level.channels, layers) for _ in range(count * temporal)]
+            []
+            if level.temporal is None
+            else [TransformerTemporal(level.channels, level.temporal, layers) for _ in in_channels]
         )
 
-    def project_text(self, text: jax.Array) -> TextKeyValues:
-        """Keys and values of `[batch, tokens, text_channels]` for every spatial transformer."""
+    def project_text(self, text: jax.Array) -> BlockContexts:
+        """What the spatial transformers read of `[batch, frames, tokens, text_channels]`."""
         return [attention.project_text(text) for attention in self.attentions]
 
     def _layer(
@@ -68,14 +67,17 @@ class _Block(nnx.Module):
         index: int,
         x: jax.Array,
         time_embedding: jax.Array,
-        text: TextKeyValues,
+        contexts: BlockContexts,
         enable_temporal_attentions: bool,
     ) -> jax.Array:
-        x = self.resnets[index](x, time_embedding)
+        with jax.named_scope(f"resnets.{index}"):
+            x = self.resnets[index](x, time_embedding)
         if self.attentions:
-            x = self.attentions[index](x, text[index])
+            with jax.named_scope(f"attentions.{index}"):
+                x = self.attentions[index](x, contexts[index])
         if enable_temporal_attentions and self.temporal_attentions:
-            x = self.temporal_attentions[index](x)
+            with jax.named_scope(f"temporal_attentions.{index}"):
+                x = self.temporal_attentions[index](x)
         return x
 
 
@@ -90,17 +92,16 @@ class DownBlock3D(_Block):
         *,
         depth: int,
         downsample: bool,
-        temporal: bool = True,
     ):
         inputs = [in_channels] + [level.channels] * (depth - 1)
-        super().__init__(inputs, level, layers, temporal=temporal)
+        super().__init__(inputs, level, layers)
         self.downsamplers = nnx.List([Downsample2D(level.channels, layers)] * downsample)
 
     def __call__(
         self,
         x: jax.Array,
         time_embedding: jax.Array,
-        text: TextKeyValues,
+        contexts: BlockContexts,
         *,
         enable_temporal_attentions: bool = True,
     ) -> tuple[jax.Array, list[jax.Array]]:
@@ -112,10 +113,11 @@ class DownBlock3D(_Block):
         """
         skips = []
         for index in range(len(self.resnets)):
-            x = self._layer(index, x, time_embedding, text, enable_temporal_attentions)
+            x = self._layer(index, x, time_embedding, contexts, enable_temporal_attentions)
             skips.append(x)
         for downsampler in self.downsamplers:
-            x = downsampler(x)
+            with jax.named_scope("downsamplers.0"):
+                x = downsampler(x)
             skips.append(x)
         return x, skips
 
@@ -134,16 +136,21 @@ class UNetMidBlock3DCrossAttn(nnx.Module):
             [_spatial_transformer(level, layers) for _ in range(cross_attention)]
         )
 
-    def project_text(self, text: jax.Array) -> TextKeyValues:
-        """Keys and values of `[batch, tokens, text_channels]` for every spatial transformer."""
+    def project_text(self, text: jax.Array) -> BlockContexts:
+        """What the spatial transformers read of `[batch, frames, tokens, text_channels]`."""
         return [attention.project_text(text) for attention in self.attentions]
 
-    def __call__(self, x: jax.Array, time_embedding: jax.Array, text: TextKeyValues) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, time_embedding: jax.Array, contexts: BlockContexts
+    ) -> jax.Array:
         """Maps `[batch, frames, height, width, channels]` to the same shape."""
-        x = self.resnets[0](x, time_embedding)
+        with jax.named_scope("resnets.0"):
+            x = self.resnets[0](x, time_embedding)
         for index, attention in enumerate(self.attentions):
-            x = attention(x, text[index])
-            x = self.resnets[index + 1](x, time_embedding)
+            with jax.named_scope(f"attentions.{index}"):
+                x = attention(x, contexts[index])
+            with jax.named_scope(f"resnets.{index + 1}"):
+                x = self.resnets[index + 1](x, time_embedding)
         return x
 
 
@@ -161,14 +168,14 @@ class UpBlock3D(_Block):
     ):
         below = [in_channels] + [level.channels] * (len(skip_channels) - 1)
         inputs = [hidden + skip for hidden, skip in zip(below, skip_channels, strict=True)]
-        super().__init__(inputs, level, layers, temporal=True)
+        super().__init__(inputs, level, layers)
         self.upsamplers = nnx.List([Upsample2D(level.channels, layers)] * upsample)
 
     def __call__(
         self,
         x: jax.Array,
         time_embedding: jax.Array,
-        text: TextKeyValues,
+        contexts: BlockContexts,
         skips: list[jax.Array],
         *,
         size: tuple[int, int] | None,
@@ -178,15 +185,16 @@ class UpBlock3D(_Block):
 
         Args:
             x: the activations.
-            time_embedding: `[batch, time_channels]`.
-            text: the result of `project_text`.
+            time_embedding: `[batch, frames, time_channels]`; one frame where all share it.
+            contexts: the result of `project_text`.
             skips: one tensor for each layer, in the order in which the layers use them.
             size: height and width of the level above; None on the top level.
             enable_temporal_attentions: whether the temporal transformers run.
         """
         for index, skip in enumerate(skips):
             x = jnp.concatenate([x, skip], axis=-1)
-            x = self._layer(index, x, time_embedding, text, enable_temporal_attentions)
+            x = self._layer(index, x, time_embedding, contexts, enable_temporal_attentions)
         for upsampler in self.upsamplers:
-            x = upsampler(x, size)
+            with jax.named_scope("upsamplers.0"):
+                x = upsampler(x, size)
         return x

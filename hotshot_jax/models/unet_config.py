@@ -10,6 +10,7 @@ from hotshot_jax.models.encoder_config import (
     ENCODER_IRRELEVANT,
     ENCODER_SUPPORTED,
     EncoderConfig,
+    TemporalShape,
     check_blocks,
 )
 
@@ -56,11 +57,22 @@ class UNet3DConfig(EncoderConfig):
         up_block_types: whether each level has cross-attention on the way up, from the bottom.
         out_channels: latent channels.
         sample_size: native height and width, in latents.
+        temporal_positions: see `TemporalShape`; published configurations do not have these three.
+        temporal_heads: see there.
+        temporal_groups: see there.
     """
 
     up_block_types: tuple[str, ...]
     out_channels: int = 4
     sample_size: int = 128
+    temporal_positions: int = TemporalShape.positions
+    temporal_heads: int = TemporalShape.heads
+    temporal_groups: int = TemporalShape.groups
+
+    @property
+    def temporal(self) -> TemporalShape:
+        """Shape of the temporal transformers."""
+        return TemporalShape(self.temporal_positions, self.temporal_heads, self.temporal_groups)
 
     @classmethod
     def from_dict(
@@ -85,3 +97,12 @@ class UNet3DConfig(EncoderConfig):
             raise HotshotError(
                 f"{where}: up_block_types must mirror down_block_types level by level."
             )
+        if self.temporal_positions < 1:
+            raise HotshotError(f"{where}: temporal_positions = {self.temporal_positions}.")
+        for key in ("temporal_heads", "temporal_groups"):
+            divisor = getattr(self, key)
+            for channels in self.block_out_channels:
+                if divisor < 1 or channels % divisor:
+                    raise HotshotError(
+                        f"{where}: {key} = {divisor} does not divide {channels} channels."
+                    )

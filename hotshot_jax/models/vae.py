@@ -119,7 +119,7 @@ class VAEAttention(Attention):
         super().__init__(channels, 1, layers, use_bias=True)
         self.group_norm = layers.group_norm(channels, groups, epsilon=_EPSILON)
 
-    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+    def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[..., height, width, channels]` to the same shape."""
         pixels = self.group_norm(x).reshape(*x.shape[:-3], -1, x.shape[-1])
         return x + super().__call__(pixels).reshape(x.shape)

@@ -18,7 +18,7 @@ from hotshot_jax.pipelines.denoise import join_embeddings, make_conditioning
 from hotshot_jax.pipelines.loading import load_components
 from hotshot_jax.pipelines.loras import COMPONENTS as CHANGED_BY_LORAS
 from hotshot_jax.pipelines.loras import LoadedLora
-from hotshot_jax.pipelines.noise import GivenNoise, NoiseSource, make_noise
+from hotshot_jax.sampling.noise import GivenNoise, NoiseSource, make_noise
 from hotshot_jax.pipelines.precision import Precision, current_platform
 from hotshot_jax.pipelines.progress import NoProgress, Progress
 from hotshot_jax.pipelines.prompt import PromptEncoder, embed_prompts, given_embeddings
@@ -352,6 +352,7 @@ class HotshotXLPipeline:
         encoders = (self.components.text_encoder, self.components.text_encoder_2)
         request.check(
             multiple=self.components.vae.config.scale_factor,
+            positions=self.components.unet.config.temporal_positions,
             encoder_depth=min(encoder.config.num_hidden_layers for encoder in encoders),
         )
         if output_type not in OUTPUT_TYPES:

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable
 
 from hotshot_jax.errors import UsageError
-from hotshot_jax.models.temporal_transformer import MAX_FRAMES
 
 MAX_SIDE = 4096
 
@@ -53,12 +52,13 @@ class Request:
         return (*self.original_size, *self.crops_coords_top_left, *self.target_size)
 
     def check(
-        self, *, multiple: int, encoder_depth: int, spell: Callable[[str], str] = str
+        self, *, multiple: int, positions: int, encoder_depth: int, spell: Callable[[str], str] = str
     ) -> None:
         """Checks everything that does not depend on the scheduler.
 
         Args:
             multiple: what height and width have to be multiples of.
+            positions: frames that the temporal layers know.
             encoder_depth: layers of the shallower text encoder.
             spell: from an argument's name to how the caller knows it, for messages.
 
@@ -71,9 +71,9 @@ class Request:
                     f"{spell(name)} is {side!r}; expected a multiple of {multiple} from "
                     f"{multiple} to {MAX_SIDE}."
                 )
-        if not _is_integer(self.video_length) or not 1 <= self.video_length <= MAX_FRAMES:
+        if not _is_integer(self.video_length) or not 1 <= self.video_length <= positions:
             raise UsageError(
-                f"{spell('video_length')} is {self.video_length!r}; expected 1 to {MAX_FRAMES} "
+                f"{spell('video_length')} is {self.video_length!r}; expected 1 to {positions} "
                 "frames (the temporal layers know no more positions)."
             )
         self._check_number(spell("guidance_scale"), self.guidance_scale, 0.0, math.inf)

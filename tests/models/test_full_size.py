@@ -105,7 +105,7 @@ def test_lowest_level_equals_diffusers() -> None:
 
     @jax.jit
     def run(block: Any, x: jax.Array, time: jax.Array, text: jax.Array) -> jax.Array:
-        return block(x, time, block.project_text(text))
+        return block(x, time[:, None], block.project_text(text[:, None]))
 
     # Sums over 1280 to 11520 products, thirty layers one after another.
     assert relative_error(run(block, x, time, text)[:, 0], from_torch(expected)) < 1e-5

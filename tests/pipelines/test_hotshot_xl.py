@@ -97,7 +97,7 @@ def test_callbacks_see_and_change_the_latents(pipeline: HotshotXLPipeline) -> No
 
 
 def test_given_latents_replace_the_draw(pipeline: HotshotXLPipeline) -> None:
-    from hotshot_jax.pipelines.noise import make_noise
+    from hotshot_jax.sampling.noise import make_noise
 
     shape = (1, 8, 2, 2, 4)
     draws = make_noise("torch", [9], np.dtype(np.float32))

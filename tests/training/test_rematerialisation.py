@@ -17,7 +17,7 @@ from flax import nnx
 
 from hotshot_jax.cli.train_settings import TrainSettings, parse_train_settings
 from hotshot_jax.errors import UsageError
-from hotshot_jax.models.encoder_config import UNetLevel
+from hotshot_jax.models.encoder_config import TemporalShape, UNetLevel
 from hotshot_jax.models.layers import Layers
 from hotshot_jax.models.unet_blocks import DownBlock3D
 from hotshot_jax.training.rematerialisation import rematerialise
@@ -31,7 +31,7 @@ LEVEL = UNetLevel(
     epsilon=1e-5,
     time_channels=32,
     text_channels=16,
-    pool_frames=True,
+    temporal=TemporalShape(),
 )
 # Kept for the backward pass: from most to least.
 ORDER = ("none", "dots", "blocks", "full")
@@ -55,12 +55,12 @@ def loss(name: str, side: int) -> Callable[..., jax.Array]:
     """The mean square of what one level of a UNet gives for its parameters."""
     numbers = np.random.default_rng(0)
     x = jnp.asarray(numbers.standard_normal((1, 2, side, side, 32)), jnp.float32)
-    text = jnp.asarray(numbers.standard_normal((1, 8, 16)), jnp.float32)
+    text = jnp.asarray(numbers.standard_normal((1, 1, 8, 16)), jnp.float32)
 
     def of(block: DownBlock3D) -> jax.Array:
         block = nnx.merge(*nnx.split(block))
         rematerialise(OneLevel(block), name)  # type: ignore[arg-type]
-        return jnp.square(block(x, jnp.ones((1, 32)), block.project_text(text))[0]).mean()
+        return jnp.square(block(x, jnp.ones((1, 1, 32)), block.project_text(text))[0]).mean()
 
     return of
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hotshot_jax.errors import UsageError
-from hotshot_jax.pipelines.torch_noise import TorchGenerator
+from hotshot_jax.sampling.torch_noise import TorchGenerator
 
 NOISES = ("torch", "jax")
 

@@ -13,7 +13,7 @@ from hotshot_jax.errors import UsageError
 from hotshot_jax.parallel.placement import place_missing, video_sharding
 from hotshot_jax.pipelines.control import ControlRun
 from hotshot_jax.pipelines.denoise import Conditioning, Guidance, StepInput, denoising_step
-from hotshot_jax.pipelines.noise import NoiseSource
+from hotshot_jax.sampling.noise import NoiseSource
 from hotshot_jax.pipelines.request import Request
 from hotshot_jax.pipelines.runtime import Runtime
 from hotshot_jax.schedulers import DDIMScheduler, Schedule, Scheduler

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import rescale_noise_cfg
 
-from hotshot_jax.pipelines.guidance import classifier_free_guidance, rescale_guidance
+from hotshot_jax.sampling.guidance import classifier_free_guidance, rescale_guidance
 
 
 def _predictions(seed: int) -> tuple[np.ndarray, np.ndarray]:

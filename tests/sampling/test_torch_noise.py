@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from hotshot_jax.errors import UsageError
 from hotshot_jax.pipelines import torch_noise
-from hotshot_jax.pipelines.torch_noise import TorchGenerator
+from hotshot_jax.sampling.torch_noise import TorchGenerator
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cases"
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}

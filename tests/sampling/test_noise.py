@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hotshot_jax.errors import UsageError
-from hotshot_jax.pipelines.noise import GivenNoise, make_noise
+from hotshot_jax.sampling.noise import GivenNoise, make_noise
 
 SHAPE = (2, 8, 4, 6, 4)
 """[videos, frames, height, width, channels]"""

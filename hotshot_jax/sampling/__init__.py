@@ -1,0 +1,1 @@
+"""The denoising path: predictor, guidance and scheduler, put together in one compiled step."""
