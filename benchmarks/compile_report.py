@@ -15,7 +15,7 @@ from benchmarks.topologies import GIB, Topology
 from hotshot_jax.compile_effort import DEFAULT_EFFORT, effort_options
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.parallel.mesh import create_mesh, mesh_config, slice_count
-from hotshot_jax.pipelines.programs import default_effort
+from hotshot_jax.runtime.programs import default_effort
 from hotshot_jax.training.step import compiler_options
 
 _STEPS = {

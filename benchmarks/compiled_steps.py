@@ -19,7 +19,9 @@ from benchmarks.abstract_arrays import (
 from hotshot_jax.models import AutoencoderKL
 from hotshot_jax.parallel.placement import projected_text_shardings
 from hotshot_jax.parallel.rules import parameter_shardings
-from hotshot_jax.pipelines.denoise import Conditioning, Guidance, StepInput, denoising_step
+from hotshot_jax.sampling.guidance import ClassifierFreeGuidance
+from hotshot_jax.sampling.loop import LoopState, denoising_step
+from hotshot_jax.sampling.predict import Conditioning, StepInput, UNetPredictor
 from hotshot_jax.schedulers import make_scheduler
 
 TEXT_TOKENS = 77
@@ -52,13 +54,15 @@ def infer(size: Size, mesh: Mesh | None) -> Program:
         abstract.module(unet),
         Conditioning(
             abstract.tree(text, projected_text_shardings),
-            abstract.samples((batch, _pooled_channels(unet))),
+            abstract.samples((batch, 1, _pooled_channels(unet))),
             abstract.samples((batch, 6)),
+            branches=2,
         ),
-        Guidance(abstract.array(()), abstract.array(())),
+        ClassifierFreeGuidance(abstract.array(()), abstract.array(())),
         latents,
         StepInput(
             timestep=abstract.array(()),
+            progress=abstract.array(()),
             row=jax.tree.map(lambda _: abstract.array(()), scheduler.schedule(30).row(0)),
             noise=latents,
             control_scales=abstract.array((0,)),
@@ -66,16 +70,9 @@ def infer(size: Size, mesh: Mesh | None) -> Program:
     )
 
     def step(unet: Any, conditioning: Any, guidance: Any, latents: Any, inputs: Any) -> Any:
-        return denoising_step(
-            unet,
-            conditioning,
-            guidance,
-            scheduler,
-            latents,
-            (),
-            inputs,
-            enable_temporal_attentions=size.frames > 1,
-        )[0]
+        predict = UNetPredictor(unet, enable_temporal_attentions=size.frames > 1)
+        state = LoopState(latents, ())
+        return denoising_step(predict, guidance, scheduler, conditioning, state, inputs).latents
 
     return Program(
         step, arguments, (3,), bytes_per_device(arguments[0]), out_shardings=latents.sharding

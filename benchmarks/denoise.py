@@ -30,8 +30,8 @@ from benchmarks.hlo_costs import program_costs
 from benchmarks.sized_unet import UNetSize, random_unet, torch_unet, unet_inputs, unet_size
 from benchmarks.timing import Timing, add_timing_flags, circumstances, in_turns
 from hotshot_jax.cli.devices import use_device
-from hotshot_jax.pipelines.precision import current_platform
-from hotshot_jax.pipelines.programs import flattened
+from hotshot_jax.runtime.precision import current_platform
+from hotshot_jax.runtime.programs import flattened
 
 Run = Callable[[], Any]
 

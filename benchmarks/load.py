@@ -28,7 +28,7 @@ from benchmarks.timing import add_timing_flags, circumstances, in_turns
 from hotshot_jax.cli.devices import use_device
 from hotshot_jax.convert.diffusers_folder import open_component
 from hotshot_jax.convert.prepare import prepare_component
-from hotshot_jax.pipelines.precision import current_platform
+from hotshot_jax.runtime.precision import current_platform
 
 _CHUNK = 16 * 2**20
 

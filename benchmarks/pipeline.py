@@ -39,7 +39,7 @@ from hotshot_jax.media.write import write_video
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.loading import load_tokenizer
-from hotshot_jax.pipelines.precision import Precision, current_platform
+from hotshot_jax.runtime.precision import Precision, current_platform
 
 PROMPT = "a bulldog in the captains chair of a spaceship, hd, high quality"
 _FULL = {name: MODELS / f"sdxl_full.{name}.config.json" for name in KINDS if name != "unet"}

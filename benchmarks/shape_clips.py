@@ -22,7 +22,7 @@ from hotshot_jax.lora import parse_lora
 from hotshot_jax.media.pixels import to_uint8
 from hotshot_jax.media.write import write_video
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
-from hotshot_jax.pipelines.progress import Advance
+from hotshot_jax.runtime.progress import Advance
 
 NONE = "none"
 DEFAULTS = InferSettings()

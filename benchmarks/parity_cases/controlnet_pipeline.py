@@ -30,7 +30,7 @@ from hotshot_jax.models.controlnet import ControlNetModel
 from hotshot_jax.models.unet import Residuals
 from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
-from hotshot_jax.pipelines.precision import Precision, current_platform
+from hotshot_jax.runtime.precision import Precision, current_platform
 
 _FIRST = "step0."
 

@@ -83,7 +83,9 @@ def load_temporal_transformer(reference: ModelReference) -> TransformerTemporal:
             )
 
     def build(rngs: nnx.Rngs) -> TransformerTemporal:
-        return TransformerTemporal(channels, TemporalShape(), Layers.create(rngs, jnp.float32, jnp.float32))
+        return TransformerTemporal(
+            channels, TemporalShape(), Layers.create(rngs, jnp.float32, jnp.float32)
+        )
 
     return _load(reference, build)
 

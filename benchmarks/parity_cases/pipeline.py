@@ -27,8 +27,8 @@ from benchmarks.parity_cases.models import load_text_encoder, load_unet, load_va
 from hotshot_jax.models.unet import Residuals
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
-from hotshot_jax.pipelines.precision import Precision, current_platform
 from hotshot_jax.pipelines.prompt import encode_tokens
+from hotshot_jax.runtime.precision import Precision, current_platform
 from hotshot_jax.schedulers import known_difference, make_scheduler
 from hotshot_jax.schedulers.base import Scheduler
 

@@ -10,7 +10,7 @@ from hotshot_jax.media.aspect_ratios import SIZES_BY_RESOLUTION, best_aspect_rat
 from hotshot_jax.media.key_frames import key_frame_indices
 from hotshot_jax.media.pixels import to_uint8
 from hotshot_jax.media.resize import get_crop_coordinates
-from hotshot_jax.pipelines.request import Request
+from hotshot_jax.runtime.request import Request
 
 
 def matches(case: Case) -> bool:

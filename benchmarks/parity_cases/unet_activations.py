@@ -87,12 +87,12 @@ def _stored_arguments(
         return _first(stored, f"{block}.{before}.{index}")
     if kind == "attentions":
         arguments = _first(stored, f"{block}.resnets.{index}")
-        projected = _project_text(submodule(unet, path), text)
+        projected = _project_text(submodule(unet, path), text[:, None])
         return None if arguments is None else (*arguments, projected)
     arguments = None if index else _first(stored, _before_block(unet, block))
     if arguments is None or not {"time_embedding", "add_embedding"} <= set(stored):
         return None
-    return (*arguments, stored["time_embedding"] + stored["add_embedding"])
+    return (*arguments, (stored["time_embedding"] + stored["add_embedding"])[:, None])
 
 
 def _before_block(unet: UNet3DConditionModel, block: str) -> str:

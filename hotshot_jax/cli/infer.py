@@ -29,14 +29,15 @@ from hotshot_jax.lora import parse_lora
 from hotshot_jax.media import aspect_ratios
 from hotshot_jax.media.pixels import to_uint8
 from hotshot_jax.media.write import write_video
+from hotshot_jax.models.encoder_config import TemporalShape
 from hotshot_jax.parallel.hosts import is_first
 from hotshot_jax.parallel.mesh import MeshConfig, create_mesh, mesh_config, slice_count
 from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.memory import MemoryEstimate, describe_size, estimate_memory
-from hotshot_jax.pipelines.precision import current_platform
-from hotshot_jax.pipelines.request import Request
 from hotshot_jax.pipelines.textual_inversion import parse_embedding
+from hotshot_jax.runtime.precision import current_platform
+from hotshot_jax.runtime.request import Request
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.version import __version__
 
@@ -205,7 +206,12 @@ def _check(settings: InferSettings) -> None:
         eta=settings.eta,
         clip_skip=settings.clip_skip,
         denoising_end=None,
-    ).check(multiple=_LATENT_PIXELS, positions=TemporalShape.positions, encoder_depth=_ENCODER_DEPTH, spell=_flag_of)
+    ).check(
+        multiple=_LATENT_PIXELS,
+        positions=TemporalShape.positions,
+        encoder_depth=_ENCODER_DEPTH,
+        spell=_flag_of,
+    )
 
 
 def _scheduler_options(settings: InferSettings) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from hotshot_jax.control.depth import DEFAULT_CHECKPOINT
 from hotshot_jax.control.preprocess import CONTROL_TYPES, PREPROCESSING
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.aspect_ratios import size_of_aspect_ratio
+from hotshot_jax.runtime.precision import PRECISIONS
 from hotshot_jax.sampling.noise import NOISES
-from hotshot_jax.pipelines.precision import PRECISIONS
 from hotshot_jax.schedulers.timestep_spacing import SPACINGS
 
 _SIZES = ("width", "height")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from tqdm import tqdm
 
 from hotshot_jax.cli.compilation_cache import CompilationCounter
-from hotshot_jax.pipelines.progress import Advance
+from hotshot_jax.runtime.progress import Advance
 
 _NAME_WIDTH = 10
 

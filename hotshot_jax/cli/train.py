@@ -38,7 +38,7 @@ from hotshot_jax.parallel.gather import on_host
 from hotshot_jax.parallel.hosts import is_first
 from hotshot_jax.parallel.mesh import create_mesh, mesh_config, slice_count
 from hotshot_jax.parallel.placement import check_share
-from hotshot_jax.pipelines.precision import current_platform
+from hotshot_jax.runtime.precision import current_platform
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.training.checkpoint import Checkpoints, Saved, find, read_metadata, restore
 from hotshot_jax.training.control_frames import MakeControl

@@ -14,7 +14,7 @@ from hotshot_jax.data.loader import Loader
 from hotshot_jax.data.open_data import OpenedData, open_data
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.aspect_ratios import SIZES_BY_RESOLUTION
-from hotshot_jax.pipelines.progress import Progress
+from hotshot_jax.runtime.progress import Progress
 from hotshot_jax.training.cache import Cache
 from hotshot_jax.training.control_frames import ControlFrames, MakeControl
 from hotshot_jax.training.encoding import Encoders

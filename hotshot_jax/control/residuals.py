@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.typing import ArrayLike
 
 from hotshot_jax.models.controlnet import (
     ControlNetModel,
@@ -28,11 +28,28 @@ class Control:
             the prompts alone.
         condition: control frames, embedded by this ControlNet.
         control_types: kinds of the control frames, int32 `[kinds]`; unused but by unions.
+        strength: factor of its scale by frame, float32 `[frames]`; None for 1.
     """
 
     text: ProjectedText
     condition: EmbeddedCondition
     control_types: jax.Array
+    strength: jax.Array | None = None
+
+    def at_frames(self, indices: ArrayLike) -> "Control":
+        """The part of some frames; what all frames share stays as it is.
+
+        Args:
+            indices: int `[frames]`.
+        """
+        features = [
+            each if each.shape[1] == 1 else jnp.take(each, jnp.asarray(indices), axis=1)
+            for each in self.condition.features
+        ]
+        strength = None if self.strength is None else jnp.take(self.strength, jnp.asarray(indices))
+        return Control(
+            self.text.at_frames(indices), EmbeddedCondition(features), self.control_types, strength
+        )
 
 
 def make_control(
@@ -47,7 +64,8 @@ def make_control(
 
     Args:
         controlnet: the model.
-        hidden: text embeddings `[batch, tokens, channels]`, negative prompts first.
+        hidden: text embeddings, negative prompts first, `[batch, tokens, channels]` or
+            `[batch, frames, tokens, channels]`.
         frames: for each kind, `[rows, frames, height, width, 3]` from 0 to 1; `rows` is 1 where
             all videos follow the same frames, else the number of videos.
         control_types: the kinds, for a union ControlNet.
@@ -87,7 +105,7 @@ def control_residuals(
         model_input: scaled latents `[batch, frames, height, width, channels]`; with guidance the
             batch is twice the videos, negative prompts first.
         timestep: scalar.
-        pooled_text: `[batch, text_channels]`.
+        pooled_text: `[batch, text_channels]` or `[batch, frames, text_channels]`.
         time_ids: `[batch, 6]`.
         videos: number of videos.
         guess_mode: runs the ControlNets on the conditional half alone and adds zeros to the other;
@@ -115,6 +133,8 @@ def control_residuals(
                 if isinstance(controlnet, ControlNetUnionModel)
                 else {}
             )
+            if control.strength is not None:
+                scale = scale * control.strength[:, None, None, None]
             return controlnet(
                 model_input.astype(controlnet.dtype),
                 timestep,
@@ -133,8 +153,3 @@ def control_residuals(
         parts.append(jax.lax.cond(scales[index] != 0, run, skip, scales[index]))
     residuals = add_residuals(parts)
     return prepend_zeros(residuals) if halve else residuals
-
-
-def acts(scales: np.ndarray) -> bool:
-    """Whether any ControlNet acts in a call; if not, the UNet is to be run without residuals."""
-    return bool(np.any(scales))

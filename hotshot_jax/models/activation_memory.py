@@ -138,9 +138,7 @@ def _layers(
 ) -> Iterator[_Layer]:
     widths = config.block_out_channels
     last = len(widths) - 1
-    for index, (level, area) in enumerate(
-        zip(config.levels(), _areas(config, shape), strict=True)
-    ):
+    for index, (level, area) in enumerate(zip(config.levels(), _areas(config, shape), strict=True)):
         channels = level.channels
         blocks = level.cross_attention * level.transformer_depth
         query = (*shape[:2], area, level.heads, channels // level.heads)

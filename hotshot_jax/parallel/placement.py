@@ -54,7 +54,7 @@ def check_share(mesh: Mesh, rows: int) -> None:
 
 
 def projected_text_shardings(mesh: Mesh, text: Any) -> Any:
-    """Of the keys and values that a UNet or ControlNet projects from the text.
+    """Of the contexts that a UNet or ControlNet projects from the text.
 
     Args:
         mesh: the mesh.
@@ -65,11 +65,12 @@ def projected_text_shardings(mesh: Mesh, text: Any) -> Any:
     """
 
     def sharding(leaf: Any) -> NamedSharding:
-        if len(leaf.shape) != 5:
-            return whole(mesh)
-        _, batch, _, heads, _ = leaf.shape
-        axes = split_over(batch, BATCH_AXES), None, split_over(heads, TENSOR_AXES)
-        return NamedSharding(mesh, PartitionSpec(None, *axes))
+        _, batch, frames, *rest = leaf.shape
+        axes = [None, split_over(batch, BATCH_AXES), split_over(frames, FRAME_AXES)]
+        if rest:
+            _, heads, _ = rest
+            axes += [None, split_over(heads, TENSOR_AXES)]
+        return NamedSharding(mesh, PartitionSpec(*axes))
 
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         return jax.tree.map(sharding, text)

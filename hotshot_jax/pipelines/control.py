@@ -10,17 +10,16 @@ from jax.sharding import Mesh
 
 from hotshot_jax.control.frames import prepare_control_frames
 from hotshot_jax.control.residuals import Control, make_control
-from hotshot_jax.control.windows import ControlWindow, scale_table
+from hotshot_jax.control.windows import ControlWindow
 from hotshot_jax.errors import UsageError
 from hotshot_jax.models.controlnet import ControlNetModel, EmbeddedCondition
 from hotshot_jax.parallel.placement import (
-    batch_sharding,
     projected_text_shardings,
     video_sharding,
     whole,
 )
-from hotshot_jax.pipelines.request import Request
-from hotshot_jax.pipelines.runtime import Runtime
+from hotshot_jax.runtime.request import Request
+from hotshot_jax.runtime.runtime import Runtime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,44 +37,23 @@ class ControlInput:
     control_type: int | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class ControlRun:
-    """The ControlNets of one sampling run.
-
-    Attributes:
-        controls: what each is conditioned on.
-        windows: when each acts.
-        guess_mode: they see the conditional half alone.
-    """
-
-    controls: list[Control]
-    windows: tuple[ControlWindow, ...]
-    guess_mode: bool
-
-    def scales(self, calls: int, run: range) -> np.ndarray:
-        """The scale of each ControlNet in each call that is made, see `scale_table`."""
-        return scale_table(self.windows, calls, run)
-
-
-def prepare_control(
+def prepare_controls(
     runtime: Runtime,
     inputs: Sequence[ControlInput],
     hidden: jax.Array,
     request: Request,
     *,
-    guess_mode: bool,
-) -> ControlRun | None:
+    only_last: int | None = None,
+) -> list[Control]:
     """Projects the text and embeds the control frames for every ControlNet, once for a run.
 
     Args:
         runtime: holds the ControlNets.
         inputs: one for each.
-        hidden: text embeddings `[batch, tokens, channels]`, with guidance negative prompts first.
+        hidden: text embeddings `[batch, frames, tokens, channels]`, with guidance negative prompts
+            first.
         request: numbers of the run.
-        guess_mode: the ControlNets see the conditional half alone.
-
-    Returns:
-        None where there is no ControlNet.
+        only_last: see `make_control`.
 
     Raises:
         UsageError: there are not as many inputs as ControlNets, or a kind is unknown.
@@ -86,15 +64,11 @@ def prepare_control(
         raise UsageError(
             f"{len(inputs)} control inputs for {len(controlnets)} ControlNets; expected as many."
         )
-    if not controlnets:
-        return None
     runtime.components.check_control_types([given.control_type for given in inputs])
-    only_last = len(hidden) // 2 if guess_mode and request.guided else None
-    controls = [
+    return [
         _prepare_one(runtime, index, given, hidden, request, only_last)
         for index, given in enumerate(inputs)
     ]
-    return ControlRun(controls, tuple(given.window for given in inputs), guess_mode)
 
 
 def _prepare_one(
@@ -122,7 +96,7 @@ def _prepare_one(
 
     arguments = (
         arrays,
-        runtime.place(hidden, batch_sharding),
+        runtime.place(hidden, video_sharding),
         runtime.place(frames[None], video_sharding),
     )
     out_shardings = None

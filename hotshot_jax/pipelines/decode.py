@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from hotshot_jax.models import AutoencoderKL
 from hotshot_jax.parallel.gather import on_host
 from hotshot_jax.parallel.placement import image_sharding, place
-from hotshot_jax.pipelines.runtime import Runtime
+from hotshot_jax.runtime.runtime import Runtime
 
 
 def decode_latents(runtime: Runtime, latents: jax.Array, *, most_frames: int) -> np.ndarray:

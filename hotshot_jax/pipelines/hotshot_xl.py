@@ -12,20 +12,21 @@ from jax.sharding import Mesh
 from hotshot_jax.convert.assembly import Parts
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.pipelines.components import Components
-from hotshot_jax.pipelines.control import ControlInput, prepare_control
+from hotshot_jax.pipelines.conditioning import join_embeddings, make_conditioning
+from hotshot_jax.pipelines.control import ControlInput, prepare_controls
 from hotshot_jax.pipelines.decode import decode_latents
-from hotshot_jax.pipelines.denoise import join_embeddings, make_conditioning
 from hotshot_jax.pipelines.loading import load_components
 from hotshot_jax.pipelines.loras import COMPONENTS as CHANGED_BY_LORAS
 from hotshot_jax.pipelines.loras import LoadedLora
-from hotshot_jax.sampling.noise import GivenNoise, NoiseSource, make_noise
-from hotshot_jax.pipelines.precision import Precision, current_platform
-from hotshot_jax.pipelines.progress import NoProgress, Progress
 from hotshot_jax.pipelines.prompt import PromptEncoder, embed_prompts, given_embeddings
-from hotshot_jax.pipelines.request import Request
-from hotshot_jax.pipelines.runtime import Runtime
-from hotshot_jax.pipelines.sampling import AfterStep, sample_latents
-from hotshot_jax.schedulers import make_scheduler
+from hotshot_jax.runtime.precision import Precision, current_platform
+from hotshot_jax.runtime.progress import NoProgress, Progress
+from hotshot_jax.runtime.request import Request
+from hotshot_jax.runtime.runtime import Runtime
+from hotshot_jax.sampling.guidance import ClassifierFreeGuidance, Guidance
+from hotshot_jax.sampling.loop import AfterStep, Sampling, WrapPredictor, sample_latents
+from hotshot_jax.sampling.noise import GivenNoise, NoiseSource, make_noise
+from hotshot_jax.schedulers import Scheduler, make_scheduler
 
 OUTPUT_TYPES = ("np", "pil", "latent")
 
@@ -54,7 +55,8 @@ class HotshotXLPipeline:
     Args:
         components: models, tokenizers and the scheduler's configuration.
         precision: dtypes; by default those of `f16` on the current device.
-        scheduler: diffusers' class name or a short name; None for the checkpoint's own.
+        scheduler: diffusers' class name, a short name, or a scheduler; None for the checkpoint's
+            own.
         low_vram_mode: keeps in device memory only the model that is at work. The others wait in
             host memory.
         decode_frames: frames that the VAE decodes at once, on each device.
@@ -63,6 +65,7 @@ class HotshotXLPipeline:
         compile_effort: how long the compiler may look for a faster program, one of
             `compile_effort.EFFORTS`; None is `programs.default_effort`.
         progress: shows the stages of each call.
+        wrap_predictor: makes another predictor of the UNet's, see `sampling.predict`.
 
     Raises:
         HotshotError: the components do not fit each other.
@@ -74,17 +77,23 @@ class HotshotXLPipeline:
         components: Components,
         *,
         precision: Precision | None = None,
-        scheduler: str | None = None,
+        scheduler: str | Scheduler | None = None,
         low_vram_mode: bool = False,
         decode_frames: int = 4,
         mesh: Mesh | None = None,
         compile_effort: str | None = None,
         progress: Progress | None = None,
+        wrap_predictor: WrapPredictor | None = None,
     ):
         components.check()
         self.components = components
         self.precision = precision or Precision.named("f16", current_platform())
-        self.scheduler = make_scheduler(scheduler, components.scheduler_config)
+        self.scheduler = (
+            scheduler
+            if isinstance(scheduler, Scheduler)
+            else make_scheduler(scheduler, components.scheduler_config)
+        )
+        self.wrap_predictor = wrap_predictor
         self.decode_frames = 1 if low_vram_mode else decode_frames
         self.runtime = Runtime(
             components,
@@ -223,6 +232,7 @@ class HotshotXLPipeline:
         num_inference_steps: int = 50,
         guidance_scale: float = 5.0,
         guidance_rescale: float = 0.0,
+        guidance: Guidance | None = None,
         num_videos_per_prompt: int = 1,
         seed: int | Sequence[int] = 0,
         noise: str | Iterable[np.ndarray] = "torch",
@@ -257,13 +267,17 @@ class HotshotXLPipeline:
             num_inference_steps: denoising steps.
             guidance_scale: weight of classifier-free guidance; up to 1 means none.
             guidance_rescale: contrast correction of strong guidance, 0 to 1.
+            guidance: joins the two predictions in place of classifier-free guidance of these two
+                numbers.
             num_videos_per_prompt: videos of each prompt.
             seed: one seed for all videos together, or one for each.
             noise: "torch" for the numbers that PyTorch draws on a CPU, "jax" for JAX's own, or
                 arrays `[videos, frames, height / 8, width / 8, 4]` in the order of their use.
             latents: initial standard normal noise with that shape, instead of a draw.
-            prompt_embeds: `[prompts, tokens, channels]` instead of prompts.
-            pooled_prompt_embeds: `[prompts, text_channels]`, with `prompt_embeds`.
+            prompt_embeds: `[prompts, tokens, channels]` instead of prompts, or
+                `[prompts, frames, tokens, channels]` for a text that differs by frame.
+            pooled_prompt_embeds: `[prompts, text_channels]`, with `prompt_embeds`, or
+                `[prompts, frames, text_channels]`.
             negative_prompt_embeds: like `prompt_embeds`.
             negative_pooled_prompt_embeds: like `pooled_prompt_embeds`.
             original_size: first two time ids, (height, width) by default.
@@ -302,6 +316,10 @@ class HotshotXLPipeline:
             denoising_end=denoising_end,
         )
         self._check(request, output_type)
+        if guidance is None and request.guided:
+            guidance = ClassifierFreeGuidance(
+                jnp.float32(guidance_scale), jnp.float32(guidance_rescale)
+            )
         embeddings = embed_prompts(
             PromptEncoder(self.runtime, clip_skip, prompt_weights, long_prompts),
             (prompt, prompt_2),
@@ -313,7 +331,7 @@ class HotshotXLPipeline:
                 negative_prompt,
                 "negative_prompt",
             ),
-            guided=request.guided,
+            guided=guidance is not None,
         )
         self.runtime.rest("text_encoder", "text_encoder_2")
 
@@ -323,16 +341,33 @@ class HotshotXLPipeline:
             videos_per_prompt=num_videos_per_prompt,
             dtype=self.precision.compute,
         )
+        branches = 1 if guidance is None else 2
+        conditioning = make_conditioning(
+            self.runtime,
+            batch,
+            request.time_ids,
+            controls=prepare_controls(
+                self.runtime,
+                controls,
+                batch.hidden,
+                request,
+                only_last=videos if guess_mode and branches > 1 else None,
+            ),
+            branches=branches,
+        )
         denoised = sample_latents(
             self.runtime,
-            self.scheduler,
-            make_conditioning(self.runtime, batch, request.time_ids),
+            Sampling(
+                self.scheduler,
+                guidance,
+                tuple(given.window for given in controls),
+                guess_mode,
+                self.wrap_predictor,
+            ),
+            conditioning,
             request,
             self._noise(noise, seed, videos),
             (videos, *self._latent_shape(request)),
-            control=prepare_control(
-                self.runtime, controls, batch.hidden, request, guess_mode=guess_mode
-            ),
             initial=latents,
             after_step=self._after_step(callback_on_step_end),
         )

@@ -21,9 +21,9 @@ from hotshot_jax.parallel.rules import parameter_shardings
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.embedding_files import ENCODERS, open_embeddings, with_embeddings
 from hotshot_jax.pipelines.loras import open_loras
-from hotshot_jax.pipelines.precision import Precision
-from hotshot_jax.pipelines.progress import Progress
 from hotshot_jax.pipelines.prompt_weighting import Vocabulary
+from hotshot_jax.runtime.precision import Precision
+from hotshot_jax.runtime.progress import Progress
 from hotshot_jax.schedulers import make_scheduler
 
 logger = logging.getLogger(__name__)

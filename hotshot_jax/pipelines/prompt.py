@@ -19,7 +19,7 @@ from hotshot_jax.pipelines.prompt_weighting import (
     parse_weights,
     weigh_embeddings,
 )
-from hotshot_jax.pipelines.runtime import Runtime
+from hotshot_jax.runtime.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +212,7 @@ def embed_prompts(
     if not guided:
         return [positive]
     negative = given_negative or encoder.negatives(*negatives, positive)
-    if negative.hidden.shape != positive.hidden.shape:
+    if _without_frames(negative.hidden) != _without_frames(positive.hidden):
         raise UsageError(
             f"negative_prompt_embeds has the shape {negative.hidden.shape}, prompt_embeds "
             f"{positive.hidden.shape}; they have to be equal."
@@ -224,8 +224,8 @@ def given_embeddings(hidden: Any, pooled: Any, text: Any, name: str) -> TextEmbe
     """Embeddings that a caller gave instead of a text, if he did.
 
     Args:
-        hidden: `[prompts, tokens, channels]` or None.
-        pooled: `[prompts, text_channels]` or None.
+        hidden: `[prompts, tokens, channels]`, `[prompts, frames, tokens, channels]` or None.
+        pooled: `[prompts, text_channels]`, `[prompts, frames, text_channels]` or None.
         text: the text, or None.
         name: what messages call the text.
 
@@ -290,6 +290,10 @@ def encode_tokens(
     first = text_encoder(input_ids).hidden_states[layer]
     second = text_encoder_2(input_ids_2)
     return jnp.concatenate([first, second.hidden_states[layer]], axis=-1), second.pooled
+
+
+def _without_frames(hidden: jax.Array) -> tuple[int, ...]:
+    return hidden.shape[0], *hidden.shape[-2:]
 
 
 def _as_list(text: Text) -> list[str]:

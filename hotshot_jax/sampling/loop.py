@@ -1,49 +1,115 @@
 """The sampling loop: noise in, latents out."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hotshot_jax.control.residuals import Control
+from hotshot_jax.control.windows import ControlWindow, scale_table
 from hotshot_jax.errors import UsageError
 from hotshot_jax.parallel.placement import place_missing, video_sharding
-from hotshot_jax.pipelines.control import ControlRun
-from hotshot_jax.pipelines.denoise import Conditioning, Guidance, StepInput, denoising_step
+from hotshot_jax.runtime.request import Request
+from hotshot_jax.runtime.runtime import Runtime
+from hotshot_jax.sampling.guidance import Guidance
 from hotshot_jax.sampling.noise import NoiseSource
-from hotshot_jax.pipelines.request import Request
-from hotshot_jax.pipelines.runtime import Runtime
+from hotshot_jax.sampling.predict import Conditioning, Predictor, StepInput, UNetPredictor
 from hotshot_jax.schedulers import DDIMScheduler, Schedule, Scheduler
 
 AfterStep = Callable[[int, float, jax.Array], jax.Array]
 """Takes the call's number, the timestep and the latents; returns the latents to go on with."""
 
+WrapPredictor = Callable[[Predictor], Predictor]
+"""Makes one predictor of another, within a compiled step."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LoopState:
+    """What one call of the model hands to the next.
+
+    Attributes:
+        latents: float32 `[videos, frames, height / 8, width / 8, channels]`.
+        solver: the scheduler's history.
+        cache: what the predictor keeps.
+    """
+
+    latents: jax.Array
+    solver: Any
+    cache: Any = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How latents are denoised.
+
+    Attributes:
+        scheduler: turns predictions into steps.
+        guidance: joins the predictions for negative prompt and prompt; None for no guidance.
+        windows: strength of each ControlNet, and when it acts.
+        guess_mode: the ControlNets see the conditional half alone.
+        wrap: makes another predictor of the UNet's; programs are kept for it, so it has to be one
+            object for all calls.
+    """
+
+    scheduler: Scheduler
+    guidance: Guidance | None = None
+    windows: Sequence[ControlWindow] = ()
+    guess_mode: bool = False
+    wrap: WrapPredictor | None = None
+
+
+def denoising_step(
+    predict: Predictor,
+    guidance: Guidance | None,
+    scheduler: Scheduler,
+    conditioning: Conditioning,
+    state: LoopState,
+    step: StepInput,
+) -> LoopState:
+    """One call of the model: predict, guide, advance. Everything of it runs as one program.
+
+    Args:
+        predict: finds the noise in scaled latents.
+        guidance: joins the predictions of two branches; None where there is one.
+        scheduler: turns predictions into steps.
+        conditioning: what the models are conditioned on.
+        state: what the call before gave.
+        step: what changes from call to call.
+    """
+    latents = scheduler.scale_model_input(step.row, state.latents)
+    if guidance is not None:
+        latents = jnp.concatenate([latents, latents])
+    prediction, cache = predict(latents, step, conditioning, state.cache)
+    if guidance is not None:
+        unconditional, conditional = jnp.split(prediction, 2)
+        prediction = guidance(unconditional, conditional, step)
+    latents, solver = scheduler.step(step.row, state.solver, prediction, state.latents, step.noise)
+    return LoopState(latents, solver, cache)
+
 
 def sample_latents(
     runtime: Runtime,
-    scheduler: Scheduler,
+    sampling: Sampling,
     conditioning: Conditioning,
     request: Request,
     noise: NoiseSource,
     shape: tuple[int, ...],
     *,
-    control: ControlRun | None = None,
     initial: np.ndarray | jax.Array | None = None,
     after_step: AfterStep | None = None,
 ) -> jax.Array:
     """Denoises latents from standard normal noise.
 
     Args:
-        runtime: holds the UNet.
-        scheduler: turns predictions into steps.
-        conditioning: what the UNet is conditioned on, negative prompts first.
+        runtime: holds the models.
+        sampling: how latents are denoised.
+        conditioning: what the models are conditioned on.
         request: numbers of the run.
         noise: gives the initial noise and that of the steps.
         shape: `[videos, frames, height / 8, width / 8, 4]`.
-        control: the ControlNets of the run.
         initial: standard normal noise to start from, instead of a draw.
         after_step: called after each call of the model.
 
@@ -53,13 +119,13 @@ def sample_latents(
     Raises:
         UsageError: the number of steps is out of range, or `initial` has another shape.
     """
+    scheduler = sampling.scheduler
     if isinstance(scheduler, DDIMScheduler):
         scheduler = dataclasses.replace(scheduler, eta=request.eta)
+        sampling = dataclasses.replace(sampling, scheduler=scheduler)
     schedule = scheduler.schedule(request.num_inference_steps)
     calls = _calls_until(schedule, request.denoising_end, scheduler.num_train_timesteps)
-    scales = np.zeros((calls, 0), np.float32)
-    if control is not None:
-        scales = control.scales(schedule.calls, range(calls))
+    scales = scale_table(sampling.windows, schedule.calls, range(calls))
     acting = [bool(row.any()) for row in scales]
 
     def inputs(call: int) -> StepInput:
@@ -68,7 +134,8 @@ def sample_latents(
             drawn = schedule.draws_noise[call]
             used = noise.draw(shape) if drawn else np.zeros(shape, np.float32)
         timestep = np.float32(schedule.timesteps[call])
-        given = StepInput(timestep, schedule.row(call), used, scales[call])
+        progress = np.float32(call / schedule.calls)
+        given = StepInput(timestep, progress, schedule.row(call), used, scales[call])
         if runtime.mesh is None:
             return jax.device_put(given)
         if used is not None:
@@ -83,92 +150,79 @@ def sample_latents(
     solver = jax.tree.map(
         lambda leaf: runtime.place(jnp.copy(leaf), video_sharding), scheduler.init_state(latents)
     )
+    state = LoopState(latents, solver)
     pending = inputs(0)
     # A call in which no ControlNet acts runs the program without ControlNets.
     programs = {
         acts: _step_program(
             runtime,
-            scheduler,
-            conditioning,
-            request,
-            control if acts else None,
-            (latents, solver, pending),
+            sampling,
+            conditioning if acts else dataclasses.replace(conditioning, controls=()),
+            (state, pending),
         )
         for acts in set(acting)
     }
     with runtime.progress.stage("denoising", calls, "step") as advance:
         for call in range(calls):
-            latents, solver = programs[acting[call]](latents, solver, pending)
+            state = programs[acting[call]](state, pending)
             if call + 1 < calls:
                 # Drawn while the device is at work.
                 pending = inputs(call + 1)
-            jax.block_until_ready(latents)
+            jax.block_until_ready(state.latents)
             if after_step is not None:
-                latents = after_step(call, float(schedule.timesteps[call]), latents)
+                latents = after_step(call, float(schedule.timesteps[call]), state.latents)
                 latents = runtime.place(latents, video_sharding)
+                state = dataclasses.replace(state, latents=latents)
             advance(1)
-    return latents
+    return state.latents
 
 
 def _step_program(
     runtime: Runtime,
-    scheduler: Scheduler,
+    sampling: Sampling,
     conditioning: Conditioning,
-    request: Request,
-    control: ControlRun | None,
-    example: tuple[jax.Array, Any, StepInput],
-) -> Callable[[jax.Array, Any, StepInput], tuple[jax.Array, Any]]:
-    """The compiled step, with everything bound that stays the same; latents are donated."""
+    example: tuple[LoopState, StepInput],
+) -> Callable[[LoopState, StepInput], LoopState]:
+    """The compiled step, with everything bound that stays the same; the state is donated."""
     unet_arrays, build_unet = runtime.model("unet")
-    controls = [] if control is None else control.controls
-    controlnets = [runtime.model(f"controlnets.{index}") for index in range(len(controls))]
-    guess_mode = control is not None and control.guess_mode
-    enable_temporal_attentions = request.video_length > 1
-    guidance = None
-    if request.guided:
-        guidance = Guidance(
-            jnp.float32(request.guidance_scale), jnp.float32(request.guidance_rescale)
-        )
+    count = len(conditioning.controls)
+    controlnets = [runtime.model(f"controlnets.{index}") for index in range(count)]
+    enable_temporal_attentions = example[0].latents.shape[1] > 1
+    scheduler, wrap, guess_mode = sampling.scheduler, sampling.wrap, sampling.guess_mode
 
     def step(
         unet: list[jax.Array],
         nets: list[list[jax.Array]],
-        controls: list[Control],
         conditioning: Conditioning,
         guidance: Guidance | None,
-        latents: jax.Array,
-        solver: Any,
+        state: LoopState,
         inputs: StepInput,
-    ) -> tuple[jax.Array, Any]:
-        return denoising_step(
+    ) -> LoopState:
+        predict: Predictor = UNetPredictor(
             build_unet(unet),
-            conditioning,
-            guidance,
-            scheduler,
-            latents,
-            solver,
-            inputs,
-            enable_temporal_attentions=enable_temporal_attentions,
-            controlnets=[build(net) for (_, build), net in zip(controlnets, nets, strict=True)],
-            controls=controls,
+            [build(net) for (_, build), net in zip(controlnets, nets, strict=True)],
             guess_mode=guess_mode,
+            enable_temporal_attentions=enable_temporal_attentions,
         )
+        if wrap is not None:
+            predict = wrap(predict)
+        return denoising_step(predict, guidance, scheduler, conditioning, state, inputs)
 
-    bound = (unet_arrays, [arrays for arrays, _ in controlnets], controls, conditioning, guidance)
+    bound = (unet_arrays, [arrays for arrays, _ in controlnets], conditioning, sampling.guidance)
     out_shardings = None
     if runtime.mesh is not None:
         bound = place_missing(bound, runtime.mesh)
-        # Latents and solver come back where they were, which the compiler need not choose.
-        out_shardings = jax.tree.map(lambda leaf: leaf.sharding, example[:2])
+        # The state comes back where it was, which the compiler need not choose.
+        out_shardings = jax.tree.map(lambda leaf: leaf.sharding, example[0])
     program = runtime.program(
-        "denoising step" if control is None else "denoising step with ControlNet",
-        (scheduler, enable_temporal_attentions, guess_mode),
+        "denoising step with ControlNet" if count else "denoising step",
+        (scheduler, enable_temporal_attentions, guess_mode and count > 0, wrap),
         step,
         (*bound, *example),
-        donate=(5, 6),
+        donate=(4,),
         out_shardings=out_shardings,
     )
-    return lambda latents, solver, inputs: program(*bound, latents, solver, inputs)
+    return lambda state, inputs: program(*bound, state, inputs)
 
 
 def _calls_until(schedule: Schedule, end: float | None, num_train_timesteps: int) -> int:

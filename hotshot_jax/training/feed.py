@@ -16,7 +16,7 @@ from hotshot_jax.errors import HotshotError
 from hotshot_jax.parallel.mesh import MeshConfig, create_mesh
 from hotshot_jax.parallel.placement import batch_sharding, whole
 from hotshot_jax.pipelines.components import Components
-from hotshot_jax.pipelines.progress import Progress
+from hotshot_jax.runtime.progress import Progress
 from hotshot_jax.training.cache import Cache, model_digest
 from hotshot_jax.training.encoding import Encoders
 

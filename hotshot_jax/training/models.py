@@ -21,7 +21,7 @@ from hotshot_jax.convert.rules import flat_parameters
 from hotshot_jax.parallel.placement import in_host_memory
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.loading import load_tokenizer
-from hotshot_jax.pipelines.progress import Progress
+from hotshot_jax.runtime.progress import Progress
 from hotshot_jax.training.trainee import Parameters, Trainee
 
 # What the reference's fine-tuning script leaves beside its weights.

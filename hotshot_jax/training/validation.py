@@ -19,7 +19,7 @@ from hotshot_jax.parallel.gather import on_host
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
-from hotshot_jax.pipelines.precision import Precision
+from hotshot_jax.runtime.precision import Precision
 from hotshot_jax.training.feed import Feed
 from hotshot_jax.training.metrics import Reports
 from hotshot_jax.training.step import Trainer

@@ -18,7 +18,7 @@ from huggingface_hub import constants
 
 from hotshot_jax.convert import load
 from hotshot_jax.media import output
-from hotshot_jax.pipelines.runtime import Runtime
+from hotshot_jax.runtime.runtime import Runtime
 from tests.cli.checkpoints import (
     everything,
     write_hub_cache,

@@ -17,7 +17,7 @@ from hotshot_jax.models.controlnet import ControlNetModel
 from hotshot_jax.models.controlnet_config import ControlNetConfig
 from hotshot_jax.pipelines import HotshotXLPipeline
 from hotshot_jax.pipelines.control import ControlInput
-from hotshot_jax.pipelines.precision import Precision
+from hotshot_jax.runtime.precision import Precision
 
 CALLS = 4
 SIZE: dict[str, Any] = {"height": 16, "width": 16, "num_inference_steps": CALLS}

@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file
 
 from hotshot_jax.errors import UsageError
-from hotshot_jax.pipelines import torch_noise
+from hotshot_jax.sampling import torch_noise
 from hotshot_jax.sampling.torch_noise import TorchGenerator
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cases"

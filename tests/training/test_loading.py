@@ -12,7 +12,7 @@ from hotshot_jax.errors import HotshotError
 from hotshot_jax.parallel.mesh import MeshConfig, create_mesh
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.loading import load_tokenizer
-from hotshot_jax.pipelines.progress import NoProgress
+from hotshot_jax.runtime.progress import NoProgress
 from hotshot_jax.training import encoding
 from hotshot_jax.training.encoding import Encoders
 from hotshot_jax.training.models import load_models

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from hotshot_jax.parallel.placement import place, place_missing, place_module
-from hotshot_jax.pipelines.components import Components
-from hotshot_jax.pipelines.precision import Precision
-from hotshot_jax.pipelines.programs import Programs, flattened
-from hotshot_jax.pipelines.progress import Progress
+from hotshot_jax.runtime.precision import Precision
+from hotshot_jax.runtime.programs import Programs, flattened
+from hotshot_jax.runtime.progress import Progress
 
 Build = Callable[[list[jax.Array]], Any]
 """Puts the arrays of a model together again."""
@@ -21,7 +20,7 @@ class Runtime:
     """Models in device memory, and compiled programs over them.
 
     Args:
-        components: the models.
+        components: gives a model by its name (`model`).
         precision: dtypes.
         progress: shows the stages of each call.
         low_vram_mode: the components lie in host memory; a model is copied to the device when it is
@@ -32,7 +31,7 @@ class Runtime:
 
     def __init__(
         self,
-        components: Components,
+        components: Any,
         precision: Precision,
         progress: Progress,
         *,

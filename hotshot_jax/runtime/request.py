@@ -52,7 +52,12 @@ class Request:
         return (*self.original_size, *self.crops_coords_top_left, *self.target_size)
 
     def check(
-        self, *, multiple: int, positions: int, encoder_depth: int, spell: Callable[[str], str] = str
+        self,
+        *,
+        multiple: int,
+        positions: int,
+        encoder_depth: int,
+        spell: Callable[[str], str] = str,
     ) -> None:
         """Checks everything that does not depend on the scheduler.
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from hotshot_jax.errors import UsageError
-from hotshot_jax.pipelines.programs import Programs, default_effort
-from hotshot_jax.pipelines.progress import NoProgress
+from hotshot_jax.runtime.programs import Programs, default_effort
+from hotshot_jax.runtime.progress import NoProgress
 
 
 def _counted() -> tuple[list[int], Callable[[jax.Array], jax.Array]]:
@@ -70,7 +70,7 @@ def test_on_tpus_the_effort_reaches_the_compiler(
         return compile_lowered(lowered)
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", compile_seen)
-    monkeypatch.setattr("hotshot_jax.pipelines.programs.current_platform", lambda: "tpu")
+    monkeypatch.setattr("hotshot_jax.runtime.programs.current_platform", lambda: "tpu")
     _, double = _counted()
     program = Programs(effort=effort).get("double", None, double, (jnp.ones(3),), NoProgress())
     np.testing.assert_array_equal(program(jnp.ones(3)), 2 * np.ones(3))

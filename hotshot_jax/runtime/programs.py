@@ -9,8 +9,8 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from hotshot_jax.compile_effort import DEFAULT_EFFORT, effort_options
-from hotshot_jax.pipelines.precision import current_platform
-from hotshot_jax.pipelines.progress import Progress
+from hotshot_jax.runtime.precision import current_platform
+from hotshot_jax.runtime.progress import Progress
 
 
 class Programs:

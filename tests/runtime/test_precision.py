@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hotshot_jax.errors import UsageError
-from hotshot_jax.pipelines.precision import Precision
+from hotshot_jax.runtime.precision import Precision
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Models in device memory, compiled programs over them, and what a call may ask for."""
