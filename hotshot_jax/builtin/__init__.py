@@ -1,9 +1,10 @@
 """The small text-to-GIF model that the package brings along; `docs/tiny_model.md` is its card."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from hotshot_jax.files.parsed import parse_json
 
 NAME = "the built-in model"
 
@@ -17,5 +18,5 @@ def builtin_checkpoint() -> Path:
 
 def builtin_settings() -> Mapping[str, Any]:
     """The settings of `infer.py` that it was trained for, where they are not Hotshot-XL's."""
-    settings: dict[str, Any] = json.loads((_HERE / "settings.json").read_text(encoding="utf-8"))
+    settings: dict[str, Any] = parse_json((_HERE / "settings.json").read_bytes())
     return settings

@@ -1,14 +1,13 @@
 """`python -m convert`: checkpoints from PyTorch's layout to Orbax, and back."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
-from hotshot_jax.cli.run import Parser, run
+from hotshot_jax.cli.run import Parser, run, say
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.convert.assembly import open_temporal
 from hotshot_jax.convert.controlnet_files import is_controlnet, open_controlnet
@@ -56,7 +55,7 @@ def convert(arguments: Sequence[str] | None = None) -> None:
         return
     source = _open(given.source, given.variant)
     for note in getattr(source, "notes", ()):
-        print(f"{PROGRAM}: {note}", file=sys.stderr)
+        say(f"{PROGRAM}: {note}")
     dest = Path(given.dest)
     if given.to_torch:
         if not isinstance(source, ConvertedFolder | ConvertedComponent):
@@ -72,7 +71,7 @@ def convert(arguments: Sequence[str] | None = None) -> None:
             raise UsageError(f"{source.path} is converted already; --to-torch goes the other way.")
         ignored = [] if isinstance(source, Component) else ignored_files(source)
         if ignored:
-            print(f"{PROGRAM}: not converted: {', '.join(ignored)}", file=sys.stderr)
+            say(f"{PROGRAM}: not converted: {', '.join(ignored)}")
         with TerminalProgress().stage("converting", source.nbytes, "B") as advance:
             dtype = _DTYPES.get(given.dtype)
             if isinstance(source, Component):

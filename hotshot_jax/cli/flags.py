@@ -3,18 +3,20 @@
 import argparse
 import dataclasses
 import difflib
-import json
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hotshot_jax.cli.run import Parser
 from hotshot_jax.errors import UsageError
+from hotshot_jax.files.limits import MOST_SETTINGS_BYTES
+from hotshot_jax.files.parsed import ParseError, parse_json, parse_yaml
+from hotshot_jax.files.plain_file import read_text
 
 TEXT_ENDINGS = (".yaml", ".yml", ".json")
+# Finding what a longer one resembles would take for ever.
+_LONGEST_NAME = 100
 DEVICES = ("auto", "cpu", "gpu", "tpu")
 
 
@@ -104,16 +106,14 @@ def written_settings(path: str) -> Any:
         UsageError: it cannot be read.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-        if Path(path).suffix.lower() == ".json":
-            return json.loads(text)
-        return yaml.safe_load(text)
+        text = read_text(path, MOST_SETTINGS_BYTES)
+        is_json = Path(path).suffix.lower() == ".json"
+        return parse_json(text) if is_json else parse_yaml(text)
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror or error}.") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        # PyYAML's messages are several lines long; the place in the file is at their end.
-        reason = " ".join(str(error).split())
-        raise UsageError(f"--config {path}: not readable as YAML or JSON ({reason}).") from error
+    except (UnicodeDecodeError, ParseError) as error:
+        reason = error if isinstance(error, ParseError) else "is not UTF-8 text"
+        raise UsageError(f"--config {path}: not readable as YAML or JSON: it {reason}.") from error
 
 
 def checked_settings(settings: type, path: str, values: Any) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def checked_settings(settings: type, path: str, values: Any) -> dict[str, Any]:
 def _checked(flags: Mapping[str, Flag], path: str, name: Any, value: Any) -> Any:
     flag = flags.get(name)
     if flag is None:
-        near = difflib.get_close_matches(str(name), flags, 1)
+        near = difflib.get_close_matches(str(name)[:_LONGEST_NAME], flags, 1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
         raise UsageError(f"--config {path}: unknown key {reprlib.repr(name)}{hint}")
     if flag.repeatable:

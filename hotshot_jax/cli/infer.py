@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from hotshot_jax.cli.hosts import on_hosts
 from hotshot_jax.cli.outputs import Job, batches, plan_jobs
 from hotshot_jax.cli.presets import describe_preset
 from hotshot_jax.cli.prompts import check_prompts
-from hotshot_jax.cli.run import run
+from hotshot_jax.cli.run import run, say
 from hotshot_jax.cli.settings import InferSettings, parse_settings
 from hotshot_jax.cli.stored_settings import STORED
 from hotshot_jax.cli.terminal_progress import TerminalProgress
@@ -312,4 +311,4 @@ def _report(
 
 def _say(text: str) -> None:
     if is_first():
-        print(f"{PROGRAM}: {text}", file=sys.stderr)
+        say(f"{PROGRAM}: {text}")

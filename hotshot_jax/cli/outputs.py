@@ -7,6 +7,8 @@ from pathlib import Path
 
 from hotshot_jax.cli.settings import InferSettings
 from hotshot_jax.errors import UsageError
+from hotshot_jax.files.limits import MOST_TEXT_BYTES
+from hotshot_jax.files.plain_file import read_text
 from hotshot_jax.media.frame_times import check_duration
 from hotshot_jax.media.output import check_output
 from hotshot_jax.media.output_form import OutputForm, output_form
@@ -93,7 +95,7 @@ def read_prompts(settings: InferSettings) -> list[str]:
     if settings.prompts_file is None:
         return [settings.prompt]
     try:
-        lines = Path(settings.prompts_file).read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(settings.prompts_file, MOST_TEXT_BYTES).splitlines()
     except UnicodeDecodeError as error:
         raise UsageError(f"--prompts_file {settings.prompts_file} is not UTF-8 text.") from error
     except OSError as error:

@@ -1,22 +1,28 @@
 """What every command does the same way: exit statuses, messages, interruption."""
 
 import argparse
+import codecs
 import contextlib
 import difflib
+import io
 import logging
 import os
 import signal
 import sys
 import time
+import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.files.printable import printable
 from hotshot_jax.signals import heard_too_early
 
 INTERRUPTED = 128
 _FAILED = HotshotError.exit_status
+_LONGEST_MESSAGE = 4000
+_NO_THREAD = "can't start new thread"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Impatient people press Ctrl-C twice, and some supervisors signal a whole process group besides its
 # leader. The repetition must not cut short the cleaning up after the first.
@@ -59,10 +65,13 @@ def run(program: str, body: Callable[[], None]) -> int:
     wrong usage, 128 plus the signal's number for Ctrl-C and SIGTERM. What the operating system
     refuses counts among them. Anything else is a bug of this project and keeps its traceback.
 
+    Whatever the messages quote of files and servers is made printable here.
+
     Args:
         program: name of the command, for messages.
         body: the command.
     """
+    _prepare_streams()
     try:
         with _stoppable(), _logging_to_stderr(program):
             body()
@@ -73,21 +82,43 @@ def run(program: str, body: Callable[[], None]) -> int:
         return _failed(
             program, "Out of main memory. Close other programs, or ask for less.", _FAILED
         )
+    except RecursionError as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return _failed(
+            program,
+            "Something that was given is nested too deeply to be worked with "
+            f"(RecursionError in {last.filename}, line {last.lineno}).",
+            _FAILED,
+        )
     except BrokenPipeError:
-        # Python flushes again when it exits, and would complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return _failed(program, "Whoever read standard output has closed it.", _FAILED)
     except OSError as error:
+        _drop_output()
         where = f"{error.filename}: " if error.filename else ""
         return _failed(program, f"{where}{error.strerror or error}.", _FAILED)
+    except RuntimeError as error:
+        if _NO_THREAD not in str(error):
+            raise
+        return _failed(
+            program,
+            "The system allows no more threads. Close other programs, or raise the limit of "
+            "processes (ulimit -u).",
+            _FAILED,
+        )
     except KeyboardInterrupt as stop:
         outcome = getattr(stop, "outcome", None) or "nothing unfinished was left behind"
         return _stopped(program, getattr(stop, "number", signal.SIGINT), outcome)
     return 0
 
 
+def say(text: str) -> None:
+    """Prints a line on the error stream; what it quotes of files and servers is made printable."""
+    print(printable(text), file=sys.stderr)
+
+
 def _failed(program: str, message: str, status: int) -> int:
-    print(f"{program}: error: {message}", file=sys.stderr)
+    say(printable(f"{program}: error: {message}", _LONGEST_MESSAGE))
     return status
 
 
@@ -95,6 +126,32 @@ def _stopped(program: str, number: int, outcome: str) -> int:
     name = signal.Signals(number).name
     print(f"\n{program}: stopped by {name}; {outcome}.", file=sys.stderr)
     return INTERRUPTED + number
+
+
+def _prepare_streams() -> None:
+    """Lets standard streams be closed, and any file's name be printed."""
+    # Python has None for a stream that was closed before it started.
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        unicode = codecs.lookup(sys.stdout.encoding).name == "utf-8"
+        sys.stdout.reconfigure(errors="surrogateescape" if unicode else "backslashreplace")
+
+
+def _drop_output() -> None:
+    """Gives up standard output if it cannot be written to."""
+    # Python flushes again when it exits, and would complain again.
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), _LONGEST_MESSAGE)
 
 
 @contextlib.contextmanager
@@ -123,7 +180,7 @@ def _stoppable() -> Iterator[None]:
 def _describe_unknown(arguments: Sequence[str], known: Sequence[str]) -> str:
     hints = []
     for argument in arguments:
-        near = difflib.get_close_matches(argument.partition("=")[0], known, 1)
+        near = difflib.get_close_matches(argument.partition("=")[0][:100], known, 1)
         hints += [f"did you mean {near[0]}?"] if argument.startswith("-") and near else []
     return " ".join([f"unrecognized arguments: {' '.join(arguments)};", *hints]).rstrip(";")
 
@@ -132,7 +189,7 @@ def _describe_unknown(arguments: Sequence[str], known: Sequence[str]) -> str:
 def _logging_to_stderr(program: str) -> Iterator[None]:
     logger = logging.getLogger("hotshot_jax")
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(f"{program}: %(levelname)s: %(message)s"))
+    handler.setFormatter(_Formatter(f"{program}: %(levelname)s: %(message)s"))
     logger.addHandler(handler)
     # Libraries install a handler of their own at the root, which would say everything twice.
     propagate, logger.propagate = logger.propagate, False

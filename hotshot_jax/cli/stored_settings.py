@@ -1,10 +1,10 @@
 """Settings that a run kept in its result, to be run again."""
 
-import json
 from typing import Any
 
 from hotshot_jax.cli.flags import flags_of
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.files.parsed import ParseError, parse_json
 from hotshot_jax.media.metadata import read_metadata
 
 STORED = "settings"
@@ -22,9 +22,13 @@ def stored_settings(settings: type, path: str) -> Any:
         UsageError: it is no result of a run, or damaged.
     """
     try:
-        stored = json.loads(read_metadata(path)[STORED])
-    except (ValueError, KeyError) as error:
+        stored = parse_json(read_metadata(path)[STORED])
+    except KeyError as error:
         raise UsageError(f"--config {path}: the stored settings are damaged.") from error
+    except ParseError as error:
+        raise UsageError(
+            f"--config {path}: the stored settings are damaged: their text {error}."
+        ) from error
     except HotshotError as error:
         raise UsageError(
             f"--config {path}: expected a .yaml or .json file, or a result of an earlier run that "

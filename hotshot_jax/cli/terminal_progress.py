@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from tqdm import tqdm
 
 from hotshot_jax.cli.compilation_cache import CompilationCounter
+from hotshot_jax.files.printable import printable
 from hotshot_jax.runtime.progress import Advance
 
 _NAME_WIDTH = 10
@@ -39,7 +40,7 @@ class TerminalProgress:
         in_bytes = unit == "B"
         with tqdm(
             total=total,
-            desc=name.ljust(_NAME_WIDTH),
+            desc=printable(name).ljust(_NAME_WIDTH),
             unit=unit,
             unit_scale=in_bytes,
             unit_divisor=1024,
@@ -64,7 +65,7 @@ class TerminalProgress:
 
     def _write(self, line: str) -> None:
         if not self.quiet:
-            tqdm.write(line, file=sys.stderr)
+            tqdm.write(printable(line), file=sys.stderr)
 
     def _add(self, name: str, start: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start

@@ -17,7 +17,7 @@ from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
 from hotshot_jax.cli.devices import TRAINING_WAYS_OUT, explained_memory_errors, use_device
 from hotshot_jax.cli.flags import flags_of
 from hotshot_jax.cli.hosts import on_hosts
-from hotshot_jax.cli.run import run
+from hotshot_jax.cli.run import run, say
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.cli.train_data import RunData, make_clip_validation, make_feeds, open_run_data
 from hotshot_jax.cli.train_output import EXPORT, check_output_dir, save_config
@@ -353,4 +353,4 @@ def _bar(steps: int, done: int) -> Iterator[Any]:
 
 def _say(text: str) -> None:
     if jax.process_index() == 0:
-        print(text, file=sys.stderr)
+        say(text)

@@ -8,6 +8,7 @@ import yaml
 
 from hotshot_jax.cli.train_settings import TrainSettings
 from hotshot_jax.errors import UsageError
+from hotshot_jax.files.plain_file import open_plain
 from hotshot_jax.training.metrics import is_metrics
 from hotshot_jax.writing.made_here import check_made_here
 from hotshot_jax.writing.places import check_no_dead_link, is_inside
@@ -63,7 +64,7 @@ def save_config(output: Path, values: Mapping[str, Any]) -> None:
 
 def _is_config(file: Path) -> bool:
     try:
-        with file.open(encoding="utf-8") as lines:
-            return lines.readline(len(_HEADER)) == _HEADER
-    except (OSError, UnicodeDecodeError):
+        with open_plain(file) as lines:
+            return lines.read(len(_HEADER)) == _HEADER.encode()
+    except OSError:
         return False

@@ -7,11 +7,13 @@ before anything is parsed.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.files.limits import MOST_TEXT_BYTES
+from hotshot_jax.files.parsed import ParseError, parse_json
+from hotshot_jax.files.plain_file import read_bytes
 
 _PICKLE_ADVICE = (
     "which can run code when it is opened and is never read here; save it as .safetensors first "
@@ -82,7 +84,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
             valid JSON, or JSON of another type.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, MOST_TEXT_BYTES)
     except OSError as error:
         raise HotshotError(describe_unreadable(path, error)) from None
     if not content.strip():
@@ -97,38 +99,13 @@ def parse_json_object(content: bytes, what: str) -> dict[str, Any]:
     """Parse ``content`` as a JSON object; ``what`` is its name in the messages.
 
     Raises:
-        HotshotError: not UTF-8, not valid JSON, a key named twice, or not an object.
+        HotshotError: not UTF-8, not valid JSON, a key named twice, beyond the limits of
+            ``files.parsed``, or not an object.
     """
     try:
-        value = json.loads(content.decode("utf-8"), object_pairs_hook=_unique_keys)
-    except UnicodeDecodeError as error:
-        raise HotshotError(
-            f"{what} is not UTF-8 text (byte {error.start}); download it again"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise HotshotError(
-            f"{what} is not valid JSON: {error.msg} (line {error.lineno}, "
-            f"column {error.colno}); download it again"
-        ) from None
-    except RecursionError:
-        raise HotshotError(f"{what} is not valid JSON: nested too deeply") from None
-    except _RepeatedKeyError as error:
-        raise HotshotError(f"{what} names '{error}' twice; download it again") from None
+        value = parse_json(content)
+    except ParseError as error:
+        raise HotshotError(f"{what} {error}; download it again") from None
     if not isinstance(value, dict):
         raise HotshotError(f"{what} holds a JSON {type(value).__name__}; an object was expected")
     return value
-
-
-class _RepeatedKeyError(Exception):
-    pass
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _RepeatedKeyError(key)
-            seen.add(key)
-    return result

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
-import struct
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +29,13 @@ from hotshot_jax.convert.file_content import (
     parse_json_object,
 )
 from hotshot_jax.errors import HotshotError
-
-# The limit of the safetensors library: a longer header is a damaged length, not a large model.
-_MAX_HEADER_BYTES = 100_000_000
+from hotshot_jax.files.limits import (
+    MOST_DIMENSIONS,
+    MOST_HEADER_BYTES,
+    MOST_NAME_CHARACTERS,
+    MOST_TENSORS,
+)
+from hotshot_jax.files.plain_file import open_plain
 
 # Name in the file -> (bits an element takes in the file, NumPy type).
 _DTYPES: dict[str, tuple[int, np.dtype[Any]]] = {
@@ -146,12 +150,13 @@ class SafetensorsFile:
 
 def _map_file(path: Path) -> mmap.mmap:
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size == 0:
                 raise HotshotError(f"{path} is empty (zero bytes); download it again")
             head = file.read(64)
-            foreign = describe_foreign(head)
+            # The length of a header can be any number, and look like the mark of any other kind.
+            foreign = None if _begins_header(head) else describe_foreign(head)
             if foreign is not None:
                 raise HotshotError(f"{path} {foreign}")
             if size < 8:
@@ -164,15 +169,26 @@ def _map_file(path: Path) -> mmap.mmap:
         raise HotshotError(describe_unreadable(path, error)) from None
 
 
+def _begins_header(head: bytes) -> bool:
+    return _header_length(head) <= MOST_HEADER_BYTES and head[8:9] == b"{"
+
+
+def _header_length(head: bytes) -> int:
+    return int.from_bytes(head[:8], "little")
+
+
 def _read_header(path: Path, content: mmap.mmap) -> tuple[dict[str, _Entry], Mapping[str, str]]:
-    (length,) = struct.unpack("<Q", content[:8])
+    length = _header_length(content[:8])
     available = len(content) - 8
-    if length > _MAX_HEADER_BYTES or length > available:
+    if length > MOST_HEADER_BYTES or length > available:
         raise HotshotError(
             f"{path} is cut short or not a safetensors file: its header should have {length} "
             f"bytes, the file holds {available} after the length; download it again"
         )
-    header = parse_json_object(content[8 : 8 + length], f"the header of {path}")
+    text = content[8 : 8 + length]
+    if text.count(b'"data_offsets"') > MOST_TENSORS:
+        raise HotshotError(f"{path} has more than {MOST_TENSORS} tensors, which no model here has")
+    header = parse_json_object(text, f"the header of {path}")
     metadata = header.pop("__metadata__", None)
     if metadata is None:
         metadata = {}
@@ -185,18 +201,20 @@ def _read_header(path: Path, content: mmap.mmap) -> tuple[dict[str, _Entry], Map
 
 
 def _parse_entry(path: Path, base: int, name: str, value: Any) -> _Entry:
+    if len(name) > MOST_NAME_CHARACTERS:
+        raise _broken(path, f"a tensor's name has {len(name)} characters")
     if not isinstance(value, dict) or not {"dtype", "shape", "data_offsets"} <= value.keys():
         raise _broken(path, f"tensor '{name}' lacks dtype, shape or data_offsets")
     kind, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(kind, str) or kind not in _DTYPES:
         raise HotshotError(
-            f"{path}: tensor '{name}' has the unknown type {kind!r}; "
+            f"{path}: tensor '{name}' has the unknown type {reprlib.repr(kind)}; "
             f"known are {', '.join(_DTYPES)}. Use a float16, bfloat16 or float32 file"
         )
-    if not _is_sizes(shape):
-        raise _broken(path, f"tensor '{name}' has the invalid shape {shape!r}")
+    if not _is_sizes(shape) or len(shape) > MOST_DIMENSIONS:
+        raise _broken(path, f"tensor '{name}' has the invalid shape {reprlib.repr(shape)}")
     if not _is_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _broken(path, f"tensor '{name}' has the invalid offsets {offsets!r}")
+        raise _broken(path, f"tensor '{name}' has the invalid offsets {reprlib.repr(offsets)}")
     bits, dtype = _DTYPES[kind]
     needed = math.prod(shape) * bits
     if needed != (offsets[1] - offsets[0]) * 8:
@@ -209,7 +227,9 @@ def _parse_entry(path: Path, base: int, name: str, value: Any) -> _Entry:
 
 
 def _is_sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+    return isinstance(value, list) and all(
+        type(item) is int and 0 <= item < 1 << 63 for item in value
+    )
 
 
 def _check_coverage(path: Path, base: int, size: int, entries: Mapping[str, _Entry]) -> None:

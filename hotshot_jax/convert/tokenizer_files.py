@@ -6,6 +6,8 @@ from pathlib import Path
 
 from hotshot_jax.convert.file_content import describe_foreign, describe_unreadable, read_json_object
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.files.limits import MOST_TEXT_BYTES
+from hotshot_jax.files.plain_file import check_plain_folder, read_bytes
 
 
 def check_tokenizer_folder(path: Path) -> None:
@@ -30,7 +32,8 @@ def check_tokenizer_folder(path: Path) -> None:
         raise HotshotError(f"{path / 'vocab.json'} is empty; download the tokenizer again")
     merges = path / "merges.txt"
     try:
-        content = merges.read_bytes()
+        check_plain_folder(path, MOST_TEXT_BYTES)
+        content = read_bytes(merges, MOST_TEXT_BYTES)
         text = content.decode("utf-8")
     except OSError as error:
         raise HotshotError(describe_unreadable(merges, error)) from None

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hotshot_jax.cli.run import Parser, run
+from hotshot_jax.cli.run import Parser, run, say
 from hotshot_jax.data.origins import FolderOrigin, Origin, ShapesOrigin, VideoOrigin, find_origin
 from hotshot_jax.data.shapes import ShapesSource
 from hotshot_jax.errors import HotshotError, UsageError
@@ -52,12 +52,12 @@ def build(arguments: Sequence[str] | None = None) -> None:
     left_out = [problem.message for problem in report.problems]
     left_out += map(str, origin.left_out())
     for each in left_out:
-        print(f"{PROGRAM}: left out: {each}", file=sys.stderr)
+        say(f"{PROGRAM}: left out: {each}")
     if given.json:
         print(json.dumps({"folder": report.folder, "clips": report.clips, "left_out": left_out}))
         return
     if report.clips is not None:
-        print(f"{PROGRAM}: {report.clips} clips", file=sys.stderr)
+        say(f"{PROGRAM}: {report.clips} clips")
     print(report.folder)
 
 

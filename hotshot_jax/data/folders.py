@@ -26,6 +26,8 @@ from hotshot_jax.data.frame_names import GAPS, is_numbered, sort_out_frames
 from hotshot_jax.data.left_out import SEEN_BEFORE, LeftOut, Tally, kind_of_file, listed
 from hotshot_jax.data.pictures import PICTURE_ENDINGS, picture_size, read_picture
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.files.limits import MOST_PROMPT_BYTES
+from hotshot_jax.files.plain_file import open_plain
 from hotshot_jax.media.read import natural_order
 
 PROMPT_FILE: Final = "prompt.txt"
@@ -34,7 +36,6 @@ Check = Literal["auto", "headers", "decode"]
 
 # Up to here every picture is decoded before training: half a minute on two cores.
 _DECODE_UP_TO: Final = 10_000
-_LONGEST_PROMPT_BYTES: Final = 1 << 16
 _OF_NO_SAMPLE: Final = "pictures beside folders of frames"
 _EXPECTED: Final = f"expected folders SAMPLE with frames 0.jpg, 1.jpg, … and a {PROMPT_FILE}"
 
@@ -202,14 +203,14 @@ def read_prompt(folder: Path, name: str) -> str:
     """
     label = _join(name, PROMPT_FILE)
     try:
-        with (folder / PROMPT_FILE).open("rb") as file:
-            text = file.read(_LONGEST_PROMPT_BYTES + 1)
+        with open_plain(folder / PROMPT_FILE) as file:
+            text = file.read(MOST_PROMPT_BYTES + 1)
     except FileNotFoundError:
         raise HotshotError(f"{label}: is missing{_named_otherwise(folder)}") from None
     except OSError as error:
         raise HotshotError(f"{label}: cannot be read: {error.strerror or error}") from error
-    if len(text) > _LONGEST_PROMPT_BYTES:
-        raise HotshotError(f"{label}: is longer than {_LONGEST_PROMPT_BYTES} bytes")
+    if len(text) > MOST_PROMPT_BYTES:
+        raise HotshotError(f"{label}: is longer than {MOST_PROMPT_BYTES} bytes")
     return decode_prompt(text, label)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hotshot_jax.cli.run import Parser, run
+from hotshot_jax.cli.run import Parser, run, say
 from hotshot_jax.data.buckets import assign_buckets, bucket_sizes, enlarged
 from hotshot_jax.data.clip_source import ClipTable, EncodedClip
 from hotshot_jax.data.contact_sheet import contact_sheet
@@ -19,6 +19,7 @@ from hotshot_jax.data.left_out import LeftOut
 from hotshot_jax.data.open_data import OpenedData, open_data, refuse_videos
 from hotshot_jax.data.records import find_data_set
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.files.printable import printable
 from hotshot_jax.media.write import write_video
 from hotshot_jax.writing.places import is_inside
 
@@ -75,11 +76,11 @@ def inspect(arguments: Sequence[str] | None = None) -> None:
     report, clips = inspect_data(
         given.data_dir, given.frames, given.resolution, given.clips, given.seed
     )
-    print(json.dumps(asdict(report), ensure_ascii=False) if given.json else describe(report))
+    print(json.dumps(asdict(report)) if given.json else printable(describe(report)))
     if clips and sheet_path:
         sheet = contact_sheet(clips)
         path = write_video(sheet_path, sheet[None], 1000, {}, overwrite=True)
-        print(f"contact sheet of {len(clips)} samples: {path}", file=sys.stderr)
+        say(f"contact sheet of {len(clips)} samples: {path}")
     if report.problems:
         bad = report.samples - report.usable
         raise HotshotError(f"{bad} of {report.samples} samples cannot be used, as listed above.")

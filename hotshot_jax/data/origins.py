@@ -5,7 +5,6 @@ handed to many machines.
 """
 
 import io
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from hotshot_jax.data.left_out import HIDDEN, VIDEO_ENDINGS, LeftOut, Tally, kin
 from hotshot_jax.data.pictures import picture_bytes
 from hotshot_jax.data.shapes import ShapesSource
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.files.parsed import parse_json
 from hotshot_jax.media.key_frames import estimated_frame_duration, key_frame_indices
 from hotshot_jax.media.read import natural_order, open_clip
 
@@ -302,7 +302,7 @@ def _parse_metadata(path: Path, modified: int) -> Sequence[tuple[str, str]]:
             continue
         label = f"{METADATA_FILE} line {number}"
         try:
-            entry = json.loads(line.decode("utf-8-sig"))
+            entry = parse_json(line.decode("utf-8-sig"))
             name = os.path.normpath(entry["file_name"])
             prompt = next(entry[key] for key in _PROMPT_KEYS if isinstance(entry.get(key), str))
         except (ValueError, TypeError, KeyError, AttributeError, StopIteration) as error:

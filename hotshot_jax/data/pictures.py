@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -12,6 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.files.limits import MOST_FILE_BYTES, MOST_PICTURE_PIXELS
+from hotshot_jax.files.plain_file import open_plain, read_bytes
 from hotshot_jax.media.image_file import rgb_pixels, upright_size
 
 # A frame as a source hands it over: a file, the bytes of one, or pixels [height, width, 3].
@@ -20,12 +21,6 @@ EncodedPicture = Path | bytes | npt.NDArray[np.uint8]
 PICTURE_ENDINGS: Final = (".jpg", ".jpeg", ".png", ".webp")
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
-# Far above any video frame, far below what a decompression bomb asks for.
-_MOST_PIXELS: Final = 8192 * 8192
-# What Pillow's readers raise on files that are cut short or damaged.
-_DAMAGE: Final = (
-    OSError, EOFError, SyntaxError, ValueError, IndexError, TypeError, KeyError, struct.error,
-)  # fmt: skip
 
 
 def picture_bytes(picture: EncodedPicture, name: str) -> bytes:
@@ -39,7 +34,7 @@ def picture_bytes(picture: EncodedPicture, name: str) -> bytes:
     if isinstance(picture, bytes):
         return picture
     try:
-        return picture.read_bytes()
+        return read_bytes(picture, MOST_FILE_BYTES)
     except OSError as error:
         raise HotshotError(f"{name}: cannot be read: {error.strerror or error}") from error
 
@@ -86,21 +81,24 @@ def read_picture(picture: EncodedPicture, name: str) -> npt.NDArray[np.uint8]:
 @contextlib.contextmanager
 def _opened(picture: Path | bytes, name: str) -> Iterator[Image.Image]:
     try:
-        with io.BytesIO(picture) if isinstance(picture, bytes) else picture.open("rb") as stream:
+        with io.BytesIO(picture) if isinstance(picture, bytes) else open_plain(picture) as stream:
             if not stream.read(1):
                 raise HotshotError(f"{name}: is empty (zero bytes)")
             stream.seek(0)
             with Image.open(stream, formats=_FORMATS) as image:
                 # Filters of warnings are shared by all threads, so that bombs are refused here
                 # rather than by turning Pillow's warning into an error.
-                if image.width * image.height > _MOST_PIXELS:
+                if image.width * image.height > MOST_PICTURE_PIXELS:
                     raise Image.DecompressionBombError
                 yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise HotshotError(f"{name}: has too many pixels to be decoded safely") from error
     except Image.UnidentifiedImageError as error:
         raise HotshotError(f"{name}: is not a JPEG, PNG or WebP picture") from error
-    except _DAMAGE as error:
+    except HotshotError:
+        raise
+    # Pillow's readers raise errors of every class on files that are cut short or damaged.
+    except Exception as error:
         # Pillow's own errors are of the same class as the operating system's, but have no number.
         if isinstance(error, OSError) and error.errno is not None:
             raise HotshotError(f"{name}: cannot be read: {error.strerror}") from error

@@ -17,6 +17,7 @@ import numpy as np
 from hotshot_jax.data.clip_source import CLIP_DTYPE, ClipTable, EncodedClip
 from hotshot_jax.data.left_out import LeftOut, Tally
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.files.plain_file import check_plain, check_plain_folder
 from hotshot_jax.writing.staging import replace_anything, staged_file
 
 _INFO_FILE: Final = "dataset_info.json"
@@ -115,8 +116,10 @@ def read_table(folder: Path) -> ClipTable:
     """
     path = _table_path(folder)
     try:
+        check_plain(path)
         table = np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
+    # NumPy evaluates the header of the file as an expression.
+    except Exception as error:
         raise HotshotError(f"{path} is damaged: delete it, and it is made anew.") from error
     if table.dtype != CLIP_DTYPE or table.ndim != 1:
         raise HotshotError(f"{path} is no table of clips: delete it, and it is made anew.")
@@ -183,6 +186,7 @@ def _open(folder: Path) -> tuple[Any, Sequence[str]]:
             "Reading a TFDS data set needs the training extra: pip install 'hotshot-jax[train]'"
         ) from error
     try:
+        check_plain_folder(folder)
         builder = tfds.builder_from_directory(folder)
         missing = _FEATURES - set(builder.info.features)
         if missing:

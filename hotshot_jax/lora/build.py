@@ -133,7 +133,7 @@ class ChangeBuilder:
             )
         else:
             fits = all(
-                a.shape == (shape[0], len(b)) and b[0].size == math.prod(shape[1:])
+                a.shape == (shape[0], len(b)) and math.prod(b.shape[1:]) == math.prod(shape[1:])
                 for a, b in ((w1_a, w1_b), (w2_a, w2_b))
             )
         if not fits:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.files.parsed import ParseError, parse_json
 from hotshot_jax.lora.names import Module
+from hotshot_jax.lora.patterns import find_by_pattern
 
 HEADER_KEY = "lora_adapter_metadata"
 _COMPONENTS = ("unet", "text_encoder_2", "text_encoder")
@@ -40,11 +41,9 @@ class AdapterConfig:
         if text is None:
             return cls({}, where)
         try:
-            flat = json.loads(text)
-        except ValueError as error:
-            raise HotshotError(
-                f"{where}: {HEADER_KEY} in its header is not JSON ({error})."
-            ) from error
+            flat = parse_json(text)
+        except ParseError as error:
+            raise HotshotError(f"{where}: {HEADER_KEY} in its header {error}.") from error
         if not isinstance(flat, dict):
             raise HotshotError(f"{where}: {HEADER_KEY} in its header is not a JSON object.")
         values: dict[str, dict[str, Any]] = {}
@@ -73,16 +72,26 @@ class AdapterConfig:
         """Alpha of a module: its pattern's, or the adapter's."""
         values = self.of(module)
         default = values.get("lora_alpha", values.get("alpha"))
-        return self._number(_pattern(values.get("alpha_pattern"), module.name, default), "alpha")
+        return self._number(self._pattern(values, "alpha_pattern", module.name, default), "alpha")
 
     def rank(self, module: Module) -> float | None:
         """Rank of a module: its pattern's, or the adapter's."""
         values = self.of(module)
-        return self._number(_pattern(values.get("rank_pattern"), module.name, values.get("r")), "r")
+        pattern = self._pattern(values, "rank_pattern", module.name, values.get("r"))
+        rank = self._number(pattern, "r")
+        if rank is not None and rank <= 0:
+            raise HotshotError(f"{self.where}: r = {rank:g} is no rank.")
+        return rank
 
     def rank_stabilised(self, module: Module) -> bool:
         """Whether alpha is divided by the square root of the rank (rsLoRA)."""
         return bool(self.of(module).get("use_rslora", False))
+
+    def _pattern(self, values: Mapping[str, Any], key: str, name: str, default: Any) -> Any:
+        try:
+            return find_by_pattern(values.get(key), name, default)
+        except ValueError as error:
+            raise HotshotError(f"{self.where}: {key} {error}.") from error
 
     def _number(self, value: Any, key: str) -> float | None:
         if value is None:
@@ -92,16 +101,8 @@ class AdapterConfig:
             or not isinstance(value, int | float)
             or not math.isfinite(value)
         ):
-            raise HotshotError(f"{self.where}: {key} = {value!r} is not a number.")
+            raise HotshotError(f"{self.where}: {key} = {reprlib.repr(value)} is not a number.")
         return float(value)
-
-
-def _pattern(patterns: Any, name: str, default: Any) -> Any:
-    """PEFT's rule: a pattern matches the end of a module's path, as a regular expression."""
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", name):
-            return value
-    return default
 
 
 def scaling(module: Module, rank: int, alpha: float | None, config: AdapterConfig) -> float:

@@ -1,6 +1,6 @@
 """A clip that was opened but not yet decoded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.files.limits import (
+    MOST_DECODED_PIXELS,
+    MOST_KEPT_PIXELS,
+    MOST_PIXELS_A_SIDE,
+    MOST_VIDEO_PIXELS,
+)
 
 
 @dataclass(frozen=True)
@@ -15,7 +21,10 @@ class ReadLimits:
     """How large a clip may be before it is refused."""
 
     most_frames: int = 10_000
-    most_pixels_a_side: int = 8192
+    most_pixels_a_side: int = MOST_PIXELS_A_SIDE
+    most_pixels: int = MOST_DECODED_PIXELS
+    most_video_pixels: int = MOST_VIDEO_PIXELS
+    most_kept_pixels: int = MOST_KEPT_PIXELS
 
     def check_size(self, path: Path, width: int, height: int) -> None:
         """Raise HotshotError if a side is too long or there are no pixels at all."""
@@ -34,6 +43,15 @@ class ReadLimits:
                 f"{path} has more than {self.most_frames} frames. Cut the part that you want first."
             )
 
+    def check_pixels(self, path: Path, pixels: int, most: int) -> None:
+        """Raise HotshotError if there are too many pixels in all frames together."""
+        if pixels > most:
+            raise HotshotError(
+                f"{path} has {pixels / 1e6:.0f} million pixels in its frames; at most "
+                f"{most / 1e6:.0f} million can be read. Make it smaller, or cut the part that you "
+                "want first."
+            )
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -48,7 +66,7 @@ class Clip:
     height: int
     durations_ms: tuple[float, ...]
     is_picture: bool
-    decode: Callable[[Sequence[int]], list[npt.NDArray[np.uint8]]]
+    decode: Callable[[Sequence[int]], Iterable[npt.NDArray[np.uint8]]]
 
     def frames(self, indices: Sequence[int]) -> npt.NDArray[np.uint8]:
         """Decode frames by their indices, in any order and with repeats.
@@ -67,13 +85,17 @@ class Clip:
             raise IndexError(
                 f"{self.path} has {len(self.durations_ms)} frames, not frames {wanted}"
             )
-        decoded = dict(zip(wanted, self.decode(wanted) if wanted else [], strict=True))
         shape = (self.height, self.width, 3)
+        limits = ReadLimits()
+        limits.check_pixels(
+            self.path, len(indices) * self.height * self.width, limits.most_kept_pixels
+        )
         frames = np.empty((len(indices), *shape), np.uint8)
-        for position, index in enumerate(indices):
-            if decoded[index].shape != shape:
+        positions = np.asarray(indices)
+        for index, frame in zip(wanted, self.decode(wanted) if wanted else [], strict=True):
+            if frame.shape != shape:
                 raise HotshotError(
                     f"{self.path} has frames of unequal size, such as frame {index}."
                 )
-            frames[position] = decoded[index]
+            frames[positions == index] = frame
         return frames

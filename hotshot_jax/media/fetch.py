@@ -1,7 +1,6 @@
 """Fetching a clip from the web, within limits and from public addresses only."""
 
 import http.client
-import ipaddress
 import re
 import socket
 import ssl
@@ -14,16 +13,15 @@ from pathlib import Path
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.media.public_address import is_public
 
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PIECE = 1 << 16
-# IPv6 addresses that a gateway turns into the IPv4 address in their last 32 bits (RFC 6052).
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Of what a server says, in messages.
+_SHOWN = 100
 # What may stand in a request as it is; the rest, such as umlauts and blanks, is escaped.
 _UNESCAPED = "%/:=&?~+!$,;'@()*[]-._"
-
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True)
@@ -72,11 +70,20 @@ def fetch(url: str, file: Path, limits: FetchLimits) -> None:
             following = _request(parts, (address, port), current, file, limits, deadline)
         if following is None:
             return
-        current = urljoin(current, following)
+        current = _redirected(current, following)
     raise HotshotError(
         f"{url}: more than {limits.most_redirects} redirects. Download the clip first and give "
         "its path."
     )
+
+
+def _redirected(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise UsageError(
+            f"{url} leads to {location[:_SHOWN]}, which is not a valid URL: {error}."
+        ) from error
 
 
 def _checked_parts(url: str) -> SplitResult:
@@ -113,7 +120,7 @@ def _resolve(parts: SplitResult, url: str, limits: FetchLimits) -> tuple[str, in
     # Each address, so that a name with one public address cannot lead to a private one.
     addresses = [str(entry[4][0]) for entry in found]
     for address in addresses:
-        if not limits.allow_private and not _is_public(address):
+        if not limits.allow_private and not is_public(address):
             raise UsageError(
                 f"{url}: {parts.hostname} is at {address}, an address of this machine or of a "
                 "private network. --allow_private_urls allows it."
@@ -121,30 +128,17 @@ def _resolve(parts: SplitResult, url: str, limits: FetchLimits) -> tuple[str, in
     return addresses[0], port
 
 
-def _is_public(text: str) -> bool:
-    address: _Address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and address.teredo is not None:
-            inner = address.teredo[1]
-        if inner is None and address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            address = inner
-    return address.is_global and not address.is_multicast
-
-
 @contextmanager
 def _explained(url: str, deadline: float, limits: FetchLimits) -> Iterator[None]:
     try:
         yield
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         # Whatever the stream says once the time is up, the time is why.
         if time.monotonic() >= deadline or isinstance(error, TimeoutError):
             raise _too_slow(url, limits) from error
         if isinstance(error, OSError) and error.filename is not None:
             raise
-        if isinstance(error, http.client.InvalidURL):
+        if isinstance(error, http.client.InvalidURL | ValueError):
             raise UsageError(f"{url} is not a valid URL: {error}.") from error
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise HotshotError(
@@ -187,7 +181,7 @@ def _request(
         if parts.query:
             target += "?" + quote(parts.query, safe=_UNESCAPED)
         headers = {
-            "Host": parts.netloc.encode("idna").decode(),
+            "Host": _host(parts),
             "Accept-Encoding": "identity",
             "User-Agent": "hotshot-jax",
             "Connection": "close",
@@ -198,7 +192,8 @@ def _request(
                 return str(response.headers["Location"])
             if response.status != 200:
                 raise HotshotError(
-                    f"{url}: the server answers {response.status} {response.reason}. Check the "
+                    f"{url}: the server answers {response.status} "
+                    f"{response.reason[:_SHOWN]}. Check the "
                     "address, or download the clip first and give its path."
                 )
             _save(response, url, file, limits, deadline)
@@ -206,6 +201,13 @@ def _request(
     finally:
         watch.cancel()
         stream.close()
+
+
+def _host(parts: SplitResult) -> str:
+    assert parts.hostname is not None
+    name = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
+    name = f"[{name}]" if ":" in name else name
+    return name if parts.port is None else f"{name}:{parts.port}"
 
 
 def _hang_up(stream: socket.socket) -> None:

@@ -44,7 +44,11 @@ def file_url(path: str | os.PathLike[str]) -> str:
 
 
 def run_ffmpeg(
-    arguments: list[str], *, subject: str, frames: npt.NDArray[np.uint8] | None = None
+    arguments: list[str],
+    *,
+    subject: str,
+    frames: npt.NDArray[np.uint8] | None = None,
+    most_seconds: float | None = None,
 ) -> bytes:
     """Run ffmpeg to its end.
 
@@ -52,12 +56,14 @@ def run_ffmpeg(
         arguments: without the program's name.
         subject: what an error message is about, such as the path of the file.
         frames: fed to its standard input, as they lie in memory.
+        most_seconds: after which it is ended; None for as long as it takes.
 
     Returns:
         What ffmpeg wrote to its standard output.
 
     Raises:
-        FfmpegError: it ended with an error; the message holds the last line that it logged.
+        FfmpegError: it ended with an error, or was ended; the message holds the last line of
+            its log.
         HotshotError: there is no ffmpeg.
     """
     command = [ffmpeg_executable(), "-nostdin", "-hide_banner", "-loglevel", "error", *arguments]
@@ -65,8 +71,17 @@ def run_ffmpeg(
     # In a session of its own, so that Ctrl-C reaches this process only, which then ends ffmpeg.
     try:
         result = subprocess.run(
-            command, input=feed, capture_output=True, start_new_session=True, check=False
+            command,
+            input=feed,
+            capture_output=True,
+            start_new_session=True,
+            check=False,
+            timeout=most_seconds,
         )
+    except subprocess.TimeoutExpired as error:
+        raise FfmpegError(
+            f"{subject}: ffmpeg took more than {most_seconds:g} seconds.", ""
+        ) from error
     except OSError as error:
         raise FfmpegError(
             f"{subject}: ffmpeg could not be started ({error.strerror or error}).", ""

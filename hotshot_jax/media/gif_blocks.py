@@ -3,6 +3,7 @@
 Source: Graphics Interchange Format, Version 89a (CompuServe, 1990).
 """
 
+import struct
 from dataclasses import dataclass
 
 _TRAILER, _EXTENSION, _IMAGE = 0x3B, 0x21, 0x2C
@@ -17,11 +18,14 @@ class GifError(ValueError):
 class GifImage:
     """One image of a GIF: its time in hundredths of a second, and its compressed pixels.
 
-    `pixels` begins with the minimum code size and ends with the empty block.
+    `pixels` begins with the minimum code size and ends with the empty block. `right` and `lower`
+    say where it ends on the canvas, or beyond it.
     """
 
     hundredths: int
     pixels: bytes
+    right: int
+    lower: int
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,14 @@ class GifBlocks:
     palette: bytes
     images: tuple[GifImage, ...]
     comment: bytes
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """(width, height) of the canvas that holds every image in full, as decoders make it."""
+        return (
+            max(self.width, *(image.right for image in self.images)),
+            max(self.height, *(image.lower for image in self.images)),
+        )
 
 
 class _Cursor:
@@ -90,11 +102,14 @@ def parse_gif(data: bytes, *, most_images: int | None = None) -> GifBlocks:
             elif label == _COMMENT and not comment:
                 comment = content
         elif kind == _IMAGE:
-            cursor.palette(cursor.take(9)[8])
+            place = cursor.take(9)
+            cursor.palette(place[8])
+            left, upper, width, height = struct.unpack("<4H", place[:8])
             start = cursor.position
             cursor.take(1)
             cursor.blocks()
-            images.append(GifImage(hundredths, data[start : cursor.position]))
+            pixels = data[start : cursor.position]
+            images.append(GifImage(hundredths, pixels, left + width, upper + height))
             hundredths = 0
         elif kind != 0:
             raise GifError(f"is damaged: byte {cursor.position - 1} begins no block of a GIF.")

@@ -10,9 +10,14 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps
 
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.files.limits import MOST_PICTURE_PIXELS
+from hotshot_jax.files.plain_file import open_plain
+from hotshot_jax.media.container_times import png_times, webp_times
 
 # Not every format that Pillow knows: some of them start other programs. It may lack some of these.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+# How the times of frames are read without decoding them; other formats have none, or AVIF.
+_TIMES = {"WEBP": webp_times, "PNG": png_times}
 
 
 @contextlib.contextmanager
@@ -28,8 +33,12 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             Image.init()
             formats = [name for name in _FORMATS if name in Image.OPEN]
-            with Image.open(path, formats=formats) as image:
+            with open_plain(path) as stream, Image.open(stream, formats=formats) as image:
+                if image.width * image.height > MOST_PICTURE_PIXELS:
+                    raise Image.DecompressionBombError
                 yield image
+    except HotshotError:
+        raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise HotshotError(
             f"{path} has too many pixels to be decoded safely. Make it smaller first."
@@ -39,11 +48,12 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
             f"{path} is not a picture or clip that can be read here. "
             "It must be a GIF, PNG, JPEG, WebP, BMP, TIFF, MP4 or WebM file."
         ) from error
-    # Pillow's readers raise all of these on files that are cut short or damaged.
-    except (OSError, EOFError, SyntaxError, ValueError, IndexError, TypeError, KeyError) as error:
+    # Pillow's readers raise errors of every class on files that are cut short or damaged.
+    except Exception as error:
         if isinstance(error, OSError) and error.strerror is not None:
             raise HotshotError(f"{path} cannot be read: {error.strerror}.") from error
-        raise HotshotError(f"{path} is cut short or damaged: {error}") from error
+        reason = str(error) or type(error).__name__
+        raise HotshotError(f"{path} is cut short or damaged: {reason}") from error
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -61,15 +71,33 @@ def frame_count(image: Image.Image) -> int:
     return int(getattr(image, "n_frames", 1))
 
 
-def frame_durations(image: Image.Image) -> list[float]:
-    """Give each frame's time in milliseconds, 0 where the file states none. Decodes all of them."""
-    durations = []
-    for index in range(frame_count(image)):
-        image.seek(index)
-        # WebP tells a frame's time only once it is decoded.
-        image.load()
-        durations.append(float(image.info.get("duration", 0)))
-    return durations
+def frame_durations(image: Image.Image, path: Path) -> list[float]:
+    """Give each frame's time in milliseconds, 0 where the file states none.
+
+    Args:
+        image: what Pillow opened. Frames are decoded if it is an AVIF.
+        path: its file, in which the times of other kinds are looked up.
+
+    Raises:
+        ValueError: the file does not hold the times of all frames.
+    """
+    count = frame_count(image)
+    if image.format == "AVIF":
+        return [_decoded_duration(image, index) for index in range(count)]
+    reader = _TIMES.get(image.format or "")
+    if reader is None:
+        return [0.0] * count
+    with open_plain(path) as file:
+        times = reader(file)
+    if len(times) != count:
+        raise ValueError(f"it announces {count} frames and holds {len(times)}")
+    return times
+
+
+def _decoded_duration(image: Image.Image, index: int) -> float:
+    image.seek(index)
+    image.load()
+    return float(image.info.get("duration", 0))
 
 
 def rgb_pixels(image: Image.Image) -> npt.NDArray[np.uint8]:

@@ -12,6 +12,9 @@ from pathlib import Path
 from PIL import ExifTags, Image
 
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.files.limits import MOST_FILE_BYTES
+from hotshot_jax.files.parsed import ParseError, parse_json
+from hotshot_jax.files.plain_file import read_bytes
 from hotshot_jax.media.gif_blocks import GifError, parse_gif
 from hotshot_jax.media.image_file import opened_image
 from hotshot_jax.media.mp4 import read_mp4_comment
@@ -28,8 +31,8 @@ def pack_metadata(metadata: Mapping[str, str]) -> str:
 def unpack_metadata(text: str) -> dict[str, str] | None:
     """Read settings back; None if the text is something else."""
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
+        content = parse_json(text)
+    except ParseError:
         return None
     metadata = content.get(METADATA_KEY) if isinstance(content, dict) else None
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
@@ -93,7 +96,9 @@ def _read_text(file: Path, form: OutputForm) -> str:
         return read_mp4_comment(file)
     if form is OutputForm.GIF:
         try:
-            return parse_gif(file.read_bytes()).comment.decode("ascii", errors="replace")
+            return parse_gif(read_bytes(file, MOST_FILE_BYTES)).comment.decode(
+                "ascii", errors="replace"
+            )
         except GifError as error:
             raise HotshotError(f"{file} {error}") from error
     with opened_image(file) as image:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hotshot_jax.files.limits import MOST_READING_SECONDS
+from hotshot_jax.files.plain_file import check_plain
 from hotshot_jax.media.ffmpeg import file_url, run_ffmpeg
 
 
@@ -55,10 +57,14 @@ def read_mp4_comment(path: Path) -> str:
     """Read the comment of a video file, empty if it has none.
 
     Raises:
+        OSError: it cannot be opened.
         HotshotError: ffmpeg is missing or cannot read the file.
     """
+    check_plain(path)
     arguments = ["-f", "mov", "-i", file_url(path), "-f", "ffmetadata", "pipe:1"]
-    text = run_ffmpeg(arguments, subject=str(path)).decode(errors="replace")
+    text = run_ffmpeg(arguments, subject=str(path), most_seconds=MOST_READING_SECONDS).decode(
+        errors="replace"
+    )
     found = re.search(r"^comment=((?:[^\\\n]|\\.)*)$", text, re.MULTILINE | re.DOTALL)
     return re.sub(r"\\(.)", r"\1", found[1], flags=re.DOTALL) if found else ""
 

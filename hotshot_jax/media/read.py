@@ -1,14 +1,17 @@
 """Opening clips: GIF, animated WebP, MP4, WebM, a folder of pictures, or a single picture."""
 
+import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.files.limits import MOST_FILE_BYTES
+from hotshot_jax.files.plain_file import open_plain, read_bytes
 from hotshot_jax.media.clip import Clip, ReadLimits
 from hotshot_jax.media.gif_blocks import GifError, parse_gif
 from hotshot_jax.media.image_file import (
@@ -40,14 +43,14 @@ def open_clip(path: str | os.PathLike[str], limits: ReadLimits = _DEFAULT_LIMITS
     try:
         if not os.path.lexists(file):
             raise UsageError(f"{file} does not exist.")
+        if not file.exists():
+            raise HotshotError(f"{file} is a link to a file that does not exist.")
         if file.is_dir():
             return _open_folder(file, limits)
-        if not file.is_file():
-            raise HotshotError(f"{file} is not a plain file.")
-        if file.stat().st_size == 0:
-            raise HotshotError(f"{file} is empty: it has zero bytes.")
-        with file.open("rb") as stream:
+        with open_plain(file) as stream:
             head = stream.read(16)
+        if not head:
+            raise HotshotError(f"{file} is empty: it has zero bytes.")
         container = video_container(head)
         if container is not None:
             return open_video(file, container, limits)
@@ -76,7 +79,7 @@ def read_key_frames(
         HotshotError: it is damaged.
     """
     if clip.is_picture:
-        return clip.frames([0] * video_length)
+        return np.broadcast_to(clip.frames([0]), (video_length, clip.height, clip.width, 3))
     try:
         indices = key_frame_indices(clip.durations_ms, video_length, target_duration_ms)
     except UsageError as error:
@@ -92,11 +95,14 @@ def natural_order(path: Path) -> list[tuple[int, int, str]]:
 
 def _open_gif(path: Path, limits: ReadLimits) -> Clip:
     try:
-        blocks = parse_gif(path.read_bytes(), most_images=limits.most_frames)
+        blocks = parse_gif(read_bytes(path, MOST_FILE_BYTES), most_images=limits.most_frames)
     except GifError as error:
         raise HotshotError(f"{path} {error}") from error
     limits.check_size(path, blocks.width, blocks.height)
+    limits.check_size(path, *blocks.extent)
     limits.check_count(path, len(blocks.images))
+    pixels = len(blocks.images) * math.prod(blocks.extent)
+    limits.check_pixels(path, pixels, limits.most_pixels)
     durations = tuple(10.0 * image.hundredths for image in blocks.images)
     return _animation(path, blocks.width, blocks.height, durations)
 
@@ -108,7 +114,10 @@ def _open_picture(path: Path, limits: ReadLimits) -> Clip:
         count = 1 if image.format in _PHOTOGRAPH_FORMATS else frame_count(image)
         limits.check_count(path, count)
         if count > 1:
-            return _animation(path, width, height, tuple(frame_durations(image)))
+            # An AVIF has to be decoded for its times, too.
+            passes = 2 if image.format == "AVIF" else 1
+            limits.check_pixels(path, passes * count * width * height, limits.most_pixels)
+            return _animation(path, width, height, tuple(frame_durations(image, path)))
         # Decoded here, so that a picture cut short is refused when it is opened.
         pixels = rgb_pixels(image)
     return Clip(path, width, height, (0.0,), True, lambda _: [pixels])
@@ -142,23 +151,22 @@ def _open_folder(path: Path, limits: ReadLimits) -> Clip:
             )
     assert first_size is not None
 
-    def decode(indices: Sequence[int]) -> list[npt.NDArray[np.uint8]]:
-        frames = []
+    def decode(indices: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
         for index in indices:
             with opened_image(files[index]) as image:
-                frames.append(rgb_pixels(image))
-        return frames
+                pixels = rgb_pixels(image)
+            yield pixels
 
     return Clip(path, *first_size, (0.0,) * len(files), False, decode)
 
 
 def _animation(path: Path, width: int, height: int, durations: tuple[float, ...]) -> Clip:
-    def decode(indices: Sequence[int]) -> list[npt.NDArray[np.uint8]]:
-        frames = []
+    def decode(indices: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
         with opened_image(path) as image:
             for index in indices:
                 image.seek(index)
-                frames.append(rgb_pixels(image)[:height, :width])
-        return frames
+                # The pages of a TIFF have sizes of their own.
+                ReadLimits().check_size(path, *image.size)
+                yield rgb_pixels(image)[:height, :width]
 
     return Clip(path, width, height, durations, False, decode)

@@ -18,6 +18,8 @@ from safetensors.numpy import load, save
 
 from hotshot_jax.convert.rules import flat_parameters
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.files.limits import MOST_FILE_BYTES
+from hotshot_jax.files.plain_file import read_bytes
 
 Arrays = dict[str, np.ndarray]
 
@@ -59,7 +61,7 @@ class Cache:
     def get(self, *key: Any) -> Arrays | None:
         """The arrays of a key; None where there are none or they are damaged."""
         try:
-            return load(self._path(key).read_bytes())
+            return load(read_bytes(self._path(key), MOST_FILE_BYTES))
         except (OSError, SafetensorError):
             return None
 

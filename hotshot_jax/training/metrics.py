@@ -19,6 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.files.limits import MOST_FILE_BYTES
+from hotshot_jax.files.parsed import parse_json
+from hotshot_jax.files.plain_file import open_plain, read_bytes
 from hotshot_jax.media.frame_times import frame_times
 from hotshot_jax.media.gif import encode_gif
 from hotshot_jax.writing.staging import replace_anything, staged_file
@@ -65,7 +68,7 @@ class MetricsFile:
                         f"{path} holds no metrics, and would be replaced; move it or name another "
                         "folder."
                     )
-                lines = path.read_text().splitlines()
+                lines = read_bytes(path, MOST_FILE_BYTES).decode(errors="replace").splitlines()
                 kept = "".join(f"{each}\n" for each in lines if _step_of(each) <= last_step)
                 with staged_file(path, may_replace=replace_anything) as staged:
                     staged.write_text(kept)
@@ -267,16 +270,16 @@ def _gif(frames: Video) -> bytes:
 def is_metrics(file: Path) -> bool:
     """Whether the first line of a file is one of ours; later ones may have been cut short."""
     try:
-        with file.open(encoding="utf-8") as lines:
+        with open_plain(file) as lines:
             first = lines.readline(1 << 16)
-        return not first or "step" in json.loads(first)
-    except (OSError, ValueError, TypeError, RecursionError):
+        return not first or "step" in parse_json(first)
+    except (OSError, ValueError, TypeError):
         return False
 
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
+        return float(parse_json(line)["step"])
     except (ValueError, KeyError, TypeError):
         # The last line of a killed run may be cut short.
         return math.inf

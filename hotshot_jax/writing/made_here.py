@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hotshot_jax.errors import UsageError
+from hotshot_jax.files.limits import MOST_TEXT_BYTES
+from hotshot_jax.files.parsed import parse_json
+from hotshot_jax.files.plain_file import read_bytes
 from hotshot_jax.version import __version__
 
 LIST = ".hotshot-jax.json"
@@ -45,8 +48,8 @@ def check_made_here(folder: Path) -> None:
 
 def _listed(folder: Path) -> dict[str, int] | None:
     try:
-        content = json.loads((folder / LIST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = parse_json(read_bytes(folder / LIST, MOST_TEXT_BYTES))
+    except (OSError, ValueError):
         return None
     files = content.get("files") if isinstance(content, dict) else None
     return files if isinstance(files, dict) else None

@@ -162,7 +162,7 @@ def test_other_methods_are_named(tmp_path, key, method):
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ("{", "not JSON"),
+        ("{", "not valid JSON"),
         ("[]", "not a JSON object"),
         ('{"unet.r": 4, "unet.lora_alpha": 1}', "has rank 3.*says 4"),
         ('{"unet.r": 3, "unet.lora_alpha": "x"}', "alpha = 'x' is not a number"),

@@ -55,13 +55,24 @@ def test_redirects_to_other_schemes_are_refused(
         _fetch(f"{server.url}/out", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "target", ["http://[::1", "http://[x]/", "//[", "http://a]b/", "http://a:b/"]
+)
+def test_redirects_to_what_is_no_url_are_refused(
+    server: WebServer, tmp_path: Path, target: str
+) -> None:
+    server.redirects["/out"] = target
+    with pytest.raises(UsageError, match="not a valid URL"):
+        _fetch(f"{server.url}/out", tmp_path)
+
+
 def test_redirects_to_private_addresses_are_refused(
     server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The public server is played by the local one; only the second name tells its address."""
     server.redirects["/in"] = "http://10.0.0.1/secret"
-    public = fetching._is_public
-    monkeypatch.setattr(fetching, "_is_public", lambda a: a == "127.0.0.1" or public(a))
+    public = fetching.is_public
+    monkeypatch.setattr(fetching, "is_public", lambda a: a == "127.0.0.1" or public(a))
     with pytest.raises(UsageError, match=r"10\.0\.0\.1/secret: .* private network"):
         _fetch(f"{server.url}/in", tmp_path, FetchLimits())
 

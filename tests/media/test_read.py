@@ -218,7 +218,7 @@ def test_nothing_there(tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
         open_clip(tmp_path / "a.gif")
     (tmp_path / "link.gif").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(HotshotError, match="not a plain file"):
+    with pytest.raises(HotshotError, match="link to a file that does not exist"):
         open_clip(tmp_path / "link.gif")
 
 
