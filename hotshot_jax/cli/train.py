@@ -29,6 +29,7 @@ from hotshot_jax.cli.train_plan import (
     step_config,
     step_count,
     warn_of_small_buckets,
+    where_numbers_go,
 )
 from hotshot_jax.cli.train_settings import TrainSettings, parse_train_settings
 from hotshot_jax.compile_effort import effort_options
@@ -111,6 +112,7 @@ def train(settings: TrainSettings) -> None:
         f"{device}; {samples} samples in {len(loader.used_sizes)} buckets; batches of "
         f"{loader.config.batch_size}; {steps} steps"
     )
+    _say(where_numbers_go(settings.report_to))
     with (
         compilation_cache(chosen_folder(settings.compilation_cache)),
         explained_memory_errors(

@@ -15,6 +15,7 @@ from hotshot_jax.training.control_frames import MakeControl
 from hotshot_jax.training.controlnet import ControlNetTrainee
 from hotshot_jax.training.lora import LoraTrainee
 from hotshot_jax.training.loss import LossConfig
+from hotshot_jax.training.metrics import AUTO_REPORT, chosen_reports
 from hotshot_jax.training.optimizer import OptimizerConfig
 from hotshot_jax.training.selection import Division
 from hotshot_jax.training.step import StepConfig
@@ -88,6 +89,17 @@ def warn_of_small_buckets(loader: Loader) -> None:
                 batch,
                 batch / count,
             )
+
+
+def where_numbers_go(report_to: str) -> str:
+    """One line for the person who waits."""
+    chosen = chosen_reports(report_to)
+    line = " and ".join(("numbers go to metrics.jsonl", *chosen))
+    if report_to != AUTO_REPORT:
+        return line
+    if chosen:
+        return f"{line}, which are installed; --report_to none keeps them in the file alone"
+    return f"{line}; pip install 'hotshot-jax[logging]' brings wandb and tensorboard"
 
 
 def divide(settings: TrainSettings, unet: Any) -> Trainee:

@@ -190,7 +190,12 @@ class TrainSettings:
     save_starting_step: int = flag(100, "first update that is saved", int, _OUTPUT)
     keep_checkpoints: int = flag(2, "how many of the last to keep", int, _OUTPUT)
     report_to: str = flag(
-        "wandb", "where numbers go besides metrics.jsonl", str, _OUTPUT, choices=REPORTS
+        "auto",
+        "where numbers go besides metrics.jsonl; auto takes what is installed of wandb and "
+        "tensorboard",
+        str,
+        _OUTPUT,
+        choices=REPORTS,
     )
     project_name: str = flag("fine-tune-hotshot-xl", "project at wandb", str, _OUTPUT)
     run_name: str = flag("run-01", "name of the run", str, _OUTPUT)

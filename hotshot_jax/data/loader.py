@@ -162,6 +162,12 @@ class Loader:
         """(width, height) of each bucket that holds a clip."""
         return [self.sizes[bucket] for bucket in self.plan.used_buckets()]
 
+    @property
+    def next_size(self) -> Size:
+        """(width, height) of the bucket that the next batch is of."""
+        _, bucket, _ = self.plan.locate(self._next_batch)
+        return self.sizes[bucket]
+
     def __iter__(self) -> "Loader":
         return self
 

@@ -3,8 +3,7 @@
 import contextlib
 import dataclasses
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from hotshot_jax.compile_effort import DEFAULT_EFFORT
 from hotshot_jax.data.batch import Batch
+from hotshot_jax.data.buckets import Size
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.training.checkpoint import Checkpoints
 from hotshot_jax.training.feed import Feed
@@ -22,6 +22,7 @@ from hotshot_jax.training.hardware import device_memory, host_memory, peak_flops
 from hotshot_jax.training.interruption import Interrupted, StopRequest
 from hotshot_jax.training.metrics import Reports
 from hotshot_jax.training.step import Trainer, TrainState, compile_step, trace_step
+from hotshot_jax.training.step_clock import StepClock
 from hotshot_jax.training.trainee import Parameters
 
 Validate = Callable[[int, TrainState], Mapping[str, float]]
@@ -75,6 +76,11 @@ class _Done:
     batches: list[Batch]
     flops: float
 
+    @property
+    def finished(self) -> bool:
+        """Whether the numbers have come."""
+        return all(leaf.is_ready() for leaf in jax.tree.leaves(self.metrics))
+
 
 class Loop:
     """Trains until the last step or a signal.
@@ -120,7 +126,9 @@ class Loop:
         self.compiling = compiling
         self._programs: dict[Any, Any] = {}
         self._peak = peak_flops(jax.local_devices()[0])
-        self._last_time = time.monotonic()
+        self._clock = StepClock()
+        self._sizes: set[Size] = set()
+        self._pending: _Done | None = None
 
     def run(self, state: TrainState, stop: StopRequest) -> TrainState:
         """Trains from where a state stands.
@@ -141,26 +149,23 @@ class Loop:
         started = step
         if self.validate is not None and step == 0 and self.config.validate_at_start:
             self._validate(step, state)
-        pending: _Done | None = None
-        self._last_time = time.monotonic()
+        self._clock.lap()
         try:
             while step < self.config.steps and not stop.asked(step):
-                self._profile(step + 1)
+                # Where devices work while the host waits, this is when the update ended.
+                if self._pending is not None and self._pending.finished:
+                    self._report_pending()
+                self._profile(step + 1, state)
                 state, done = self._update(state, step + 1)
                 step += 1
                 # The numbers of the update before are fetched while this one is computed.
-                if pending is not None:
-                    self._report(pending)
-                pending = done
-                if self.config.saves(step) or self.config.validates(step):
-                    self._report(pending)
-                    pending = None
+                self._report_pending()
+                self._pending = done
                 if self.config.saves(step):
                     self._save(state, step)
                 if self.validate is not None and self.config.validates(step):
                     self._validate(step, state)
-            if pending is not None:
-                self._report(pending)
+            self._report_pending()
             if step > started:
                 self._save(state, step)
             self.checkpoints.wait()
@@ -180,7 +185,7 @@ class Loop:
         count = self.trainer.config.accumulation_steps
         last = False
         while not last:
-            batch, arrays = self.feed.next()
+            batch, arrays = self._next(state)
             number = len(batches)
             last = number == count - 1 or (self.config.whole_epochs and self._ends_epoch(batch))
             program, cost = self._program(state, batch, arrays, last=last)
@@ -189,6 +194,23 @@ class Loop:
             batches.append(batch)
             flops += cost
         return state, _Done(step, metrics, batches, flops)
+
+    def _next(self, state: TrainState) -> tuple[Batch, dict[str, jax.Array]]:
+        size = self.feed.loader.next_size
+        if size in self._sizes:
+            return self.feed.next()
+        # What encodes frames of a new size is compiled on the way.
+        with self._apart(state):
+            self._sizes.add(size)
+            return self.feed.next()
+
+    @contextlib.contextmanager
+    def _apart(self, state: TrainState) -> Iterator[None]:
+        """Around what is no training: the clock stops once the device has done what was given."""
+        self._report_pending()
+        jax.block_until_ready(state)
+        with self._clock.paused():
+            yield
 
     def _ends_epoch(self, batch: Batch) -> bool:
         return (batch.number + 1) % self.feed.loader.batches_per_epoch == 0
@@ -199,14 +221,19 @@ class Loop:
         key = (batch.size, last)
         if key not in self._programs:
             name = f"training step, {batch.size[0]} x {batch.size[1]}"
-            with self.compiling(name), jax.set_mesh(self.feed.mesh):
+            with self._apart(state), self.compiling(name), jax.set_mesh(self.feed.mesh):
                 traced = trace_step(self.trainer, state, self.frozen, arrays, last=last)
                 platform = self.feed.mesh.devices.flat[0].platform
                 program = compile_step(traced, platform, self.config.compile_effort)
-            # The share of each device.
-            self._programs[key] = program, traced_flops(traced.jaxpr) / self.feed.mesh.size
-            self._last_time = time.monotonic()
+                # The share of each device.
+                flops = traced_flops(traced.jaxpr) / self.feed.mesh.size
+            self._programs[key] = program, flops
         return self._programs[key]
+
+    def _report_pending(self) -> None:
+        done, self._pending = self._pending, None
+        if done is not None:
+            self._report(done)
 
     def _report(self, done: _Done) -> None:
         fetched = jax.device_get(done.metrics)
@@ -214,8 +241,7 @@ class Loop:
         norm = float(fetched[-1]["grad_norm"])
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._refuse(done, loss, norm)
-        now = time.monotonic()
-        seconds, self._last_time = now - self._last_time, now
+        seconds = max(self._clock.lap(), 1e-9)
         sums = np.sum([numbers["quarter_sums"] for numbers in fetched], 0)
         counts = np.sum([numbers["quarter_counts"] for numbers in fetched], 0)
         values: dict[str, Any] = {
@@ -253,24 +279,27 @@ class Loop:
 
     def _save(self, state: TrainState, step: int) -> None:
         metadata = {**self.metadata, "data": self.feed.loader.get_state()}
-        self.checkpoints.save(state, step, metadata)
+        with self._apart(state):
+            self.checkpoints.save(state, step, metadata)
 
     def _validate(self, step: int, state: TrainState) -> None:
         assert self.validate is not None
-        values = self.validate(step, state)
+        with self._apart(state):
+            values = self.validate(step, state)
         if values:
             self.reports.numbers(step, values)
-        self._last_time = time.monotonic()
 
-    def _profile(self, step: int) -> None:
+    def _profile(self, step: int, state: TrainState) -> None:
         if self.config.profile is None:
             return
         first, last = self.config.profile
         if step == first:
-            jax.profiler.start_trace(str(self.config.profile_folder))
+            with self._apart(state):
+                jax.profiler.start_trace(str(self.config.profile_folder))
             self._profiling = True
         elif step == last + 1:
-            self._end_profile()
+            with self._apart(state):
+                self._end_profile()
 
     _profiling = False
 

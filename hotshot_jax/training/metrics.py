@@ -6,11 +6,14 @@ Neither of the two may stop a run: what goes wrong with them is told once, and t
 import contextlib
 import errno
 import importlib
+import importlib.util
 import io
 import json
 import logging
 import math
 import os
+import secrets
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,7 +29,14 @@ from hotshot_jax.media.frame_times import frame_times
 from hotshot_jax.media.gif import encode_gif
 from hotshot_jax.writing.staging import replace_anything, staged_file
 
-REPORTS = ("wandb", "tensorboard", "all", "none")
+AUTO_REPORT = "auto"
+REPORTS = (AUTO_REPORT, "wandb", "tensorboard", "all", "none")
+_MODULES = {
+    # Any of the lines of modules will do.
+    "tensorboard": (("tensorboardX",), ("torch", "tensorboard")),
+    "wandb": (("wandb",),),
+}
+_RUN_ID_FILE = "wandb_run_id"
 _MILLISECONDS = 1000
 
 logger = logging.getLogger(__name__)
@@ -158,13 +168,25 @@ class TensorBoardReport:
 
 
 class WandbReport:
-    """A run at Weights & Biases; offline where `WANDB_MODE=offline` says so."""
+    """A run at Weights & Biases; offline where `WANDB_MODE=offline` says so.
+
+    Its id is kept in the folder, so that a resumed training goes on in the same run there.
+    """
 
     def __init__(self, folder: Path, project: str, name: str, config: Mapping[str, Any]):
         self._wandb = importlib.import_module("wandb")
+        kept = folder / _RUN_ID_FILE
+        stored = kept.read_text().strip() if kept.exists() else ""
+        run_id = os.environ.get("WANDB_RUN_ID") or stored or secrets.token_hex(4)
         self._run = self._wandb.init(
-            project=project, name=name, dir=str(folder), config=dict(config), resume="allow"
+            project=project,
+            name=name,
+            dir=str(folder),
+            config=dict(config),
+            id=run_id,
+            resume="allow",
         )
+        kept.write_text(f"{run_id}\n")
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers of a step."""
@@ -219,6 +241,32 @@ class Reports:
                 self._others.remove(report)
 
 
+def chosen_reports(report_to: str) -> tuple[str, ...]:
+    """Where numbers go besides `metrics.jsonl`.
+
+    Args:
+        report_to: one of `REPORTS`; "auto" takes what is installed.
+
+    Raises:
+        UsageError: it is unknown.
+    """
+    if report_to not in REPORTS:
+        raise UsageError(f"--report_to {report_to} is unknown; expected {', '.join(REPORTS)}.")
+    if report_to == AUTO_REPORT:
+        return tuple(
+            kind
+            for kind, ways in _MODULES.items()
+            if any(all(_is_installed(module) for module in way) for way in ways)
+        )
+    return tuple(kind for kind in _MODULES if report_to in (kind, "all"))
+
+
+def _is_installed(module: str) -> bool:
+    if module in sys.modules:
+        return sys.modules[module] is not None
+    return importlib.util.find_spec(module) is not None
+
+
 def open_reports(
     report_to: str,
     output_dir: Path,
@@ -242,24 +290,21 @@ def open_reports(
     Raises:
         UsageError: `report_to` is unknown.
     """
-    if report_to not in REPORTS:
-        raise UsageError(f"--report_to {report_to} is unknown; expected {', '.join(REPORTS)}.")
     reports: list[Report] = [MetricsFile(output_dir / "metrics.jsonl", last_step)]
     makers: dict[str, Callable[[], Report]] = {
         "tensorboard": lambda: TensorBoardReport(output_dir / logging_dir),
         "wandb": lambda: WandbReport(output_dir, project, name, config),
     }
-    for kind, make in makers.items():
-        if report_to in (kind, "all"):
-            try:
-                reports.append(make())
-            except Exception as error:
-                logger.warning(
-                    "--report_to %s cannot be used (%s); training goes on, and metrics.jsonl has "
-                    "all numbers.",
-                    kind,
-                    error,
-                )
+    for kind in chosen_reports(report_to):
+        try:
+            reports.append(makers[kind]())
+        except Exception as error:
+            logger.warning(
+                "--report_to %s cannot be used (%s); training goes on, and metrics.jsonl has "
+                "all numbers.",
+                kind,
+                error,
+            )
     return Reports(reports)
 
 

@@ -4,6 +4,8 @@ import errno
 import io
 import json
 import struct
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hotshot_jax.cli.train_plan import where_numbers_go
+from hotshot_jax.cli.train_settings import TrainSettings
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.training import metrics
-from hotshot_jax.training.metrics import MetricsFile, Reports, TensorBoardReport, WandbReport
+from hotshot_jax.training.metrics import (
+    MetricsFile,
+    Reports,
+    TensorBoardReport,
+    WandbReport,
+    chosen_reports,
+    open_reports,
+)
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (4, 8, 16, 3), np.uint8)
 
@@ -168,3 +179,62 @@ def test_a_report_that_fails_is_left_out(tmp_path: Path, caplog: pytest.LogCaptu
     reports.close()
     assert broken.calls == 1 and "Broken failed" in caplog.text
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+class FakeWandb(types.ModuleType):
+    """What is used of the client."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.starts: list[dict[str, Any]] = []
+        self.logged: list[Any] = []
+
+    def init(self, **options: Any) -> Any:
+        self.starts.append(options)
+        return types.SimpleNamespace(
+            log=lambda values, step: self.logged.append((step, values)), finish=lambda: None
+        )
+
+
+def test_a_resumed_training_goes_on_in_its_run_at_weights_and_biases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    for folder, last_step in (("a", 0), ("a", 3), ("b", 0)):
+        reports = open_reports("auto", tmp_path / folder, "logs", "project", "run", {}, last_step)
+        reports.numbers(last_step + 1, {"loss": 1.0})
+        reports.close()
+    first, resumed, other = (start["id"] for start in wandb.starts)
+    assert first and first == resumed != other
+    assert all(start["resume"] == "allow" for start in wandb.starts)
+    assert [step for step, _ in wandb.logged] == [1, 4, 1]
+    monkeypatch.setenv("WANDB_RUN_ID", "mine")
+    WandbReport(tmp_path / "a", "project", "run", {})
+    assert wandb.starts[-1]["id"] == "mine"
+
+
+def test_by_default_numbers_go_to_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("wandb", "tensorboardX", "torch", "tensorboard")
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
+    assert chosen_reports("auto") == ()
+    assert "hotshot-jax[logging]" in where_numbers_go("auto")
+    for installed, kinds in (
+        (("torch",), ()),
+        (("torch", "tensorboard"), ("tensorboard",)),
+        (("tensorboardX",), ("tensorboard",)),
+        (("wandb",), ("wandb",)),
+        (names, ("tensorboard", "wandb")),
+    ):
+        with monkeypatch.context() as patch:
+            for name in installed:
+                patch.setitem(sys.modules, name, types.ModuleType(name))
+            assert chosen_reports("auto") == kinds
+            assert all(kind in where_numbers_go("auto") for kind in kinds)
+    assert chosen_reports("all") == ("tensorboard", "wandb")
+    assert chosen_reports("none") == ()
+    assert TrainSettings().report_to == "auto"
