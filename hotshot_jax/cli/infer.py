@@ -17,7 +17,7 @@ from hotshot_jax.cli.devices import explained_memory_errors, use_device
 from hotshot_jax.cli.hosts import on_hosts
 from hotshot_jax.cli.outputs import Job, batches, plan_jobs
 from hotshot_jax.cli.presets import describe_preset
-from hotshot_jax.cli.prompts import check_prompts
+from hotshot_jax.cli.prompts import check_prompts, has_break
 from hotshot_jax.cli.run import run, say
 from hotshot_jax.cli.settings import InferSettings, parse_settings
 from hotshot_jax.cli.stored_settings import STORED
@@ -137,8 +137,9 @@ def _generate(
     _say(f"{device}; {memory}; {pipeline.precision.description}")
 
     written: list[str] = []
-    # Long prompts of a batch would be padded to the longest, which changes what they draw.
-    for batch in batches(jobs, 1 if settings.long_prompts else mesh.data):
+    # Prompts of a batch would be padded to the longest, which changes what they draw.
+    alone = settings.long_prompts or any(has_break(settings, job.prompt) for job in jobs)
+    for batch in batches(jobs, 1 if alone else mesh.data):
         with explained_memory_errors(lambda: str(memory)):
             videos = _sample(pipeline, settings, controls, batch.prompts)
         if not is_first():

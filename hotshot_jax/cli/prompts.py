@@ -1,21 +1,32 @@
 """Prompts of a run, looked at before any model is loaded."""
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 
 from hotshot_jax.cli.settings import InferSettings
 from hotshot_jax.errors import UsageError
 from hotshot_jax.files.limits import MOST_PROMPT_BYTES
+from hotshot_jax.pipelines.prompt_editing import edits_without_effect, has_alternatives
 from hotshot_jax.pipelines.prompt_weighting import parse_weights
 from hotshot_jax.pipelines.textual_inversion import mentions, parse_embedding
 
 logger = logging.getLogger(__name__)
 
+_UNKNOWN = {
+    re.compile(r"\bAND\b"): "AND in capitals is read as a word: prompts are not combined here.",
+    re.compile(
+        r"<(?:lora|lyco):"
+    ): "<lora:...> is read as words; name the file with --lora instead.",
+    re.compile(r"<hypernet:"): "<hypernet:...> is read as words: hypernetworks are not known here.",
+}
+"""What AUTOMATIC1111 would take for more than words, and what is to be said of it."""
+
 
 def check_prompts(settings: InferSettings, prompts: Sequence[str]) -> None:
     """Checks the brackets of all prompts, and that they use the words of `--embedding`.
 
-    A word that no prompt has is a warning.
+    A word that no prompt has is a warning, as is syntax without effect.
 
     Args:
         settings: the settings.
@@ -31,12 +42,20 @@ def check_prompts(settings: InferSettings, prompts: Sequence[str]) -> None:
     if settings.prompt_weights:
         for flag, text in texts:
             parse_weights(text, where=flag)
+            for warning in _warnings(text, settings.steps):
+                logger.warning("%s: %s", flag, warning)
     for argument in settings.embedding:
         path, word = parse_embedding(argument)
         if not any(mentions(text, word) for _, text in texts):
             logger.warning(
                 "--embedding %s has no effect: no prompt has the word %s in it.", path, word
             )
+
+
+def has_break(settings: InferSettings, prompt: str) -> bool:
+    """Whether a prompt is read in several pieces because it says so."""
+    texts = (prompt, settings.prompt_2, settings.negative_prompt, settings.negative_prompt_2)
+    return settings.prompt_weights and any(text and "BREAK" in text for text in texts)
 
 
 def _check_text(flag: str, text: str) -> None:
@@ -49,6 +68,22 @@ def _check_text(flag: str, text: str) -> None:
             f"{flag} has {size} bytes, at most {MOST_PROMPT_BYTES} can be read; text encoders take "
             "some 300 at a time."
         )
+
+
+def _warnings(text: str, steps: int) -> Iterator[str]:
+    for pattern, warning in _UNKNOWN.items():
+        if pattern.search(text):
+            yield warning
+    if has_alternatives(text):
+        yield (
+            "[a|b] is read as weaker words: texts do not alternate here; [a:b:0.5] changes a text "
+            "once."
+        )
+    edits = edits_without_effect(text, steps)
+    if edits:
+        first = edits[0] if len(edits[0]) <= 60 else f"{edits[0][:40]} ... {edits[0][-15:]}"
+        others = f" (and {len(edits) - 1} more)" if len(edits) > 1 else ""
+        yield f"{first}{others} is the same text in all {steps} steps."
 
 
 def _texts(settings: InferSettings, prompts: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -61,8 +61,8 @@ class InferSettings:
     )
     prompt_weights: bool = flag(
         True,
-        "(word:1.3) and [word] weigh words, \\( is a bracket; --no-prompt_weights takes brackets "
-        "as text",
+        "(word:1.3) and [word] weigh words, [cat:dog:0.5] changes them during the run, BREAK "
+        "begins a new piece, \\( is a bracket; --no-prompt_weights takes all of it as text",
         bool,
         _PROMPT,
     )

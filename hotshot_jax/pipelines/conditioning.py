@@ -13,9 +13,52 @@ from hotshot_jax.parallel.placement import (
     projected_text_shardings,
     video_sharding,
 )
+from hotshot_jax.pipelines.control import ControlInput, prepare_controls, with_text
 from hotshot_jax.pipelines.prompt import TextEmbeddings
+from hotshot_jax.runtime.request import Request
 from hotshot_jax.runtime.runtime import Runtime
 from hotshot_jax.sampling.predict import Conditioning
+
+
+def make_conditionings(
+    runtime: Runtime,
+    texts: Sequence[Sequence[TextEmbeddings]],
+    request: Request,
+    *,
+    videos_per_prompt: int = 1,
+    controls: Sequence[ControlInput] = (),
+    guess_mode: bool = False,
+) -> list[Conditioning]:
+    """What the models are conditioned on with each text of a run.
+
+    Args:
+        runtime: holds the models.
+        texts: embeddings, with guidance those of the negative prompts before those of the prompts.
+        request: numbers of the run.
+        videos_per_prompt: how often each prompt is repeated.
+        controls: what each ControlNet follows. Their frames are embedded once for all texts.
+        guess_mode: the ControlNets see the conditional half alone.
+    """
+    branches = len(texts[0])
+    batches = [
+        join_embeddings(each, videos_per_prompt=videos_per_prompt, dtype=runtime.precision.compute)
+        for each in texts
+    ]
+    only_last = len(batches[0].hidden) // 2 if guess_mode and branches > 1 else None
+    first = prepare_controls(runtime, controls, batches[0].hidden, request, only_last=only_last)
+    return [
+        make_conditioning(
+            runtime,
+            batch,
+            request.time_ids,
+            controls=[
+                with_text(runtime, index, control, batch.hidden, only_last) if number else control
+                for index, control in enumerate(first)
+            ],
+            branches=branches,
+        )
+        for number, batch in enumerate(batches)
+    ]
 
 
 def join_embeddings(

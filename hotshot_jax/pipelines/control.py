@@ -12,6 +12,7 @@ from hotshot_jax.control.frames import prepare_control_frames
 from hotshot_jax.control.residuals import Control, make_control
 from hotshot_jax.control.windows import ControlWindow
 from hotshot_jax.errors import UsageError
+from hotshot_jax.models import ProjectedText
 from hotshot_jax.models.controlnet import ControlNetModel, EmbeddedCondition
 from hotshot_jax.parallel.placement import (
     projected_text_shardings,
@@ -106,6 +107,35 @@ def _prepare_one(
         "control", (index, kinds, only_last), control, arguments, out_shardings=out_shardings
     )
     return program(*arguments)
+
+
+def with_text(
+    runtime: Runtime, index: int, control: Control, hidden: jax.Array, only_last: int | None
+) -> Control:
+    """What a ControlNet is conditioned on with another text; its frames stay as they are.
+
+    Args:
+        runtime: holds the ControlNets.
+        index: which of them.
+        control: of `prepare_controls`.
+        hidden: text embeddings, as there.
+        only_last: as there.
+    """
+    arrays, build = runtime.model(f"controlnets.{index}")
+
+    def project(arrays: list[jax.Array], hidden: jax.Array) -> ProjectedText:
+        model: ControlNetModel = build(arrays)
+        return model.project_text(hidden if only_last is None else hidden[-only_last:])
+
+    arguments = (arrays, runtime.place(hidden, video_sharding))
+    out_shardings = None
+    if runtime.mesh is not None:
+        shapes = jax.eval_shape(project, *arguments)
+        out_shardings = projected_text_shardings(runtime.mesh, shapes)
+    program = runtime.program(
+        "control text", (index, only_last), project, arguments, out_shardings=out_shardings
+    )
+    return dataclasses.replace(control, text=program(*arguments))
 
 
 def _shardings(mesh: Mesh, shapes: Control) -> Any:

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 from hotshot_jax.convert.assembly import Parts
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.pipelines.components import Components
-from hotshot_jax.pipelines.conditioning import join_embeddings, make_conditioning
-from hotshot_jax.pipelines.control import ControlInput, prepare_controls
+from hotshot_jax.pipelines.conditioning import make_conditionings
+from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.decode import decode_latents
 from hotshot_jax.pipelines.loading import load_components
 from hotshot_jax.pipelines.loras import COMPONENTS as CHANGED_BY_LORAS
@@ -285,8 +285,8 @@ class HotshotXLPipeline:
             target_size: last two time ids, (height, width) by default.
             eta: noise of DDIM.
             clip_skip: text encoder layers left out before the last but one.
-            prompt_weights: whether brackets in prompts weigh words, `(word:1.3)`, `[word]`, or are
-                text.
+            prompt_weights: whether `(word:1.3)`, `[word]`, `[before:after:when]` and `BREAK` in
+                prompts have their meaning (`docs/prompts.md`) or are text.
             long_prompts: whether what exceeds the encoders' 77 tokens is read in further chunks;
                 otherwise it is cut, with a warning.
             denoising_end: stops after this fraction of the schedule.
@@ -320,7 +320,7 @@ class HotshotXLPipeline:
             guidance = ClassifierFreeGuidance(
                 jnp.float32(guidance_scale), jnp.float32(guidance_rescale)
             )
-        embeddings = embed_prompts(
+        told = embed_prompts(
             PromptEncoder(self.runtime, clip_skip, prompt_weights, long_prompts),
             (prompt, prompt_2),
             (negative_prompt, negative_prompt_2),
@@ -332,29 +332,11 @@ class HotshotXLPipeline:
                 "negative_prompt",
             ),
             guided=guidance is not None,
+            steps=num_inference_steps,
         )
         self.runtime.rest("text_encoder", "text_encoder_2")
 
-        videos = embeddings[-1].pooled.shape[0] * num_videos_per_prompt
-        batch = join_embeddings(
-            embeddings,
-            videos_per_prompt=num_videos_per_prompt,
-            dtype=self.precision.compute,
-        )
-        branches = 1 if guidance is None else 2
-        conditioning = make_conditioning(
-            self.runtime,
-            batch,
-            request.time_ids,
-            controls=prepare_controls(
-                self.runtime,
-                controls,
-                batch.hidden,
-                request,
-                only_last=videos if guess_mode and branches > 1 else None,
-            ),
-            branches=branches,
-        )
+        videos = told.texts[0][-1].pooled.shape[0] * num_videos_per_prompt
         denoised = sample_latents(
             self.runtime,
             Sampling(
@@ -364,10 +346,18 @@ class HotshotXLPipeline:
                 guess_mode,
                 self.wrap_predictor,
             ),
-            conditioning,
+            make_conditionings(
+                self.runtime,
+                told.texts,
+                request,
+                videos_per_prompt=num_videos_per_prompt,
+                controls=controls,
+                guess_mode=guess_mode,
+            ),
             request,
             self._noise(noise, seed, videos),
             (videos, *self._latent_shape(request)),
+            of_step=told.of_step,
             initial=latents,
             after_step=self._after_step(callback_on_step_end),
         )
@@ -394,6 +384,7 @@ class HotshotXLPipeline:
             raise UsageError(
                 f"output_type {output_type!r} is unknown; expected {', '.join(OUTPUT_TYPES)}."
             )
+        self.scheduler.schedule(request.num_inference_steps)
 
     def _noise(
         self, noise: str | Iterable[np.ndarray], seed: int | Sequence[int], videos: int

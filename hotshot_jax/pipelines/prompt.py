@@ -11,12 +11,15 @@ import numpy as np
 
 from hotshot_jax.errors import UsageError
 from hotshot_jax.models import CLIPTextModel
+from hotshot_jax.pipelines.prompt_editing import text_of_each_step
 from hotshot_jax.pipelines.prompt_weighting import (
     PromptChunks,
     Vocabulary,
+    WeightedText,
     chunk_prompt,
     pad_chunks,
     parse_weights,
+    split_at_breaks,
     weigh_embeddings,
 )
 from hotshot_jax.runtime.runtime import Runtime
@@ -25,9 +28,13 @@ logger = logging.getLogger(__name__)
 
 Text = str | Sequence[str]
 
-_ENCODERS = ("text_encoder", "text_encoder_2")
-_Read = tuple[Sequence[PromptChunks], Sequence[PromptChunks]]
+Texts = tuple[tuple[str, ...], tuple[str, ...]]
+"""Prompts without edits, for the first and for the second encoder."""
+
+Read = tuple[Sequence[PromptChunks], Sequence[PromptChunks]]
 """Prompts as the first and as the second encoder read them."""
+
+_ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +56,28 @@ class TextEmbeddings:
 
 
 @dataclasses.dataclass(frozen=True)
+class TextsOfRun:
+    """What the UNet is told in the steps of a run.
+
+    Attributes:
+        texts: the different texts: with guidance embeddings of the negative prompts before those of
+            the prompts. All are equally long.
+        of_step: which of them serves each step.
+    """
+
+    texts: Sequence[Sequence[TextEmbeddings]]
+    of_step: Sequence[int]
+
+
+@dataclasses.dataclass(frozen=True)
 class PromptEncoder:
     """Turns prompts into embeddings with both text encoders.
 
     Attributes:
         runtime: holds the encoders.
         clip_skip: encoder layers left out before the last but one.
-        prompt_weights: whether brackets weigh words (`prompt_weighting`) or are text.
+        prompt_weights: whether brackets and `BREAK` (`prompt_weighting`) and edits
+            (`prompt_editing`) have a meaning or are text.
         long_prompts: whether what exceeds the encoders' length is read in further chunks, instead
             of cut.
     """
@@ -65,78 +87,67 @@ class PromptEncoder:
     prompt_weights: bool = True
     long_prompts: bool = False
 
-    def prompts(self, prompt: Text, prompt_2: Text | None, *, at_least: int = 1) -> TextEmbeddings:
-        """Embeds prompts; `prompt_2` goes to the second encoder, None means the same.
+    def prompts(self, prompt: Text, prompt_2: Text | None = None) -> TextEmbeddings:
+        """Embeds prompts; edits give their last text.
 
         Args:
             prompt: one prompt or several.
-            prompt_2: as many.
-            at_least: number of chunks to pad to, so that negative prompts can be as long.
+            prompt_2: as many for the second encoder; None means the same.
 
         Raises:
             UsageError: there are not as many of both, or a bracket has no partner.
         """
-        first = _as_list(prompt)
-        second = _as_list(prompt_2 or prompt)
-        if len(first) != len(second):
-            raise UsageError(
-                f"{len(first)} prompts for the first text encoder, {len(second)} for the second; "
-                "expected as many."
-            )
-        return self._encode(self._read(first, second), at_least)
+        return embed_prompts(
+            self, (prompt, prompt_2), (None, None), None, None, guided=False
+        ).texts[0][0]
 
-    def negatives(
-        self, prompt: Text | None, prompt_2: Text | None, positive: TextEmbeddings
-    ) -> TextEmbeddings:
-        """Embeds negative prompts, one for all or one for each of `positive`.
+    def of_steps(self, prompts: Sequence[str], prompts_2: Sequence[str], steps: int) -> list[Texts]:
+        """What both encoders are to read for each step.
 
-        They are padded to the chunks of `positive`.
-
-        Raises:
-            UsageError: there are neither one nor as many as prompts, or a bracket has no partner.
-        """
-        if prompt is None and self.runtime.components.force_zeros_for_empty_prompt:
-            return TextEmbeddings.zeros_like(positive)
-        count = positive.pooled.shape[0]
-        texts = []
-        for given in (prompt or "", prompt_2 or prompt or ""):
-            listed = _as_list(given)
-            if len(listed) not in (1, count):
-                raise UsageError(
-                    f"{len(listed)} negative prompts for {count} prompts; expected one, or as many."
-                )
-            texts.append(listed * count if len(listed) == 1 else listed)
-        length = self.runtime.components.tokenizer.model_max_length
-        return self._encode(self._read(*texts), positive.hidden.shape[1] // length)
-
-    def chunks(self, prompt: Text | None, prompt_2: Text | None) -> int:
-        """How many chunks the longest of these prompts takes.
+        Args:
+            prompts: for the first encoder.
+            prompts_2: for the second; as many.
+            steps: number of steps of the whole schedule.
 
         Raises:
             UsageError: a bracket has no partner.
         """
-        if not self.long_prompts or prompt is None:
-            return 1
-        read = self._read(_as_list(prompt), _as_list(prompt_2 or prompt))
-        return max((len(each) for side in read for each in side), default=1)
+        if not self.prompt_weights:
+            return [(tuple(prompts), tuple(prompts_2))] * steps
+        for prompt in (*prompts, *prompts_2):
+            # Here, where the brackets' places are those of the prompt as it was written.
+            parse_weights(prompt)
+        sides = (
+            zip(*(text_of_each_step(prompt, steps) for prompt in side), strict=True)
+            for side in (prompts, prompts_2)
+        )
+        return list(zip(*sides, strict=True))
 
-    def _read(self, prompts: Sequence[str], prompts_2: Sequence[str]) -> _Read:
+    def read(self, texts: Texts) -> Read:
+        """Token ids and weights of texts without edits; logs what is cut off."""
         components = self.runtime.components
         first, second = (components.vocabulary(name) for name in _ENCODERS)
+        prompts, prompts_2 = texts
         return (
             [self._read_one(prompt, first, warn=True) for prompt in prompts],
             [self._read_one(each, second, warn=each not in prompts) for each in prompts_2],
         )
 
     def _read_one(self, prompt: str, vocabulary: Vocabulary, *, warn: bool) -> PromptChunks:
-        parts = parse_weights(prompt) if self.prompt_weights else prompt
-        whole = chunk_prompt(parts, vocabulary)
-        return whole if self.long_prompts else _first_chunk(whole, vocabulary, warn=warn)
+        pieces = [[WeightedText(prompt)]]
+        if self.prompt_weights:
+            pieces = split_at_breaks(parse_weights(prompt))
+        read = [chunk_prompt(piece, vocabulary) for piece in pieces]
+        if not self.long_prompts:
+            read = [_first_chunk(each, vocabulary, warn=warn) for each in read]
+        return PromptChunks(
+            np.concatenate([each.ids for each in read]),
+            np.concatenate([each.weights for each in read]),
+        )
 
-    def _encode(self, read: _Read, at_least: int) -> TextEmbeddings:
+    def encode(self, read: Read, chunks: int) -> TextEmbeddings:
+        """Embeddings of prompts, padded to a number of chunks that is enough for them."""
         components = self.runtime.components
-        prompts = len(read[0])
-        chunks = max(at_least, *(len(each) for side in read for each in side))
         padded = [
             [pad_chunks(each, chunks, components.vocabulary(name)) for each in side]
             for name, side in zip(_ENCODERS, read, strict=True)
@@ -145,6 +156,7 @@ class PromptEncoder:
         if any(each.is_weighted for side in padded for each in side):
             hidden = self._weigh(hidden, padded)
         # The pooled text of a prompt is that of its first chunk.
+        prompts = len(read[0])
         return TextEmbeddings(
             hidden.reshape(prompts, -1, hidden.shape[-1]),
             pooled.reshape(prompts, chunks, -1)[:, 0],
@@ -189,35 +201,89 @@ def embed_prompts(
     given_negative: TextEmbeddings | None,
     *,
     guided: bool,
-) -> list[TextEmbeddings]:
+    steps: int = 1,
+) -> TextsOfRun:
     """What the UNet is told: with guidance negative and positive embeddings, equally long.
 
     Args:
         encoder: for prompts that come as text.
-        prompts: for the first and the second text encoder.
-        negatives: negative prompts for both.
+        prompts: for the first and the second text encoder; None for the second means the same.
+        negatives: negative prompts for both, one for all prompts or one for each. None means
+            embeddings of zeros, where the model was trained with those, or an empty prompt.
         given: embeddings instead of prompts.
         given_negative: embeddings instead of negative prompts.
         guided: whether there is guidance.
+        steps: number of steps of the whole schedule.
 
     Raises:
-        UsageError: there is neither prompt nor embedding, or shapes or numbers differ.
+        UsageError: there is neither prompt nor embedding, shapes or numbers differ, or a bracket
+            has no partner.
     """
-    positive, (prompt, prompt_2) = given, prompts
-    if positive is None:
-        if prompt is None:
-            raise UsageError("Neither prompt nor prompt_embeds is given.")
-        at_least = encoder.chunks(*negatives) if guided else 1
-        positive = encoder.prompts(prompt, prompt_2, at_least=at_least)
-    if not guided:
-        return [positive]
-    negative = given_negative or encoder.negatives(*negatives, positive)
+    positive: Sequence[Texts | None] = [None] * steps
+    negative: Sequence[Texts | None] = [None] * steps
+    if given is None:
+        pair = _pair(*prompts)
+        positive = encoder.of_steps(*pair, steps)
+    count = len(pair[0]) if given is None else len(given.pooled)
+    zeros = encoder.runtime.components.force_zeros_for_empty_prompt and negatives[0] is None
+    if guided and given_negative is None and not zeros:
+        negative = encoder.of_steps(*_negative_pair(*negatives, count), steps)
+
+    # Both halves are read before one is encoded, since the longer decides the length of both.
+    read = {texts: encoder.read(texts) for texts in (*positive, *negative) if texts is not None}
+    chunks = max((len(each) for r in read.values() for side in r for each in side), default=1)
+    if given is not None:
+        length = encoder.runtime.components.tokenizer.model_max_length
+        chunks = max(chunks, given.hidden.shape[-2] // length)
+    encoded = {texts: encoder.encode(each, chunks) for texts, each in read.items()}
+
+    pairs = list(zip(negative, positive, strict=True))
+    different = list(dict.fromkeys(pairs))
+    texts = []
+    for negative_texts, positive_texts in different:
+        told = given if positive_texts is None else encoded[positive_texts]
+        assert told is not None
+        if not guided:
+            texts.append([told])
+            continue
+        away = given_negative if negative_texts is None else encoded[negative_texts]
+        texts.append([TextEmbeddings.zeros_like(told) if away is None else away, told])
+        _check_equal(*texts[-1])
+    return TextsOfRun(texts, [different.index(pair) for pair in pairs])
+
+
+def _pair(prompt: Text | None, prompt_2: Text | None) -> tuple[list[str], list[str]]:
+    if prompt is None:
+        raise UsageError("Neither prompt nor prompt_embeds is given.")
+    first, second = _as_list(prompt), _as_list(prompt_2 or prompt)
+    if len(first) != len(second):
+        raise UsageError(
+            f"{len(first)} prompts for the first text encoder, {len(second)} for the second; "
+            "expected as many."
+        )
+    return first, second
+
+
+def _negative_pair(
+    prompt: Text | None, prompt_2: Text | None, count: int
+) -> tuple[list[str], list[str]]:
+    texts = []
+    for given in (prompt or "", prompt_2 or prompt or ""):
+        listed = _as_list(given)
+        if len(listed) not in (1, count):
+            raise UsageError(
+                f"{len(listed)} negative prompts for {count} prompts; expected one, or as many."
+            )
+        texts.append(listed * count if len(listed) == 1 else listed)
+    return texts[0], texts[1]
+
+
+def _check_equal(negative: TextEmbeddings, positive: TextEmbeddings) -> None:
     if _without_frames(negative.hidden) != _without_frames(positive.hidden):
         raise UsageError(
             f"negative_prompt_embeds has the shape {negative.hidden.shape}, prompt_embeds "
             f"{positive.hidden.shape}; they have to be equal."
         )
-    return [negative, positive]
 
 
 def given_embeddings(hidden: Any, pooled: Any, text: Any, name: str) -> TextEmbeddings | None:

@@ -2,6 +2,7 @@
 
 The syntax is the one that SDXL users know: `(word)` is 1.1 times as strong, `(word:1.3)` 1.3 times,
 `[word]` 1.1 times weaker, brackets nest and multiply, and a backslash takes a bracket literally.
+`BREAK` in capitals begins a new piece.
 
 Text encoders read 77 tokens at a time. Longer prompts are encoded piece by piece and the embeddings
 joined along the tokens, to which the UNet's cross-attention is indifferent. A prompt that is short
@@ -11,6 +12,7 @@ and has no brackets gives the tokens that it always gave.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,9 +26,15 @@ from hotshot_jax.errors import UsageError
 ROUND = 1.1
 SQUARE = 1 / 1.1
 
+MOST_NESTED = 100
+"""Brackets within brackets; each multiplies, so that many fewer already drown the rest."""
+
 _CLOSING = {"(": ")", "[": "]"}
 _SPECIAL = re.compile(r"[()\[\]\\]")
-_NUMBER = re.compile(r":\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*$")
+_TOKENS = re.compile(r"\\[()\[\]\\:|]|[()\[\]]|[^()\[\]\\]+|\\")
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)")
+_BREAK = re.compile(r"\bBREAK\b")
+_LARGEST_WEIGHT = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,39 +125,57 @@ def parse_weights(prompt: str, *, where: str = "prompt") -> list[WeightedText]:
         where: what messages call it.
 
     Raises:
-        UsageError: a bracket has no partner; names the bracket and its place.
+        UsageError: a bracket has no partner, which is named with its place; or brackets are nested
+            deeper than `MOST_NESTED`, or a weight is too large a number.
     """
-    parts: list[list[Any]] = [["", 1.0]]
+    parts = [_Part()]
     # Of each open bracket: the bracket, where it stands, and the first part inside.
     opened: list[tuple[str, int, int]] = []
-    position = 0
-    while position < len(prompt):
-        character = prompt[position]
-        if character == "\\" and prompt[position + 1 : position + 2] in [*"()[]\\"]:
-            parts[-1][0] += prompt[position + 1]
-            position += 2
-            continue
-        position += 1
-        if character in _CLOSING:
-            opened.append((character, position, len(parts)))
-            parts.append(["", 1.0])
-        elif character in _CLOSING.values():
-            if not opened or _CLOSING[opened[-1][0]] != character:
-                _unbalanced(prompt, character, position, where)
+    for token in _TOKENS.finditer(prompt):
+        text, position = token[0], token.start() + 1
+        if text in _CLOSING:
+            if len(opened) == MOST_NESTED:
+                raise UsageError(
+                    f"{where}: the {text!r} at character {position} is inside {MOST_NESTED} other "
+                    "brackets, deeper than weights make sense; leave some out."
+                )
+            opened.append((text, position, len(parts)))
+            parts.append(_Part())
+        elif text in _CLOSING.values():
+            if not opened or _CLOSING[opened[-1][0]] != text:
+                raise _unbalanced(prompt, text, position, where)
             bracket, _, first = opened.pop()
-            factor = ROUND if bracket == "(" else SQUARE
-            number = _NUMBER.search(parts[-1][0]) if bracket == "(" else None
-            if number:
-                factor = float(number[1])
-                parts[-1][0] = parts[-1][0][: number.start()]
+            factor = parts[-1].take_number() if bracket == "(" else SQUARE
             for part in parts[first:]:
-                part[1] *= factor
-            parts.append(["", 1.0])
+                part.weight *= ROUND if factor is None else factor
+            parts.append(_Part())
         else:
-            parts[-1][0] += character
+            parts[-1].text.append(text[1:] if len(text) == 2 and text[0] == "\\" else text)
     if opened:
-        _unbalanced(prompt, opened[-1][0], opened[-1][1], where)
+        raise _unbalanced(prompt, opened[-1][0], opened[-1][1], where)
+    if not all(abs(part.weight) <= _LARGEST_WEIGHT for part in parts):
+        raise UsageError(f"{where}: a weight is too large a number; write one such as 1.3.")
     return _joined(parts)
+
+
+def split_at_breaks(parts: Sequence[WeightedText]) -> list[list[WeightedText]]:
+    """The pieces between the words `BREAK`, each of which begins a chunk of its own.
+
+    Args:
+        parts: the result of `parse_weights`. A break may stand inside brackets.
+
+    Returns:
+        One piece at least. Nothing after the last break is no piece; nothing before it is an empty
+        one.
+    """
+    pieces: list[list[WeightedText]] = [[]]
+    for part in parts:
+        first, *others = _BREAK.split(part.text)
+        pieces[-1].append(WeightedText(first, part.weight))
+        pieces += [[WeightedText(text, part.weight)] for text in others]
+    if len(pieces) > 1 and not any(part.text.strip() for part in pieces[-1]):
+        pieces.pop()
+    return pieces
 
 
 def has_syntax(prompt: str) -> bool:
@@ -244,22 +270,34 @@ def _chunk(
     )
 
 
-def _joined(parts: list[list[Any]]) -> list[WeightedText]:
+@dataclasses.dataclass
+class _Part:
+    """A part of a prompt while it is read."""
+
+    text: list[str] = dataclasses.field(default_factory=list)
+    weight: float = 1.0
+
+    def take_number(self) -> float | None:
+        """Takes the number after the last colon away, if there is one."""
+        text, colon, number = "".join(self.text).rpartition(":")
+        if not colon or _NUMBER.fullmatch(number.strip()) is None:
+            return None
+        self.text = [text]
+        return float(number)
+
+
+def _joined(parts: Sequence[_Part]) -> list[WeightedText]:
     """Neighbours of equal weight become one part: neutral brackets change nothing."""
-    joined: list[WeightedText] = []
-    for text, weight in parts:
-        if not text:
-            continue
-        if joined and joined[-1].weight == weight:
-            joined[-1] = WeightedText(joined[-1].text + text, weight)
-        else:
-            joined.append(WeightedText(text, weight))
-    return joined
+    filled = (part for part in parts if any(part.text))
+    return [
+        WeightedText("".join(text for part in group for text in part.text), weight)
+        for weight, group in itertools.groupby(filled, key=lambda part: part.weight)
+    ]
 
 
-def _unbalanced(prompt: str, bracket: str, position: int, where: str) -> None:
+def _unbalanced(prompt: str, bracket: str, position: int, where: str) -> UsageError:
     shown = prompt if len(prompt) <= 60 else prompt[max(0, position - 30) : position + 30]
-    raise UsageError(
+    return UsageError(
         f"{where}: the {bracket!r} at character {position} has no partner (… {shown} …).\n"
         f"Close it, or write \\{bracket} for a bracket that is meant literally."
     )

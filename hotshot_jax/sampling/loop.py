@@ -93,11 +93,12 @@ def denoising_step(
 def sample_latents(
     runtime: Runtime,
     sampling: Sampling,
-    conditioning: Conditioning,
+    conditionings: Sequence[Conditioning],
     request: Request,
     noise: NoiseSource,
     shape: tuple[int, ...],
     *,
+    of_step: Sequence[int],
     initial: np.ndarray | jax.Array | None = None,
     after_step: AfterStep | None = None,
 ) -> jax.Array:
@@ -106,10 +107,12 @@ def sample_latents(
     Args:
         runtime: holds the models.
         sampling: how latents are denoised.
-        conditioning: what the models are conditioned on.
+        conditionings: what the models are conditioned on: one for each text of the run, all of the
+            same shapes.
         request: numbers of the run.
         noise: gives the initial noise and that of the steps.
         shape: `[videos, frames, height / 8, width / 8, 4]`.
+        of_step: which of the conditionings serves each step of the whole schedule.
         initial: standard normal noise to start from, instead of a draw.
         after_step: called after each call of the model.
 
@@ -126,7 +129,11 @@ def sample_latents(
     schedule = scheduler.schedule(request.num_inference_steps)
     calls = _calls_until(schedule, request.denoising_end, scheduler.num_train_timesteps)
     scales = scale_table(sampling.windows, schedule.calls, range(calls))
-    acting = [bool(row.any()) for row in scales]
+    # A call in which no ControlNet acts runs the program without ControlNets.
+    kinds = [
+        (of_step[step], bool(row.any()))
+        for step, row in zip(schedule.step_of_call[:calls], scales, strict=True)
+    ]
 
     def inputs(call: int) -> StepInput:
         used = None
@@ -152,19 +159,18 @@ def sample_latents(
     )
     state = LoopState(latents, solver)
     pending = inputs(0)
-    # A call in which no ControlNet acts runs the program without ControlNets.
     programs = {
-        acts: _step_program(
+        (text, acts): _step_program(
             runtime,
             sampling,
-            conditioning if acts else dataclasses.replace(conditioning, controls=()),
+            conditionings[text] if acts else dataclasses.replace(conditionings[text], controls=()),
             (state, pending),
         )
-        for acts in set(acting)
+        for text, acts in dict.fromkeys(kinds)
     }
     with runtime.progress.stage("denoising", calls, "step") as advance:
         for call in range(calls):
-            state = programs[acting[call]](state, pending)
+            state = programs[kinds[call]](state, pending)
             if call + 1 < calls:
                 # Drawn while the device is at work.
                 pending = inputs(call + 1)

@@ -62,6 +62,8 @@ class Schedule:
         draws_noise: bool [calls], where the PyTorch scheduler draws from its generator, whether or
             not the draw has an effect.
         steps: pytree of float32 arrays [calls, ...].
+        step_of_call: int64 [calls], counted from 0; solvers that call the model several times for a
+            step differ from the others.
     """
 
     timesteps: np.ndarray
@@ -69,6 +71,7 @@ class Schedule:
     init_noise_sigma: float
     draws_noise: np.ndarray
     steps: Any
+    step_of_call: np.ndarray
 
     @property
     def calls(self) -> int:
@@ -239,6 +242,7 @@ class Scheduler(abc.ABC):
         draws_noise: np.ndarray | bool,
         sigmas: np.ndarray | None = None,
         init_noise_sigma: float = 1.0,
+        step_of_call: np.ndarray | None = None,
     ) -> Schedule:
         tables = jax.tree.map(lambda column: np.asarray(column, np.float32), steps)
         if not all(np.isfinite(table).all() for table in jax.tree.leaves(tables)):
@@ -247,7 +251,9 @@ class Scheduler(abc.ABC):
                 f"{len(timesteps)} calls.\nChoose other options or another number of steps."
             )
         draws = np.broadcast_to(np.asarray(draws_noise, np.bool_), (len(timesteps),))
-        return Schedule(timesteps, sigmas, init_noise_sigma, draws, tables)
+        if step_of_call is None:
+            step_of_call = np.arange(len(timesteps))
+        return Schedule(timesteps, sigmas, init_noise_sigma, draws, tables, step_of_call)
 
 
 def float32(array: ArrayLike) -> jax.Array:

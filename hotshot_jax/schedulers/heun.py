@@ -102,7 +102,10 @@ class HeunDiscreteScheduler(SigmaScheduler):
             slope=np.where(correcting, strides / 2, 0.0),
         )
         first_level = init_noise_sigma(sigmas, self.timestep_spacing)
-        return self._make_schedule(timesteps[at_call], rows, False, sigmas, first_level)
+        step_of_call = np.arange(len(current)) // 2
+        return self._make_schedule(
+            timesteps[at_call], rows, False, sigmas, first_level, step_of_call
+        )
 
     def init_state(self, sample: ArrayLike) -> HeunState:
         """No call yet."""

@@ -75,6 +75,7 @@ class _Plan(NamedTuple):
     source: np.ndarray
     target: np.ndarray
     combination: dict[str, np.ndarray]
+    step_of_call: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +118,7 @@ class PNDMScheduler(Scheduler):
             of_sample = of_sample + of_noise * np.sqrt(1 - alphas)
             of_noise = of_noise * np.sqrt(alphas)
         rows = PNDMRow(**plan.combination, sample=of_sample, output=of_noise)
-        return self._make_schedule(plan.timesteps, rows, False)
+        return self._make_schedule(plan.timesteps, rows, False, step_of_call=plan.step_of_call)
 
     def init_state(self, sample: ArrayLike) -> PNDMState:
         """No outputs yet."""
@@ -174,7 +175,7 @@ def _multistep_plan(rising: np.ndarray, stride: int) -> _Plan:
     }
     source = np.where(repeated, timesteps + stride, timesteps)
     target = np.where(repeated, timesteps, timesteps - stride)
-    return _Plan(timesteps.copy(), source, target, combination)
+    return _Plan(timesteps.copy(), source, target, combination, (index - 1).clip(min=0))
 
 
 def _runge_kutta_plan(rising: np.ndarray, stride: int) -> _Plan:
@@ -206,4 +207,6 @@ def _runge_kutta_plan(rising: np.ndarray, stride: int) -> _Plan:
         "save": stage == 0,
         "from_saved": stage > 0,
     }
-    return _Plan(timesteps, source, timesteps - descent, combination)
+    interval = np.arange(len(rising))
+    step_of_call = np.repeat(interval, np.where(interval < RUNGE_KUTTA_INTERVALS, 4, 1))
+    return _Plan(timesteps, source, timesteps - descent, combination, step_of_call)

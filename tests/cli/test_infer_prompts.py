@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from hotshot_jax.cli.prompts import check_prompts
+from hotshot_jax.cli.settings import InferSettings
 from tests.cli.conftest import Infer
 from tests.cli.refusals import assert_refused_at_once
 from tests.cli.test_infer import pngs_of
@@ -40,6 +42,37 @@ def test_brackets_in_a_file_of_prompts(infer: Infer, tmp_path: Path) -> None:
     prompts.write_text("a fox\na (whale\n")
     run = infer("--prompts_file", prompts)
     assert_refused_at_once(run, 2, "prompt 2: the '(' at character 3")
+
+
+def test_brackets_nested_without_end(infer: Infer) -> None:
+    run = infer("--prompt", "(" * 8000 + "a" + ")" * 8000)
+    assert_refused_at_once(run, 2, "--prompt: the '(' at character 101 is inside 100 other")
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        ("a cat AND a dog", "--prompt: AND in capitals is read as a word"),
+        (
+            "a cat <lora:pixel:0.7>",
+            "--prompt: <lora:...> is read as words; name the file with --lo",
+        ),
+        ("a cat <hypernet:pixel:0.7>", "--prompt: <hypernet:...> is read as words"),
+        ("a [cat|dog]", "--prompt: [a|b] is read as weaker words"),
+        ("a [cat:dog:40]", "--prompt: [cat:dog:40] is the same text in all 30 steps."),
+        ("a [cat:dog:0.5] and (dog:1.2) BREAK sand, [snow]", None),
+        (r"\[cat|dog\] and so on", None),
+    ],
+)
+def test_syntax_without_effect(
+    text: str, warning: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_prompts(InferSettings(prompt=text), [text])
+    assert len(caplog.messages) == (warning is not None)
+    assert warning is None or caplog.messages[0].startswith(warning)
+    caplog.clear()
+    check_prompts(InferSettings(prompt=text, prompt_weights=False), [text])
+    assert not caplog.messages
 
 
 @pytest.mark.slow

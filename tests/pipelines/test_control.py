@@ -48,23 +48,38 @@ def controlled(plain: HotshotXLPipeline) -> HotshotXLPipeline:
     return HotshotXLPipeline(components, precision=Precision.named("f32", "cpu"))
 
 
-def _latents(pipeline: HotshotXLPipeline, *windows: ControlWindow, **options: Any) -> np.ndarray:
-    """The latents after each step, `[calls, ...]`."""
+def _latents(
+    pipeline: HotshotXLPipeline,
+    *windows: ControlWindow,
+    prompt: str | list[str] = "a fox",
+    replaced: dict[int, np.ndarray] | None = None,
+    **options: Any,
+) -> np.ndarray:
+    """The latents after each step, `[calls, ...]`; those after some calls may be replaced."""
     steps: list[np.ndarray] = []
 
-    def keep(_: Any, __: int, ___: float, values: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    def keep(_: Any, step: int, __: float, values: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        if replaced is not None and step in replaced:
+            values = {"latents": jax.numpy.asarray(replaced[step])}
         steps.append(np.asarray(values["latents"]))
         return values
 
     controls = [ControlInput(FRAMES, window) for window in windows]
     pipeline(
-        "a fox",
+        prompt,
         controls=controls,
         output_type="latent",
         callback_on_step_end=keep,
         **(SIZE | options),
     )
     return np.stack(steps)
+
+
+def _with_scheduler(pipeline: HotshotXLPipeline, scheduler: str | None) -> HotshotXLPipeline:
+    if scheduler is None:
+        return pipeline
+    precision = pipeline.precision
+    return HotshotXLPipeline(pipeline.components, precision=precision, scheduler=scheduler)
 
 
 OFF = ControlWindow(0.0)
@@ -90,18 +105,61 @@ def test_a_window_changes_only_its_steps(controlled: HotshotXLPipeline) -> None:
     assert (half[2:] != whole[2:]).any()
 
 
-@pytest.mark.parametrize("scheduler", ["euler", "heun"])
+@pytest.mark.parametrize("scheduler", [None, pytest.param("heun", marks=pytest.mark.slow)])
 def test_a_run_that_stops_early_is_the_beginning_of_the_whole_one(
-    controlled: HotshotXLPipeline, scheduler: str
+    controlled: HotshotXLPipeline, scheduler: str | None
 ) -> None:
-    pipeline = HotshotXLPipeline(
-        controlled.components, precision=controlled.precision, scheduler=scheduler
-    )
+    pipeline = _with_scheduler(controlled, scheduler)
     windows = (ControlWindow(0.7, 0.0, 0.5), OFF)
     whole = _latents(pipeline, *windows)
     part = _latents(pipeline, *windows, denoising_end=0.6)
     assert 1 < len(part) < len(whole)
     np.testing.assert_array_equal(part, whole[: len(part)])
+
+
+_FOX, _WHALE = {"prompt": "a fox"}, {"prompt": "a whale"}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "calls_before", "edited", "first", "second"),
+    [
+        (None, 2, {"prompt": "[a fox:a whale:2]"}, _FOX, _WHALE),
+        # Both calls of Heun's step are given the same text.
+        ("heun", 4, {"prompt": "a [fox:whale:0.5]", "guess_mode": True}, _FOX, _WHALE),
+        (
+            None,
+            2,
+            {"negative_prompt": "[grey:blurry:2]"},
+            {"negative_prompt": "grey"},
+            {"negative_prompt": "blurry"},
+        ),
+        pytest.param(
+            None,
+            2,
+            {"prompt": ["[a fox:a whale:0.5]", "snow"], "seed": [1, 2]},
+            {"prompt": ["a fox", "snow"]},
+            {"prompt": ["a whale", "snow"]},
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_an_edited_prompt_is_one_text_and_then_the_other(
+    controlled: HotshotXLPipeline,
+    scheduler: str | None,
+    calls_before: int,
+    edited: dict[str, Any],
+    first: dict[str, Any],
+    second: dict[str, Any],
+) -> None:
+    pipeline = _with_scheduler(controlled, scheduler)
+    windows = (ControlWindow(0.7), ControlWindow(0.4, 0.5))
+    whole = _latents(pipeline, *windows, **edited)
+    before = _latents(pipeline, *windows, **(edited | first))
+    last = calls_before - 1
+    after = _latents(pipeline, *windows, **(edited | second), replaced={last: before[last]})
+    np.testing.assert_array_equal(whole[:calls_before], before[:calls_before])
+    np.testing.assert_array_equal(whole[calls_before:], after[calls_before:])
+    assert (whole[calls_before:] != before[calls_before:]).any()
 
 
 def test_both_controlnets_count(controlled: HotshotXLPipeline) -> None:

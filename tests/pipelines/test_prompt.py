@@ -1,5 +1,6 @@
 """From prompts to embeddings: plain, weighted, long, and with words of textual inversions."""
 
+import time
 from pathlib import Path
 
 import jax
@@ -11,7 +12,9 @@ from hotshot_jax.errors import UsageError
 from hotshot_jax.pipelines import HotshotXLPipeline
 from hotshot_jax.pipelines.prompt import (
     PromptEncoder,
+    Text,
     TextEmbeddings,
+    TextsOfRun,
     embed_prompts,
     encode_tokens,
     given_embeddings,
@@ -122,22 +125,14 @@ def test_weights_reach_the_second_piece(encoder: PromptEncoder) -> None:
 @pytest.mark.parametrize("longer", ["positive", "negative"])
 def test_positive_and_negative_are_padded_alike(encoder: PromptEncoder, longer: str) -> None:
     texts = {"positive": "a fox", "negative": "blurry", longer: WORD * 100}
-    negative, positive = embed_prompts(
-        encoder,
-        (texts["positive"], None),
-        (texts["negative"], None),
-        None,
-        None,
-        guided=True,
-    )
+    given = (encoder, (texts["positive"], None), (texts["negative"], None), None, None)
+    ((negative, positive),) = embed_prompts(*given, guided=True).texts
     assert negative.hidden.shape == positive.hidden.shape == (1, 154, positive.hidden.shape[-1])
     shorter = negative if longer == "positive" else positive
     empty = encoder.prompts("", None)
     np.testing.assert_allclose(shorter.hidden[:, 77:], empty.hidden, atol=1e-5)
     # Without guidance the negative prompt does not count.
-    (alone,) = embed_prompts(
-        encoder, (texts["positive"], None), (texts["negative"], None), None, None, guided=False
-    )
+    ((alone,),) = embed_prompts(*given, guided=False).texts
     assert alone.hidden.shape[1] == (154 if longer == "positive" else 77)
 
 
@@ -165,7 +160,8 @@ def test_embeddings_of_another_length_than_the_negative_prompt(encoder: PromptEn
     with pytest.raises(UsageError, match="negative_prompt_embeds has the shape"):
         embed_prompts(encoder, (None, None), (WORD * 100, None), positive, None, guided=True)
     long = encoder.prompts(WORD * 100, None)
-    negative, _ = embed_prompts(encoder, (None, None), ("blurry", None), long, None, guided=True)
+    told = embed_prompts(encoder, (None, None), ("blurry", None), long, None, guided=True)
+    ((negative, _),) = told.texts
     assert negative.hidden.shape == long.hidden.shape
 
 
@@ -178,3 +174,89 @@ def test_embeddings_come_in_pairs_and_instead_of_text() -> None:
         given_embeddings(hidden, None, None, "prompt")
     with pytest.raises(UsageError, match="both given"):
         given_embeddings(hidden, pooled, "a fox", "prompt")
+
+
+def embedded(encoder: PromptEncoder, prompt: Text, negative: str, steps: int) -> TextsOfRun:
+    return embed_prompts(
+        encoder, (prompt, None), (negative, None), None, None, guided=True, steps=steps
+    )
+
+
+def test_a_break_begins_a_chunk_also_without_long_prompts(
+    pipeline: HotshotXLPipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = PromptEncoder(pipeline.runtime)
+    ((negative, positive),) = embedded(encoder, "a fox BREAK (snow:1.3)", "blurry", 1).texts
+    assert positive.hidden.shape[1] == negative.hidden.shape[1] == 154
+    parts = [encoder.prompts(text) for text in ("a fox", "(snow:1.3)")]
+    joined = jnp.concatenate([each.hidden for each in parts], axis=1)
+    # float32, in batches of two and of one.
+    np.testing.assert_allclose(positive.hidden, joined, atol=1e-5)
+    np.testing.assert_allclose(positive.pooled, parts[0].pooled, atol=1e-5)
+    assert not caplog.text
+    # What is too long for its own chunk is cut all the same.
+    long = encoder.prompts(WORD * 76 + "BREAK a fox")
+    assert long.hidden.shape[1] == 154
+    assert "The prompt has 76 tokens" in caplog.text
+
+
+def test_the_tokens_of_a_break(pipeline: HotshotXLPipeline) -> None:
+    """By hand: AUTOMATIC1111 fills the chunk up with padding, and begins another."""
+    texts = (("a fox BREAK snow",), ("a fox BREAK snow",))
+    for read, name in zip(
+        PromptEncoder(pipeline.runtime).read(texts), ("tokenizer", "tokenizer_2"), strict=True
+    ):
+        tokenizer = getattr(pipeline.components, name)
+        padded = tokenizer(["a fox", "snow"], padding="max_length", max_length=77).input_ids
+        np.testing.assert_array_equal(read[0].ids, padded)
+
+
+def test_an_edit_gives_each_step_its_text(encoder: PromptEncoder) -> None:
+    told = embedded(encoder, "a [fox:bear:0.5] in (snow:1.2)", "[blurry:3]", 4)
+    assert told.of_step == [0, 0, 1, 2]
+    for (negative, positive), (away, prompt) in zip(
+        told.texts,
+        [
+            ("", "a fox in (snow:1.2)"),
+            ("", "a bear in (snow:1.2)"),
+            ("blurry", "a bear in (snow:1.2)"),
+        ],
+        strict=True,
+    ):
+        assert_equal(positive, encoder.prompts(prompt))
+        assert_equal(negative, encoder.prompts(away))
+
+
+def test_all_texts_of_an_edit_are_equally_long(encoder: PromptEncoder) -> None:
+    told = embedded(encoder, ["a [fox:" + WORD * 80 + ":2]", "a fox"], "blurry", 4)
+    assert told.of_step == [0, 0, 1, 1]
+    assert {each.hidden.shape[:2] for text in told.texts for each in text} == {(2, 154)}
+
+
+def test_edits_are_text_where_brackets_are(pipeline: HotshotXLPipeline) -> None:
+    encoder = PromptEncoder(pipeline.runtime, prompt_weights=False)
+    prompt = "a [fox:bear:0.5] BREAK snow"
+    told = embedded(encoder, prompt, "blurry", 4)
+    assert told.of_step == [0, 0, 0, 0]
+    assert_equal(told.texts[0][1], reference(pipeline, prompt))
+
+
+def test_embeddings_beside_a_negative_prompt_with_an_edit(encoder: PromptEncoder) -> None:
+    given = encoder.prompts("a fox")
+    told = embed_prompts(
+        encoder, (None, None), ("[dark:bright:1]", None), given, None, guided=True, steps=2
+    )
+    assert told.of_step == [0, 1]
+    assert all(positive is given for _, positive in told.texts)
+
+
+def test_a_bracket_in_an_edit_is_named_where_it_was_written(encoder: PromptEncoder) -> None:
+    with pytest.raises(UsageError, match=r"'\(' at character 13 has no partner"):
+        embedded(encoder, "[fox:bear:2](", "", 4)
+
+
+@pytest.mark.parametrize("prompt", ["a cat, " * 57_000, "a" * 400_000, "(a:1.2) " * 5_000])
+def test_a_long_prompt_takes_no_longer_than_it_is(encoder: PromptEncoder, prompt: str) -> None:
+    begun = time.process_time()
+    PromptEncoder(encoder.runtime).prompts(prompt)
+    assert time.process_time() - begun < 20

@@ -1,3 +1,5 @@
+import contextlib
+import time
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from hotshot_jax.pipelines.prompt_weighting import (
     has_syntax,
     pad_chunks,
     parse_weights,
+    split_at_breaks,
     weigh_embeddings,
 )
 
@@ -53,6 +56,7 @@ def parsed(prompt):
         (r"\[a\] \\ b", [(r"[a] \ b", 1)]),
         (r"(a \(b\):1.2)", [("a (b)", 1.2)]),
         (r"a\b", [(r"a\b", 1)]),
+        (r"a\:b [c\|d]", [("a:b ", 1), ("c|d", 0.9091)]),
         ("a (:1.3) b", [("a  b", 1)]),
         ("()", []),
         ("(red:1) cat", [("red cat", 1)]),
@@ -77,6 +81,76 @@ def test_unbalanced_brackets(prompt, message):
     with pytest.raises(UsageError, match=message) as caught:
         parse_weights(prompt)
     assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("(" * 8000 + "a" + ")" * 8000, "'\\(' at character 101 is inside 100 other brackets"),
+        ("[" * 101 + "]" * 101, "'\\[' at character 101 is inside"),
+        ("a (b:" + "9" * 40 + ")", "a weight is too large a number"),
+    ],
+)
+def test_more_than_weights_can_be(prompt, message):
+    with pytest.raises(UsageError, match=message):
+        parse_weights(prompt)
+
+
+def test_deep_brackets_multiply():
+    ((text, weight),) = parsed("(" * 100 + "a" + ")" * 100)
+    assert (text, weight) == ("a", pytest.approx(1.1**100))
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a cat, " * 57_000,
+        "(a)" * 40_000,
+        "((a:1.2) b)" * 10_000,
+        " " * 400_000,
+        "(a:" + "1" * 400_000 + "x)",
+        "(a" + ": " * 200_000 + ")",
+        ":" * 400_000,
+        "BREAK " * 20_000,
+        " " * 200_000 + "BREAK" + " " * 200_000,
+        "\\" * 400_000,
+        "a)" * 200_000,
+    ],
+    ids=range(11),
+)
+def test_reading_takes_as_long_as_the_prompt_is(prompt):
+    # Each took minutes where the time grew with the square.
+    begun = time.process_time()
+    with contextlib.suppress(UsageError):
+        split_at_breaks(parse_weights(prompt))
+    assert time.process_time() - begun < 10
+
+
+@pytest.mark.parametrize(
+    ("prompt", "pieces"),
+    [
+        ("a BREAK b", ["a ", " b"]),
+        ("a BREAK", ["a "]),
+        ("a BREAK  ", ["a "]),
+        ("BREAK a", ["", " a"]),
+        ("a BREAK BREAK b", ["a ", " ", " b"]),
+        ("BREAK", [""]),
+        ("", [""]),
+        ("a break, BREAKING aBREAK", ["a break, BREAKING aBREAK"]),
+        ("a,BREAK,b", ["a,", ",b"]),
+        ("(a BREAK b:1.5)", ["a ", " b"]),
+        ("a (BREAK) b", ["a ", " b"]),
+    ],
+)
+def test_breaks(prompt, pieces):
+    read = split_at_breaks(parse_weights(prompt))
+    assert ["".join(part.text for part in piece) for piece in read] == pieces
+
+
+def test_weights_on_both_sides_of_a_break():
+    first, second = split_at_breaks(parse_weights("(a BREAK b:1.5) c"))
+    assert first == [WeightedText("a ", 1.5)]
+    assert second == [WeightedText(" b", 1.5), WeightedText(" c", 1.0)]
 
 
 @given(st.text(alphabet="ab :1.()[]\\", max_size=20))

@@ -60,3 +60,8 @@ def test_calls(steps):
     assert not schedule.draws_noise.any()
     # Every timestep but the first is visited twice.
     assert len(np.unique(schedule.timesteps)) == steps
+
+
+def test_both_calls_of_a_step_belong_to_it():
+    schedule = HeunDiscreteScheduler().schedule(4)
+    np.testing.assert_array_equal(schedule.step_of_call, [0, 0, 1, 1, 2, 2, 3])

@@ -62,3 +62,12 @@ def test_no_step_leaves_zero_signal():
     assert np.isfinite(PNDMScheduler.from_config(config).schedule(10).steps.output).all()
     with pytest.raises(HotshotError, match="rescale_betas_zero_snr"):
         PNDMScheduler.from_config(config | {"timestep_spacing": "trailing"}).schedule(10)
+
+
+@pytest.mark.parametrize(
+    ("skip_prk_steps", "expected"),
+    [(True, [0, 0, 1, 2, 3, 4]), (False, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 4])],
+)
+def test_the_calls_of_its_start_belong_to_their_steps(skip_prk_steps, expected):
+    schedule = PNDMScheduler(skip_prk_steps=skip_prk_steps).schedule(5)
+    np.testing.assert_array_equal(schedule.step_of_call, expected)
