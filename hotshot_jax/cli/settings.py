@@ -158,7 +158,10 @@ class InferSettings:
         repeatable=True,
     )
     lora_allow_partial: bool = flag(
-        False, "leave out keys of a LoRA that fit nowhere, instead of refusing it", bool, _MODEL
+        False,
+        "leave out modules of a LoRA that the model lacks, instead of refusing it",
+        bool,
+        _MODEL,
     )
     embedding: tuple[str, ...] = flag(
         (),

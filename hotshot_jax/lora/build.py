@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.lora.adapter_config import AdapterConfig
 from hotshot_jax.lora.changes import (
     Added,
     Change,
@@ -20,9 +21,19 @@ from hotshot_jax.lora.changes import (
     LowRank,
     Replaced,
 )
-from hotshot_jax.lora.keys import ALPHA, BIAS, DORA_SCALE, DOWN, MAGNITUDE, MID, UP
+from hotshot_jax.lora.keys import (
+    ALPHA,
+    BIAS,
+    DORA_SCALE,
+    DOWN,
+    MAGNITUDE,
+    MID,
+    SAVED_BIAS,
+    SAVED_WEIGHT,
+    UP,
+)
 from hotshot_jax.lora.names import Module
-from hotshot_jax.lora.scaling import AdapterConfig, scaling
+from hotshot_jax.lora.scaling import scaling
 
 Parts = Mapping[str, np.ndarray]
 
@@ -30,6 +41,7 @@ _LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 _LOHA_CORES = ("hada_t1", "hada_t2")
 _LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
 _WEIGHT_DIFFERENCES = ("diff", "w_norm")
+_WHOLE_WEIGHTS = ("set_weight", SAVED_WEIGHT)
 _BIAS_DIFFERENCES = ("diff_b", "b_norm")
 
 
@@ -62,15 +74,20 @@ class ChangeBuilder:
         deltas += [Difference(parts[name]) for name in _WEIGHT_DIFFERENCES if name in parts]
         if DORA_SCALE in parts or MAGNITUDE in parts:
             changes["weight"] = [self._decomposed(module, parts, deltas)]
+        elif factors is not None and self._config.decomposed(module):
+            self._wrong(module, "no magnitude, though its configuration says DoRA")
         elif deltas:
             changes["weight"] = [Added(delta) for delta in deltas]
-        if "set_weight" in parts:
-            changes.setdefault("weight", []).append(Replaced(parts["set_weight"]))
+        for name in _WHOLE_WEIGHTS:
+            if name in parts:
+                changes.setdefault("weight", []).append(Replaced(parts[name]))
         biases = [Difference(parts[name]) for name in _BIAS_DIFFERENCES if name in parts]
         if BIAS in parts:
             biases.append(Difference(parts[BIAS], factor))
         if biases:
             changes["bias"] = [Added(bias) for bias in biases]
+        if SAVED_BIAS in parts:
+            changes.setdefault("bias", []).append(Replaced(parts[SAVED_BIAS]))
         if not changes:
             self._incomplete(module, parts, "nothing but " + ", ".join(parts))
         for name, expected in (("weight", module.weight), ("bias", module.bias)):
@@ -78,20 +95,22 @@ class ChangeBuilder:
                 raise HotshotError(
                     f"{self._where}: {module} has no {name}, which this LoRA changes."
                 )
-        for name in (*_WEIGHT_DIFFERENCES, "set_weight"):
+        for name in (*_WEIGHT_DIFFERENCES, *_WHOLE_WEIGHTS):
             self._check_size(module, name, parts, module.weight)
-        for name in (*_BIAS_DIFFERENCES, BIAS):
+        for name in (*_BIAS_DIFFERENCES, BIAS, SAVED_BIAS):
             self._check_size(module, name, parts, module.bias)
         return changes
 
     def _factors(self, module: Module, parts: Parts) -> tuple[Delta | None, float]:
-        if DOWN in parts or UP in parts or MID in parts:
-            return self._low_rank(module, parts)
-        if any(name in parts for name in (*_LOHA, *_LOHA_CORES)):
-            return self._hadamard(module, parts)
-        if any(name in parts for name in _LOKR):
-            return self._kronecker(module, parts)
-        return None, 1.0
+        methods = (
+            ((DOWN, UP, MID), self._low_rank),
+            ((*_LOHA, *_LOHA_CORES), self._hadamard),
+            (_LOKR, self._kronecker),
+        )
+        used = [read for names, read in methods if any(name in parts for name in names)]
+        if len(used) > 1:
+            self._wrong(module, f"parts of several methods ({', '.join(parts)})")
+        return used[0](module, parts) if used else (None, 1.0)
 
     def _low_rank(self, module: Module, parts: Parts) -> tuple[Delta, float]:
         self._require(module, parts, (DOWN, UP))
@@ -166,6 +185,9 @@ class ChangeBuilder:
         return delta, factor
 
     def _factor(self, module: Module, parts: Parts, name: str) -> tuple[np.ndarray, ...]:
+        factored = [f"{name}_{each}" for each in "ab" if f"{name}_{each}" in parts]
+        if name in parts and factored:
+            self._wrong(module, f"both {name} and {' and '.join(factored)}")
         if name in parts:
             return (parts[name],)
         self._require(module, parts, (f"{name}_a", f"{name}_b"))
@@ -173,6 +195,8 @@ class ChangeBuilder:
 
     def _decomposed(self, module: Module, parts: Parts, deltas: list[Delta]) -> Change:
         magnitude = parts[MAGNITUDE] if MAGNITUDE in parts else parts[DORA_SCALE]
+        if MAGNITUDE in parts and DORA_SCALE in parts:
+            self._wrong(module, f"both {DORA_SCALE} and a magnitude vector")
         if len(deltas) != 1:
             self._incomplete(module, parts, "a DoRA magnitude without its factors")
         shape = self._weight(module)

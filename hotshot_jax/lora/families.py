@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from hotshot_jax.convert.single_file_refusals import LORA, refuse_other_kinds
 from hotshot_jax.convert.tensor_source import TensorSource
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.files.parsed import ParseError, parse_json
 
 # What a key contains -> the model it was trained for.
 _FAMILIES: tuple[tuple[str, str], ...] = (
@@ -44,29 +46,29 @@ _METHODS: tuple[tuple[str, str], ...] = (
     (r"\.on_input$|\.ia3_l(\..*)?$", "IA3"),
     (r"\.vera_lambda_[bd](\..*)?$|vera_A", "VeRA"),
     (r"\.lora_embedding_[AB](\..*)?$", "LoRA of an embedding table"),
-    (r"^lora_controlnet$", "Control-LoRA"),
+    (r"\.lora_diag$", "KaSA"),
+    (r"\.lora_E(\..*)?$|\.ranknum(\..*)?$", "AdaLoRA"),
+    (
+        r"[._](q_layer|p_layer|lambda_layer)(\.|$)|\.base_(p|q|lambda)(\.|$)|\.rank_mask$",
+        "T-LoRA, whose strength depends on the step",
+    ),
 )
-# PEFT's names of the methods that are merged.
-PEFT_METHODS = ("LORA", "LOHA", "LOKR")
 
 
-def refuse_other_methods(source: TensorSource, peft_type: str | None) -> None:
-    """Raises where a file uses a method that is not merged.
+def refuse_other_methods(source: TensorSource) -> None:
+    """Raises where a file uses a method that is not merged, or is no LoRA at all.
 
     Raises:
-        HotshotError: names the method.
+        HotshotError: names the method, or what the file is.
     """
-    found = None
-    if peft_type is not None and peft_type.upper() not in PEFT_METHODS:
-        found = peft_type
+    refuse_other_kinds(source, LORA)
     for pattern, method in _METHODS:
-        if found is None and any(re.search(pattern, key) for key in source):
-            found = method
-    if found is not None:
-        raise HotshotError(
-            f"{source.path} uses {found}, which is not supported (LoRA, LoCon, LoHa, LoKr, DoRA "
-            "and full differences are); merge it into a model with the tool that trained it."
-        )
+        if any(re.search(pattern, key) for key in source):
+            raise HotshotError(
+                f"{source.path} uses {method}, which is not supported (LoRA, LoCon, LoHa, LoKr, "
+                "DoRA and full differences are); merge it into a model with the tool that trained "
+                "it."
+            )
 
 
 def refuse_other_families(source: TensorSource, text_width: int | None) -> None:
@@ -79,11 +81,24 @@ def refuse_other_families(source: TensorSource, text_width: int | None) -> None:
     Raises:
         HotshotError: names the model.
     """
-    family = _by_keys(source) or _by_width(source, text_width) or _by_header(source.metadata)
+    family = _by_keys(source) or _by_width(source, text_width)
     if family is not None:
-        raise HotshotError(
-            f"{source.path} was trained for {family}; Hotshot-XL takes LoRAs for SDXL."
-        )
+        raise other_family(source, family)
+
+
+def other_family(source: TensorSource, family: str) -> HotshotError:
+    """The error for a file that was trained for another model."""
+    return HotshotError(f"{source.path} was trained for {family}; Hotshot-XL takes LoRAs for SDXL.")
+
+
+def stated_algorithm(metadata: Mapping[str, str]) -> str | None:
+    """The method that LyCORIS wrote into the header; None where there is none."""
+    try:
+        arguments = parse_json(metadata.get("ss_network_args", "null"))
+    except ParseError:
+        return None
+    algorithm = arguments.get("algo") if isinstance(arguments, dict) else None
+    return algorithm if isinstance(algorithm, str) else None
 
 
 def _by_keys(source: TensorSource) -> str | None:
@@ -102,7 +117,11 @@ def _by_width(source: TensorSource, text_width: int | None) -> str | None:
     return None
 
 
-def _by_header(metadata: Mapping[str, str]) -> str | None:
+def header_family(metadata: Mapping[str, str]) -> str | None:
+    """Another model that the header names; None where it is SDXL's or says nothing.
+
+    Headers are copied along when files are converted or merged, so keys and shapes count for more.
+    """
     for header in _HEADERS:
         for pattern, family in _HEADER_FAMILIES:
             if re.search(pattern, metadata.get(header, "").lower()):

@@ -9,9 +9,9 @@ from pathlib import Path
 from hotshot_jax.convert.file_content import read_json_object
 from hotshot_jax.convert.tensor_source import open_file
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.lora.adapter_config import AdapterConfig
 from hotshot_jax.lora.names import ModuleNames
 from hotshot_jax.lora.read import Lora, read_lora
-from hotshot_jax.lora.scaling import AdapterConfig
 
 _USUAL_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 _CONFIG = "adapter_config.json"

@@ -6,6 +6,7 @@ import re
 
 DOWN, UP, MID, ALPHA = "down", "up", "mid", "alpha"
 BIAS = "up_bias"
+SAVED_WEIGHT, SAVED_BIAS = "saved_weight", "saved_bias"
 DORA_SCALE, MAGNITUDE = "dora_scale", "magnitude"
 
 # PEFT puts the adapter's name before the last part, where it was saved without removing it.
@@ -26,6 +27,8 @@ _PARTS: tuple[tuple[str, str], ...] = (
     (rf"lora_magnitude_vector{_ADAPTER}(?:\.weight)?", MAGNITUDE),
     (r"(?P<whole>hada_w[12]_[ab]|hada_t[12]|lokr_w[12](?:_[ab])?|lokr_t2)(?:\.default)?", ""),
     (r"(?P<whole>diff|diff_b|set_weight|w_norm|b_norm)", ""),
+    (r"(?:base_layer\.)?bias", SAVED_BIAS),
+    (r"weight", SAVED_WEIGHT),
 )
 _SUFFIXES = tuple((re.compile(rf"(?P<stem>.+?)\.{part}"), name) for part, name in _PARTS)
 _PROCESSOR = re.compile(
@@ -42,9 +45,9 @@ def split_key(key: str) -> tuple[str, str] | None:
         key: for example `lora_unet_conv_in.lora_down.weight`.
 
     Returns:
-        Name and part; parts are "down", "up", "mid", "alpha", "up_bias", "dora_scale", "magnitude"
-        and, under their own names, those of LoHa, LoKr and full differences. None for a key that
-        is not one of these.
+        Name and part; parts are "down", "up", "mid", "alpha", "up_bias", "dora_scale", "magnitude",
+        "saved_weight", "saved_bias" and, under their own names, those of LoHa, LoKr and full
+        differences. None for a key that is not one of these.
     """
     match = _PROCESSOR.fullmatch(key)
     if match:

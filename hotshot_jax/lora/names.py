@@ -4,14 +4,15 @@ Names are looked up, never taken apart: underscores in kohya's names stand for d
 themselves. The tables are built from the model's own tensors, so whatever the model has can be
 named and nothing else can.
 
-Spellings of a UNet module, for `down_blocks.1.attentions.0.proj_in`:
+A UNet module has a name in diffusers' tree and one in the original numbering of blocks, such as
+`down_blocks.1.attentions.0.proj_in` and `input_blocks.4.1.proj_in`. Either may be written
 
-- `lora_unet_down_blocks_1_attentions_0_proj_in` and `lora_unet_input_blocks_4_1_proj_in` (kohya),
-- `unet.down_blocks.1.attentions.0.proj_in`, also bare or after `base_model.model.` (PEFT),
-- `diffusion_model.input_blocks.4.1.proj_in` (ComfyUI's own extraction).
+- with underscores after `lora_unet_` (kohya),
+- with dots, alone or after one of the prefixes of `_DOTTED` (PEFT, diffusers, ComfyUI, OneTrainer),
+  and all of that after `base_model.model.` (PEFT).
 
-Text encoders have `lora_te1_`, `lora_te2_`, `text_encoder.` and `text_encoder_2.`. Temporal layers
-have no published spelling. This project's is the same two rules, without the second kohya form:
+Text encoders have transformers' names after prefixes of their own. Temporal layers have no
+published spelling. This project's is the same two rules, without the original numbering:
 `unet.down_blocks.0.temporal_attentions.0.proj_in` and
 `lora_unet_down_blocks_0_temporal_attentions_0_proj_in`.
 """
@@ -27,6 +28,23 @@ Shapes = Mapping[str, tuple[int, ...]]
 """PyTorch's shape of each tensor of a model, by PyTorch's name."""
 
 _KOHYA = {UNET: "lora_unet_", TEXT_ENCODER: "lora_te1_", TEXT_ENCODER_2: "lora_te2_"}
+_LYCORIS = "lycoris_"
+_DOTTED = {
+    UNET: ("", "unet.", "diffusion_model.", "model.diffusion_model."),
+    TEXT_ENCODER: (
+        "text_encoder.",
+        "text_encoders.clip_l.transformer.",
+        "clip_l.transformer.",
+        "clip_l.",
+        "conditioner.embedders.0.transformer.",
+    ),
+    TEXT_ENCODER_2: (
+        "text_encoder_2.",
+        "text_encoders.clip_g.transformer.",
+        "clip_g.transformer.",
+        "clip_g.",
+    ),
+}
 _PEFT = "base_model.model."
 _TEXT_MODEL = "text_model."
 
@@ -85,12 +103,28 @@ class ModuleNames(Mapping[str, Spelling]):
         self._spellings: dict[str, Spelling] = {}
         original = unet_modules(m.name for m in self.modules if m.component == UNET)
         for module in self.modules:
-            for name in _current_names(module):
+            for name in _spellings(module.component, module.name):
                 self._add(name, Spelling(module))
         for module in self.modules:
             if module.component == UNET and module.name in original:
-                for name in _original_names(original[module.name]):
+                for name in _spellings(UNET, original[module.name]):
                     self._add(name, Spelling(module, original=True))
+
+    def find(self, name: str) -> Spelling | None:
+        """The module of a name; dots in a name of kohya's count as underscores."""
+        if name.startswith(tuple(_KOHYA.values())):
+            name = name.replace(".", "_")
+        return self.get(name)
+
+    def owner(self, key: str) -> tuple[Module, str] | None:
+        """The module that a key speaks of, and the rest of the key; None where it is of none."""
+        stem, dot, _ = key.rpartition(".")
+        while dot:
+            spelling = self.find(stem)
+            if spelling is not None:
+                return spelling.module, key[len(stem) + 1 :]
+            stem, dot, _ = stem.rpartition(".")
+        return None
 
     def _add(self, name: str, spelling: Spelling) -> None:
         earlier = self._spellings.setdefault(name, spelling)
@@ -112,25 +146,19 @@ def _modules(component: str, tensors: Shapes) -> Iterator[Module]:
         yield Module(component, name, tensors.get(f"{name}.weight"), tensors.get(f"{name}.bias"))
 
 
-def _current_names(module: Module) -> Iterator[str]:
-    names = [module.name]
-    if module.name.startswith(_TEXT_MODEL):
+def _spellings(component: str, name: str) -> Iterator[str]:
+    names = [name]
+    if name.startswith(_TEXT_MODEL):
         # Current transformers have flattened this level away in one of the two encoders.
-        names.append(module.name.removeprefix(_TEXT_MODEL))
-    for name in names:
-        yield _KOHYA[module.component] + name.replace(".", "_")
-        yield f"{module.component}.{name}"
-        yield f"{_PEFT}{module.component}.{name}"
-        if module.component == UNET:
-            yield name
-            yield _PEFT + name
-            yield "lycoris_" + name.replace(".", "_")
-
-
-def _original_names(name: str) -> Iterator[str]:
-    yield _KOHYA[UNET] + name.replace(".", "_")
-    yield f"diffusion_model.{name}"
-    yield f"model.diffusion_model.{name}"
+        names.append(name.removeprefix(_TEXT_MODEL))
+    for each in names:
+        underscores = each.replace(".", "_")
+        yield _KOHYA[component] + underscores
+        if component == UNET:
+            yield _LYCORIS + underscores
+        for prefix in _DOTTED[component]:
+            yield prefix + each
+            yield _PEFT + prefix + each
 
 
 def _text_width(unet: Shapes) -> int | None:

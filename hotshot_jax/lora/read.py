@@ -12,17 +12,25 @@ from hotshot_jax.convert.name_lists import first_names
 from hotshot_jax.convert.tensor_source import TensorSource, check_finite
 from hotshot_jax.convert.weight_types import check_weight_types
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.lora.adapter_config import AdapterConfig
 from hotshot_jax.lora.build import ChangeBuilder
 from hotshot_jax.lora.changes import Change
-from hotshot_jax.lora.families import refuse_other_families, refuse_other_methods
-from hotshot_jax.lora.keys import ALPHA, split_key
+from hotshot_jax.lora.families import (
+    header_family,
+    other_family,
+    refuse_other_families,
+    refuse_other_methods,
+    stated_algorithm,
+)
+from hotshot_jax.lora.keys import ALPHA, SAVED_BIAS, SAVED_WEIGHT, split_key
 from hotshot_jax.lora.names import Module, ModuleNames, Spelling
-from hotshot_jax.lora.scaling import AdapterConfig
 
 Changes = Mapping[str, Mapping[str, tuple[Change, ...]]]
 """By component and PyTorch's name of a tensor."""
 
 _BUNDLED = "bundle_emb."
+# What PEFT keeps of a training (VeLoRA's compression of gradients) and no weight depends on.
+_LEFTOVERS = (".lora_velora_embed",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,21 +97,25 @@ def read_lora(
 
     Raises:
         HotshotError: the file is for another model or of another method (both named); no key fits,
-            or some do not and `allow_partial` is false; parts of a module are missing, do not fit
-            each other or the model, or hold NaN or infinite values.
+            or some do not and `allow_partial` is false; parts of a module are missing, unknown, do
+            not fit each other or the model, or hold NaN or infinite values.
     """
     if config is None:
         config = AdapterConfig.from_header(source.metadata, source.path)
-    refuse_other_methods(source, config.method())
+    config.refuse_other_meanings()
+    refuse_other_methods(source)
     refuse_other_families(source, names.text_width)
     check_weight_types(source, ignored=_is_no_weight)
 
-    found, unmatched = _match(source, names)
+    found, unmatched = _match(source, names, config)
+    stated = header_family(source.metadata)
     notes = []
     bundled = [key for key in unmatched if key.startswith(_BUNDLED)]
     if bundled:
         unmatched = [key for key in unmatched if not key.startswith(_BUNDLED)]
         notes.append("The embeddings bundled with it are not loaded; give them with --embedding.")
+    if stated is not None and (unmatched or not found):
+        raise other_family(source, stated)
     if not found:
         raise HotshotError(
             f"{source.path}: none of its {len(source)} keys names a module of this model "
@@ -114,18 +126,12 @@ def read_lora(
             f"{source.path}: {len(unmatched)} of its {len(source)} keys fit nowhere in this model "
             f"({first_names(tuple(unmatched))}).\nTo use the rest, add --lora_allow_partial."
         )
-
-    builder = ChangeBuilder(config, source.path)
-    changes: dict[str, dict[str, tuple[Change, ...]]] = {}
-    matched: dict[str, int] = {}
-    doubled = 0
-    for module, spellings in found.items():
-        keys, both = _prefer_current(spellings, source.path)
-        doubled += both
-        parts = {part: _read(source, key) for part, key in keys.items()}
-        for leaf, group in builder.build(module, parts).items():
-            changes.setdefault(module.component, {})[f"{module.name}.{leaf}"] = tuple(group)
-        matched[module.component] = matched.get(module.component, 0) + 1
+    try:
+        changes, matched, doubled = _changes(source, found, ChangeBuilder(config, source.path))
+    except HotshotError as error:
+        raise error if stated is None else other_family(source, stated) from error
+    if stated is not None:
+        notes.append(f"Its header says {stated}, but all of it fits this model, so it is used.")
     if doubled:
         notes.append(
             f"{doubled} modules are in it under original and diffusers names; the latter are used."
@@ -137,33 +143,85 @@ Found = dict[Module, list[tuple[Spelling, str, str]]]
 """For each module: how it is spelled, the part, and the key."""
 
 
-def _match(source: TensorSource, names: ModuleNames) -> tuple[Found, list[str]]:
+def _match(
+    source: TensorSource, names: ModuleNames, config: AdapterConfig
+) -> tuple[Found, list[str]]:
+    """What the file has for each module, and the keys of modules that are not there.
+
+    Raises:
+        HotshotError: a key is a part of a module of the model, but none that is known. Leaving it
+            out would make another LoRA of the rest.
+    """
     found: Found = {}
-    unmatched = []
+    unmatched: list[str] = []
+    unknown: list[str] = []
     for key in source:
-        split = split_key(key)
-        spelling = names.get(split[0]) if split else None
-        if split is None or spelling is None:
-            unmatched.append(key)
+        if key.endswith(_LEFTOVERS):
+            continue
+        stem, part = split_key(key) or (key, "")
+        spelling = names.find(stem) if part else None
+        if spelling is None:
+            (unmatched if names.owner(key) is None else unknown).append(key)
+        elif part in (SAVED_WEIGHT, SAVED_BIAS) and not config.saves_modules(spelling.module):
+            unknown.append(key)
         else:
-            found.setdefault(spelling.module, []).append((spelling, split[1], key))
+            found.setdefault(spelling.module, []).append((spelling, part, key))
+    if unknown:
+        algorithm = stated_algorithm(source.metadata)
+        method = "" if algorithm is None else f" of the method {algorithm!r}"
+        raise HotshotError(
+            f"{source.path}: {len(unknown)} of its keys are parts{method} that are not known here, "
+            f"of modules that are: {first_names(tuple(unknown))}. Without them it would be another "
+            "LoRA; merge it into a model with the tool that trained it."
+        )
     return found, unmatched
+
+
+def _changes(
+    source: TensorSource, found: Found, builder: ChangeBuilder
+) -> tuple[Changes, dict[str, int], int]:
+    """The changes, the number of modules by component, and how many are there under two names."""
+    changes: dict[str, dict[str, tuple[Change, ...]]] = {}
+    matched: dict[str, int] = {}
+    doubled = 0
+    for module, spellings in found.items():
+        keys, both = _prefer_current(spellings, source.path)
+        doubled += both
+        parts = {part: _read(source, key) for part, key in keys.items()}
+        for leaf, group in builder.build(module, parts).items():
+            changes.setdefault(module.component, {})[f"{module.name}.{leaf}"] = tuple(group)
+        matched[module.component] = matched.get(module.component, 0) + 1
+    return changes, matched, doubled
 
 
 def _prefer_current(
     spellings: list[tuple[Spelling, str, str]], where: Path
 ) -> tuple[dict[str, str], bool]:
-    """The key of each part, and whether keys in original names were left out."""
-    current = [each for each in spellings if not each[0].original]
-    both = bool(current) and len(current) < len(spellings)
-    keys: dict[str, str] = {}
-    for spelling, part, key in current or spellings:
-        earlier = keys.setdefault(part, key)
+    """The key of each part, and whether keys in original names were left out.
+
+    Raises:
+        HotshotError: a part is there twice under names of one kind, or the original names have
+            parts that diffusers' lack.
+    """
+    keys: dict[bool, dict[str, str]] = {False: {}, True: {}}
+    for spelling, part, key in spellings:
+        earlier = keys[spelling.original].setdefault(part, key)
         if earlier != key:
             raise HotshotError(
                 f"{where}: {spelling.module} is in it twice, as {earlier} and {key}."
             )
-    return keys, both
+    current, original = keys[False], keys[True]
+    if not current or not original:
+        return current or original, False
+    if current.keys().isdisjoint(original):
+        return current | original, False
+    more = [key for part, key in original.items() if part not in current]
+    if more:
+        raise HotshotError(
+            f"{where}: {spellings[0][0].module} is in it under two names, of which one has more "
+            f"parts ({first_names(more)})."
+        )
+    return current, True
 
 
 def _read(source: TensorSource, key: str) -> np.ndarray:

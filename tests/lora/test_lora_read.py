@@ -21,8 +21,8 @@ from lora_cases import (
 
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.lora import ModuleNames, merge, read_lora
+from hotshot_jax.lora.adapter_config import AdapterConfig
 from hotshot_jax.lora.keys import split_key
-from hotshot_jax.lora.scaling import AdapterConfig
 
 OUT = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0"
 CONV = "down_blocks.1.resnets.0.conv1"
@@ -38,7 +38,13 @@ ORIGINAL = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
         (KOHYA, "kohya"),
         (ORIGINAL, "kohya"),
         ("lycoris_" + QUERY.replace(".", "_"), "kohya"),
-        ("diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q", "kohya"),
+        *(
+            (f"{prefix}input_blocks.4.1.transformer_blocks.0.attn1.to_q", style)
+            for prefix in ("", "unet.", "diffusion_model.", "base_model.model.diffusion_model.")
+            for style in ("kohya", "peft")
+        ),
+        (f"diffusion_model.{QUERY}", "peft"),
+        (KOHYA.replace("attn1_to_q", "attn1.to_q"), "kohya"),
         (f"unet.{QUERY}", "peft"),
         (f"unet.{QUERY}", "dotted"),
         (f"base_model.model.unet.{QUERY}", "peft_named"),
@@ -73,13 +79,23 @@ def test_attention_processors(tmp_path, role, prefix):
         ("{}.text_model.encoder.layers.1.self_attn.q_proj", "peft"),
         ("{}.encoder.layers.1.self_attn.q_proj", "peft"),
         ("{}.text_model.encoder.layers.1.self_attn.q_proj", "text"),
+        *(
+            (f"{prefix}{clip}{name}encoder.layers.1.self_attn.q_proj", style)
+            for prefix, style in (("text_encoders.", "kohya"), ("", "peft"))
+            for clip in ("clip_{letter}.transformer.", "clip_{letter}.")
+            for name in ("text_model.", "")
+            if (prefix, clip) != ("text_encoders.", "clip_{letter}.")
+        ),
     ],
 )
 def test_spellings_of_a_text_encoders_module(tmp_path, component, name, style):
     width = state_dict(component)[f"{TEXT}.weight"].shape[0]
     up, down = normal(width, 2), normal(2, width)
-    number = "1" if component == "text_encoder" else "2"
-    name = name.format(number if name.startswith("lora_te") else component)
+    first = component == "text_encoder"
+    number = "1" if first else "2"
+    name = name.format(
+        number if name.startswith("lora_te") else component, letter="l" if first else "g"
+    )
     source = write(tmp_path / "lora.safetensors", factors(name, down, up, style))
     close(difference(source, component, f"{TEXT}.weight"), up.astype(np.float64) @ down)
 
@@ -326,7 +342,9 @@ def test_both_names_of_a_module_prefer_the_current(tmp_path):
         ("a.b.hada_w1_a.default", ("a.b", "hada_w1_a")),
         ("a.self_attn.to_out_lora.up.weight", ("a.self_attn.out_proj", "up")),
         ("a.b.lora_linear_layer.alpha", ("a.b", "alpha")),
-        ("a.b.weight", None),
+        ("a.b.weight", ("a.b", "saved_weight")),
+        ("a.b.base_layer.bias", ("a.b", "saved_bias")),
+        ("a.b.weights", None),
     ],
 )
 def test_keys(key, expected):

@@ -19,6 +19,8 @@ from lora_cases import (
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.lora import read_lora
 
+ORIGINAL = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
+
 
 def test_the_same_module_twice_is_refused(tmp_path):
     tensors = factors(KOHYA) | factors(f"unet.{QUERY}", style="peft")
@@ -114,10 +116,13 @@ def test_damaged_modules(tmp_path, tensors, message):
             {},
             "AnimateDiff",
         ),
-        (factors(KOHYA), {"ss_base_model_version": "sd_v1"}, "Stable Diffusion 1.x"),
-        (factors(KOHYA), {"modelspec.architecture": "flux-1-dev/lora"}, "Flux"),
         (
-            factors(KOHYA),
+            factors("lora_unet_down_blocks_3_resnets_0_conv1") | factors(KOHYA),
+            {"ss_base_model_version": "sd_v1"},
+            "Stable Diffusion 1.x",
+        ),
+        (
+            factors(KOHYA, up=normal(32, 3)),
             {"modelspec.architecture": "stable-diffusion-xl-v1-refiner/lora"},
             "refiner",
         ),
@@ -126,6 +131,95 @@ def test_damaged_modules(tmp_path, tensors, message):
 def test_other_families_are_named(tmp_path, tensors, metadata, message):
     source = write(tmp_path / "a.safetensors", tensors, **metadata)
     with pytest.raises(HotshotError, match=f"was trained for .*{message}"):
+        read_lora(source, names(), allow_partial=True)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "family"),
+    [
+        ({"ss_base_model_version": "sd_v1"}, "Stable Diffusion 1.x"),
+        ({"modelspec.architecture": "flux-1-dev/lora"}, "Flux"),
+    ],
+)
+def test_what_fits_is_taken_whatever_its_header_says(tmp_path, metadata, family):
+    source = write(tmp_path / "a.safetensors", factors(KOHYA), **metadata)
+    close(difference(source), PRODUCT)
+    assert f"header says {family}" in str(read_lora(source, names()).report)
+
+
+def _kind(key: str) -> dict[str, np.ndarray]:
+    return {key: normal(2, 2)}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (_kind("lllite_unet_input_blocks_4_1_proj_in.down.0.weight"), "is a ControlNet-LLLite"),
+        (_kind("image_proj.proj.weight") | _kind("ip_adapter.1.to_k_ip.weight"), "an IP-Adapter"),
+        (_kind("adapter.body.0.resnets.0.block1.weight"), "is a T2I-Adapter"),
+        (_kind("body.2.in_conv.weight"), "is a T2I-Adapter"),
+        (_kind("control_model.input_blocks.0.0.weight"), "is a ControlNet, .*--controlnet"),
+        (_kind("clip_l") | _kind("clip_g"), "is a textual inversion; .*--embedding"),
+        (_kind("lora_controlnet") | factors(KOHYA), "is a Control-LoRA"),
+    ],
+)
+def test_what_is_no_lora_is_named(tmp_path, tensors, message):
+    source = write(tmp_path / "a.safetensors", tensors)
+    with pytest.raises(HotshotError, match=message):
+        read_lora(source, names(), allow_partial=True)
+
+
+MODULE = "down_blocks.1.attentions.0.transformer_blocks.0.attn1"
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {f"{KOHYA}.lora_unheard_of": normal(3)},
+        {f"{KOHYA}.lora_unheard_of.weight": normal(3)},
+        {f"unet.{QUERY}.weight": normal(64, 64)},
+        {f"diffusion_model.{MODULE}.to_out.0.bias": normal(64)},
+    ],
+)
+@pytest.mark.parametrize("partial", [False, True])
+def test_a_part_of_a_module_is_never_left_out(tmp_path, tensors, partial):
+    metadata = {"ss_network_args": '{"algo": "abba"}'}
+    source = write(tmp_path / "a.safetensors", factors(KOHYA) | tensors, **metadata)
+    with pytest.raises(HotshotError, match="method 'abba' that are not known") as caught:
+        read_lora(source, names(), allow_partial=partial)
+    assert "allow_partial" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (
+            {f"{KOHYA}.hada_w{i}_{j}": normal(64, 3) for i in (1, 2) for j in "ab"},
+            "parts of several methods",
+        ),
+        (
+            {
+                f"{KOHYA}.dora_scale": normal(64, 1),
+                f"{KOHYA}.lora_magnitude_vector": normal(64),
+            },
+            "both dora_scale",
+        ),
+        (
+            {
+                f"unet.{QUERY}.lora_A.weight": DOWN,
+                f"unet.{QUERY}.lora_B.weight": UP,
+                f"{ORIGINAL}.lora_down.weight": DOWN,
+                f"{ORIGINAL}.lora_up.weight": UP,
+                f"{ORIGINAL}.dora_scale": normal(64, 1),
+            },
+            "one has more",
+        ),
+    ],
+)
+def test_parts_that_would_be_passed_over(tmp_path, tensors, message):
+    first = factors(KOHYA) if ORIGINAL not in next(reversed(tensors)) else {}
+    source = write(tmp_path / "a.safetensors", first | tensors)
+    with pytest.raises(HotshotError, match=message):
         read_lora(source, names(), allow_partial=True)
 
 
@@ -151,6 +245,9 @@ def test_sdxls_own_headers_are_accepted(tmp_path, metadata):
         ("on_input", "IA3"),
         ("ia3_l", "IA3"),
         ("vera_lambda_b", "VeRA"),
+        ("lora_diag", "KaSA"),
+        ("q_layer.weight", "T-LoRA"),
+        ("lambda_layer", "T-LoRA"),
     ],
 )
 def test_other_methods_are_named(tmp_path, key, method):
@@ -167,6 +264,20 @@ def test_other_methods_are_named(tmp_path, key, method):
         ('{"unet.r": 4, "unet.lora_alpha": 1}', "has rank 3.*says 4"),
         ('{"unet.r": 3, "unet.lora_alpha": "x"}', "alpha = 'x' is not a number"),
         ('{"unet.peft_type": "OFT"}', "uses OFT"),
+        ('{"unet.init_lora_weights": "pissa_niter_4"}', "started with PiSSA"),
+        ('{"unet.init_lora_weights": "OLoRA"}', "started with OLoRA"),
+        ('{"unet.init_lora_weights": "corda"}', "started with CorDA"),
+        ('{"unet.init_lora_weights": "lora_ga"}', "started with LoRA-GA"),
+        ('{"unet.init_lora_weights": "loftq"}', "started with LoftQ"),
+        ('{"text_encoder.init_lora_weights": "pissa"}', "started with PiSSA"),
+        ('{"unet.init_lora_weights": "clever"}', "is not known here"),
+        ('{"unet.kasa_config": {"beta": 1}}', "uses KaSA"),
+        ('{"unet.layer_replication": [[0, 1]]}', "replicated layers"),
+        ('{"unet.use_something": true}', "use_something = True, which is not known"),
+        ('{"unet.something_config": {"a": 1}}', "something_config = .* not known"),
+        ('{"unet.use_dora": true}', "no magnitude"),
+        ('{"unet.alpha_pattern": [1]}', "not a table"),
+        ('{"unet.alpha_pattern": {"(": 1}}', "no regular expression"),
     ],
 )
 def test_bad_headers(tmp_path, metadata, message):
