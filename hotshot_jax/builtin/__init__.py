@@ -18,5 +18,5 @@ def builtin_checkpoint() -> Path:
 
 def builtin_settings() -> Mapping[str, Any]:
     """The settings of `infer.py` that it was trained for, where they are not Hotshot-XL's."""
-    settings: dict[str, Any] = parse_json((_HERE / "settings.json").read_bytes())
+    settings: dict[str, Any] = parse_json((builtin_checkpoint() / "settings.json").read_bytes())
     return settings

@@ -14,7 +14,9 @@ from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
 from hotshot_jax.cli.control import ControlPlan, control_inputs, plan_control, save_control
 from hotshot_jax.cli.devices import explained_memory_errors, use_device
+from hotshot_jax.cli.flags import flags_of
 from hotshot_jax.cli.hosts import on_hosts
+from hotshot_jax.cli.native_settings import native_settings
 from hotshot_jax.cli.outputs import Job, batches, plan_jobs
 from hotshot_jax.cli.presets import describe_preset
 from hotshot_jax.cli.prompts import check_prompts, has_break
@@ -126,7 +128,7 @@ def _generate(
         _say(f"LoRA {lora}")
     for inversion in pipeline.components.inversions:
         _say(f"embedding {inversion}")
-    settings = _with_size(settings, pipeline, builtin)
+    settings = _with_size(settings)
     controls = control_inputs(control, settings)
     if is_first():
         for path in save_control(controls, settings):
@@ -275,15 +277,14 @@ def _write(videos: np.ndarray, settings: InferSettings, job: Job) -> Iterator[st
         yield str(path)
 
 
-def _with_size(
-    settings: InferSettings, pipeline: HotshotXLPipeline, builtin: bool
-) -> InferSettings:
-    width, height = (pipeline.native_size,) * 2 if builtin else _DEFAULT_SIZE
+def _with_size(settings: InferSettings) -> InferSettings:
+    native = native_settings(settings.pretrained_path, flags_of(InferSettings))
+    width, height = _DEFAULT_SIZE
     if settings.width is not None:
         width = settings.width
     if settings.height is not None:
         height = settings.height
-    if not builtin and not aspect_ratios.is_trained_size(width, height):
+    if not native and not aspect_ratios.is_trained_size(width, height):
         logger.warning(
             "Hotshot-XL was not trained on %d x %d; --aspect_ratio takes the sizes it knows.",
             width,

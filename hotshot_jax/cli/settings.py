@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hotshot_jax.builtin import builtin_settings
 from hotshot_jax.cli import hosts
 from hotshot_jax.cli.flags import (
     DEVICES,
@@ -17,6 +16,7 @@ from hotshot_jax.cli.flags import (
     parse_flags,
     written_settings,
 )
+from hotshot_jax.cli.native_settings import native_settings
 from hotshot_jax.cli.presets import PRESETS, preset_values
 from hotshot_jax.cli.stored_settings import stored_settings
 from hotshot_jax.compile_effort import EFFORTS
@@ -74,10 +74,16 @@ class InferSettings:
         None, "one of the seven trained sizes by its ratio, such as 1.75 (672 x 384)", str, _SIZE
     )
     width: int | None = flag(
-        None, "pixels, a multiple of 8 (default: the model's own, 672 for Hotshot-XL)", int, _SIZE
+        None,
+        "pixels, a multiple of 8 (default: 672; 128 for the built-in model and copies of it)",
+        int,
+        _SIZE,
     )
     height: int | None = flag(
-        None, "pixels, a multiple of 8 (default: the model's own, 384 for Hotshot-XL)", int, _SIZE
+        None,
+        "pixels, a multiple of 8 (default: 384; 128 for the built-in model and copies of it)",
+        int,
+        _SIZE,
     )
     target_width: int = flag(512, "target size that SDXL is told", int, _SIZE)
     target_height: int = flag(512, "target size that SDXL is told", int, _SIZE)
@@ -374,11 +380,10 @@ def parse_settings(arguments: Sequence[str] | None, program: str) -> InferSettin
 
 
 def _native_settings(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the built-in model is used with, unless something else is asked for."""
-    if asked.get("pretrained_path") is not None:
-        return {}
+    """What the model is used with, unless something else is asked for."""
+    native = native_settings(asked.get("pretrained_path"), flags_of(InferSettings))
     taken = _SIZES if "aspect_ratio" in asked else ()
-    return {name: value for name, value in builtin_settings().items() if name not in taken}
+    return {name: value for name, value in native.items() if name not in taken}
 
 
 def read_config_file(path: str) -> dict[str, Any]:

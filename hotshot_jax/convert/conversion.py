@@ -31,6 +31,7 @@ from hotshot_jax.convert.load import Match, Progress, abstract, fill_module, mat
 from hotshot_jax.convert.memory import check_memory
 from hotshot_jax.convert.rules import flat_parameters
 from hotshot_jax.convert.safetensors_writer import write_safetensors
+from hotshot_jax.convert.small_files import copy_small_files
 from hotshot_jax.convert.tensor_source import open_file
 from hotshot_jax.convert.to_torch import write_component
 from hotshot_jax.version import __version__
@@ -39,7 +40,6 @@ from hotshot_jax.writing.staging import check_destination, staged_folder
 _WEIGHT_ENDINGS = frozenset(
     {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".onnx"}
 )
-_COPIED = ("scheduler", "tokenizer", "tokenizer_2")
 
 
 def convert_folder(
@@ -67,7 +67,8 @@ def convert_folder(
     check_memory(max(plan.nbytes for plan in planned))
     required = sum(plan.nbytes for plan in planned)
     with staged_folder(dest, required_bytes=required) as folder:
-        _copy_small_files(source.path, folder)
+        copy_small_files(source.path, folder)
+        shutil.copyfile(source.path / INDEX, folder / INDEX)
         dtypes = {}
         for plan in planned:
             name = plan.component.name
@@ -128,7 +129,8 @@ def write_torch_folder(source: ConvertedFolder, dest: Path) -> None:
     modules = [_checked_module(component) for component in components]
     check_memory(max(component.nbytes for component in components))
     with staged_folder(dest, required_bytes=source.nbytes) as folder:
-        _copy_small_files(source.path, folder)
+        copy_small_files(source.path, folder)
+        shutil.copyfile(source.path / INDEX, folder / INDEX)
         for component, module in zip(components, modules, strict=True):
             _write_torch_component(component, module, folder / component.name)
 
@@ -249,16 +251,6 @@ def _write_marker(folder: Path, source: Path, dtypes: Mapping[str, Any]) -> None
         "dtypes": dtypes,
     }
     (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
-
-
-def _copy_small_files(source: Path, dest: Path) -> None:
-    # The content only: permissions of a read-only source would make the copy hard to remove.
-    for name in _COPIED:
-        (dest / name).mkdir()
-        for file in sorted(source.joinpath(name).iterdir()):
-            if file.is_file():
-                shutil.copyfile(file, dest / name / file.name)
-    shutil.copyfile(source / INDEX, dest / INDEX)
 
 
 def _common_dtype(dtypes: Iterable[np.dtype[Any]]) -> np.dtype[Any]:

@@ -5,7 +5,6 @@ Factors: a LoRA file. A ControlNet: its own diffusers folder.
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from hotshot_jax.convert.load import with_parameters
 from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
 from hotshot_jax.convert.rules import flat_parameters, torch_slots
 from hotshot_jax.convert.safetensors_writer import write_safetensors
+from hotshot_jax.convert.small_files import copy_small_files
 from hotshot_jax.convert.to_torch import positional_tables, write_component
 from hotshot_jax.lora import lora_metadata, lora_tensors
 from hotshot_jax.parallel.placement import in_host_memory
@@ -33,8 +33,6 @@ from hotshot_jax.writing.staging import staged_folder
 TEMPORAL_FILE = "hsxl_temporal_layers.safetensors"
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """The name that diffusers looks for in a folder."""
-
-_COPIED = ("tokenizer", "tokenizer_2", "scheduler")
 
 
 def export(
@@ -128,9 +126,5 @@ def _write_checkpoint(
             if any(TEMPORAL in path for path in values):
                 write_temporal_layers(folder / TEMPORAL_FILE, module)
         write_component(folder / name, name, component.config, module)
-    for name in _COPIED:
-        (folder / name).mkdir()
-        for file in sorted((checkpoint.path / name).iterdir()):
-            if file.is_file():
-                shutil.copyfile(file, folder / name / file.name)
+    copy_small_files(checkpoint.path, folder)
     (folder / "model_index.json").write_text(json.dumps(dict(checkpoint.index), indent=2) + "\n")
