@@ -13,9 +13,23 @@ from hotshot_jax.files.plain_file import read_bytes
 
 # A checkpoint may say what to draw, not what to read, fetch or run.
 _ALLOWED = frozenset(
-    ("prompt", "negative_prompt", "width", "height", "og_width", "og_height")
-    + ("target_width", "target_height", "video_length", "video_duration", "steps")
-    + ("scheduler", "timestep_spacing", "guidance_scale", "guidance_rescale")
+    (
+        "prompt",
+        "negative_prompt",
+        "width",
+        "height",
+        "og_width",
+        "og_height",
+        "target_width",
+        "target_height",
+        "video_length",
+        "video_duration",
+        "steps",
+        "scheduler",
+        "timestep_spacing",
+        "guidance_scale",
+        "guidance_rescale",
+    )
 )
 
 

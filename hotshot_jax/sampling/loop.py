@@ -128,7 +128,8 @@ def sample_latents(
         sampling = dataclasses.replace(sampling, scheduler=scheduler)
     schedule = scheduler.schedule(request.num_inference_steps)
     calls = _calls_until(schedule, request.denoising_end, scheduler.num_train_timesteps)
-    scales = scale_table(sampling.windows, schedule.calls, range(calls))
+    positions = range(schedule.calls_before, schedule.calls_before + calls)
+    scales = scale_table(sampling.windows, schedule.whole_calls, positions)
     # A call in which no ControlNet acts runs the program without ControlNets.
     kinds = [
         (of_step[step], bool(row.any()))
@@ -141,7 +142,7 @@ def sample_latents(
             drawn = schedule.draws_noise[call]
             used = noise.draw(shape) if drawn else np.zeros(shape, np.float32)
         timestep = np.float32(schedule.timesteps[call])
-        progress = np.float32(call / schedule.calls)
+        progress = np.float32(positions[call] / schedule.whole_calls)
         given = StepInput(timestep, progress, schedule.row(call), used, scales[call])
         if runtime.mesh is None:
             return jax.device_put(given)

@@ -42,6 +42,7 @@ from hotshot_jax.schedulers.noise_schedule import (
     rescale_zero_terminal_snr,
 )
 from hotshot_jax.schedulers.prediction import PREDICTION_TYPES
+from hotshot_jax.schedulers.sigmas import alpha_and_sigma
 from hotshot_jax.schedulers.timestep_spacing import SPACINGS
 
 Column: TypeAlias = Any
@@ -62,8 +63,11 @@ class Schedule:
         draws_noise: bool [calls], where the PyTorch scheduler draws from its generator, whether or
             not the draw has an effect.
         steps: pytree of float32 arrays [calls, ...].
-        step_of_call: int64 [calls], counted from 0; solvers that call the model several times for a
-            step differ from the others.
+        step_of_call: int64 [calls], counted from 0 in the whole schedule; solvers that call the
+            model several times for a step differ from the others.
+        signal: float32 [calls]; the sample of call i is signal[i] x_0 + noise_level[i] ε.
+        noise_level: float32 [calls], see there.
+        calls_before: calls of the whole schedule that come before those of this run.
     """
 
     timesteps: np.ndarray
@@ -72,15 +76,33 @@ class Schedule:
     draws_noise: np.ndarray
     steps: Any
     step_of_call: np.ndarray
+    signal: np.ndarray
+    noise_level: np.ndarray
+    calls_before: int = 0
 
     @property
     def calls(self) -> int:
         """How often the model is called."""
         return len(self.timesteps)
 
+    @property
+    def whole_calls(self) -> int:
+        """Calls of the whole schedule, with those before this run."""
+        return self.calls_before + self.calls
+
     def row(self, i: int) -> Any:
         """What call i needs: `steps` with the leading axis taken away."""
         return jax.tree.map(lambda column: column[i], self.steps)
+
+    def add_noise(self, sample: ArrayLike, noise: ArrayLike, i: int) -> jax.Array:
+        """A clean sample noised to where call i finds it; float32, any shape.
+
+        Args:
+            sample: x_0.
+            noise: ε, unit Gaussian, the same shape.
+            i: number of the call.
+        """
+        return self.signal[i] * float32(sample) + self.noise_level[i] * float32(noise)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +122,9 @@ class Scheduler(abc.ABC):
     timestep_spacing: str = option("linspace", choices=SPACINGS)
     steps_offset: int = option(0, low=0)
     rescale_betas_zero_snr: bool = option(False)
+
+    variance_exploding: ClassVar[bool] = False
+    """Whether samples are x_0 + σ ε; otherwise their variance is preserved."""
 
     refused: ClassVar[Mapping[str, str]] = {}
     """Keys of diffusers' class of the same name that must be off here, and why."""
@@ -151,14 +176,16 @@ class Scheduler(abc.ABC):
         return NoiseSchedule.from_betas(betas)
 
     @abc.abstractmethod
-    def schedule(self, num_inference_steps: int) -> Schedule:
+    def schedule(self, num_inference_steps: int, first_step: int = 0) -> Schedule:
         """Tables for a run.
 
         Args:
             num_inference_steps: 1 .. num_train_timesteps.
+            first_step: steps that are left out at the beginning, as in a run that starts from a
+                noised clip; solvers with a history then begin there as at any first step.
 
         Raises:
-            UsageError: a number of steps that cannot be taken.
+            UsageError: a number of steps that cannot be taken, or no step is left.
             HotshotError: a configuration that has no finite step.
         """
 
@@ -207,7 +234,7 @@ class Scheduler(abc.ABC):
         """See `NoiseSchedule.snr`."""
         return self.noise_schedule.snr(timesteps)
 
-    def _check_steps(self, steps: int, most: int | None = None) -> None:
+    def _check_steps(self, steps: int, first: int, most: int | None = None) -> None:
         most = self.num_train_timesteps if most is None else most
         if isinstance(steps, bool) or not isinstance(steps, int | np.integer):
             raise UsageError(f"num_inference_steps is {steps!r}; expected a whole number.")
@@ -215,6 +242,8 @@ class Scheduler(abc.ABC):
             raise UsageError(
                 f"num_inference_steps is {steps}; {type(self).__name__} takes 1 to {most} steps."
             )
+        if not 0 <= first < steps:
+            raise UsageError(f"first_step is {first}; of {steps} steps none is left.")
 
     def _alphas_at(self, timesteps: np.ndarray) -> np.ndarray:
         """ā at int timesteps, float64."""
@@ -243,6 +272,7 @@ class Scheduler(abc.ABC):
         sigmas: np.ndarray | None = None,
         init_noise_sigma: float = 1.0,
         step_of_call: np.ndarray | None = None,
+        first_call: int = 0,
     ) -> Schedule:
         tables = jax.tree.map(lambda column: np.asarray(column, np.float32), steps)
         if not all(np.isfinite(table).all() for table in jax.tree.leaves(tables)):
@@ -253,7 +283,24 @@ class Scheduler(abc.ABC):
         draws = np.broadcast_to(np.asarray(draws_noise, np.bool_), (len(timesteps),))
         if step_of_call is None:
             step_of_call = np.arange(len(timesteps))
-        return Schedule(timesteps, sigmas, init_noise_sigma, draws, tables, step_of_call)
+        if sigmas is None:
+            alphas = self._alphas_at(timesteps)
+            signal, noise_level = np.sqrt(alphas), np.sqrt(1 - alphas)
+        elif self.variance_exploding:
+            signal, noise_level = np.ones(len(timesteps)), sigmas[:-1]
+        else:
+            signal, noise_level = alpha_and_sigma(sigmas[:-1])
+        return Schedule(
+            timesteps[first_call:],
+            None if sigmas is None else sigmas[first_call:],
+            init_noise_sigma,
+            draws[first_call:],
+            jax.tree.map(lambda table: table[first_call:], tables),
+            step_of_call[first_call:],
+            signal[first_call:].astype(np.float32),
+            noise_level[first_call:].astype(np.float32),
+            first_call,
+        )
 
 
 def float32(array: ArrayLike) -> jax.Array:

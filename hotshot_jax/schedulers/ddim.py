@@ -70,9 +70,9 @@ class DDIMScheduler(Scheduler):
         """Noise in every call if η > 0."""
         return self.eta > 0
 
-    def schedule(self, num_inference_steps: int) -> Schedule:
+    def schedule(self, num_inference_steps: int, first_step: int = 0) -> Schedule:
         """Tables for a run; see `Scheduler.schedule`. Timesteps are int64."""
-        self._check_steps(num_inference_steps)
+        self._check_steps(num_inference_steps, first_step)
         train_timesteps = self.num_train_timesteps
         timesteps = evenly_spaced(
             self.timestep_spacing, num_inference_steps, train_timesteps, self.steps_offset
@@ -97,7 +97,7 @@ class DDIMScheduler(Scheduler):
             direction=np.sqrt((1 - alphas_after - spread**2).clip(0)),
             noise=spread,
         )
-        return self._make_schedule(timesteps, rows, self.stochastic)
+        return self._make_schedule(timesteps, rows, self.stochastic, first_call=first_step)
 
     def step(
         self,

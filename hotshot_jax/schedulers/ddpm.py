@@ -66,9 +66,9 @@ class DDPMScheduler(Scheduler):
         """Noise in every call above timestep 0."""
         return True
 
-    def schedule(self, num_inference_steps: int) -> Schedule:
+    def schedule(self, num_inference_steps: int, first_step: int = 0) -> Schedule:
         """Tables for a run; see `Scheduler.schedule`. Timesteps are int64."""
-        self._check_steps(num_inference_steps)
+        self._check_steps(num_inference_steps, first_step)
         timesteps = evenly_spaced(
             self.timestep_spacing,
             num_inference_steps,
@@ -97,7 +97,7 @@ class DDPMScheduler(Scheduler):
             sample=np.sqrt(kept) * (1 - alphas_after) / (1 - alphas),
             noise=np.sqrt(variance) * draws_noise,
         )
-        return self._make_schedule(timesteps, rows, draws_noise)
+        return self._make_schedule(timesteps, rows, draws_noise, first_call=first_step)
 
     def step(
         self,

@@ -98,9 +98,9 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
         """Noise in every call of the SDE variants."""
         return self.algorithm_type.startswith("sde-")
 
-    def schedule(self, num_inference_steps: int) -> Schedule:
+    def schedule(self, num_inference_steps: int, first_step: int = 0) -> Schedule:
         """Tables for a run; see `Scheduler.schedule`. Timesteps are int64."""
-        self._check_steps(num_inference_steps)
+        self._check_steps(num_inference_steps, first_step)
         training = training_sigmas(self.noise_schedule)
         clipped = np.searchsorted(-np.log(training[::-1]), self.lambda_min_clipped)
         last = self.num_train_timesteps - int(clipped)
@@ -120,7 +120,7 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
         if levels is not None:
             fractional = sigma_to_timestep(levels, np.log(training))
             timesteps = (fractional.round() if rounds else fractional).astype(np.int64)
-        return self._tables(timesteps, levels)
+        return self._tables(timesteps, levels, first_step)
 
     @property
     def _predicts_denoised(self) -> bool:
@@ -130,7 +130,7 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
     def _designed_key(self) -> str | None:
         return "use_lu_lambdas" if self.use_lu_lambdas else super()._designed_key
 
-    def _tables(self, timesteps: np.ndarray, levels: np.ndarray | None) -> Schedule:
+    def _tables(self, timesteps: np.ndarray, levels: np.ndarray | None, first: int = 0) -> Schedule:
         training = training_sigmas(self.noise_schedule)
         if levels is None:
             levels = np.interp(timesteps, np.arange(len(training)), training)
@@ -141,7 +141,7 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
         weights = denoised_weights if self._predicts_denoised else noise_weights
         of_sample, of_output = weights(self.prediction_type, alpha[:-1], sigma[:-1])
         calls = len(timesteps)
-        updates = [self._update(sigmas, i, self._order(i, calls)) for i in range(calls)]
+        updates = [self._update(sigmas, i, self._order(i, calls, first)) for i in range(calls)]
         sample, predictions, noise = zip(*updates, strict=True)
         rows = DPMSolverRow(
             predicted_sample=of_sample,
@@ -150,11 +150,11 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
             predictions=np.array(predictions),
             noise=np.array(noise),
         )
-        return self._make_schedule(timesteps, rows, self.stochastic, sigmas)
+        return self._make_schedule(timesteps, rows, self.stochastic, sigmas, first_call=first)
 
-    def _order(self, i: int, calls: int) -> int:
+    def _order(self, i: int, calls: int, first: int) -> int:
         few = self.lower_order_final and calls < FEW_STEPS
-        order = min(self.solver_order, i + 1)
+        order = min(self.solver_order, max(i - first, 0) + 1)
         if i == calls - 1 and (self.euler_at_final or few or self.final_sigmas_type == "zero"):
             return 1
         return min(order, 2) if i == calls - 2 and few else order

@@ -13,7 +13,7 @@ The model sees x / sqrt(σ² + 1). No noise is drawn.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -50,6 +50,8 @@ class EulerDiscreteScheduler(SigmaScheduler):
         final_sigmas_type: the level after the last step: 0, or the smallest one of training.
     """
 
+    variance_exploding: ClassVar[bool] = True
+
     prediction_type: str = option(
         "epsilon", choices=PREDICTION_TYPES, aliases={"original_sample": "sample"}
     )
@@ -57,9 +59,9 @@ class EulerDiscreteScheduler(SigmaScheduler):
     timestep_type: str = option("discrete", choices=("discrete", "continuous"))
     final_sigmas_type: str = option("zero", choices=("zero", "sigma_min"))
 
-    def schedule(self, num_inference_steps: int) -> Schedule:
+    def schedule(self, num_inference_steps: int, first_step: int = 0) -> Schedule:
         """Tables for a run; see `Scheduler.schedule`. Timesteps are float32."""
-        self._check_steps(num_inference_steps)
+        self._check_steps(num_inference_steps, first_step)
         steps = num_inference_steps
         training = training_sigmas(self.noise_schedule)
         timesteps = evenly_spaced(
@@ -87,7 +89,9 @@ class EulerDiscreteScheduler(SigmaScheduler):
             output=(1 - ratio) * of_output,
         )
         first_level = init_noise_sigma(sigmas, self.timestep_spacing)
-        return self._make_schedule(timesteps, rows, False, sigmas, first_level)
+        return self._make_schedule(
+            timesteps, rows, False, sigmas, first_level, first_call=first_step
+        )
 
     def scale_model_input(self, row: EulerRow, sample: ArrayLike) -> jax.Array:
         """x / sqrt(σ² + 1); float32."""

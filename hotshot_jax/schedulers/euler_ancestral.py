@@ -10,7 +10,7 @@ with D the denoised sample. The PyTorch scheduler draws z in every call; in the 
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -35,14 +35,16 @@ class EulerAncestralRow(NamedTuple):
 class EulerAncestralDiscreteScheduler(Scheduler):
     """Ancestral Euler steps; see the module docstring."""
 
+    variance_exploding: ClassVar[bool] = True
+
     @property
     def stochastic(self) -> bool:
         """Noise in every call."""
         return True
 
-    def schedule(self, num_inference_steps: int) -> Schedule:
+    def schedule(self, num_inference_steps: int, first_step: int = 0) -> Schedule:
         """Tables for a run; see `Scheduler.schedule`. Timesteps are float32."""
-        self._check_steps(num_inference_steps)
+        self._check_steps(num_inference_steps, first_step)
         training = training_sigmas(self.noise_schedule)
         timesteps = evenly_spaced(
             self.timestep_spacing,
@@ -63,7 +65,9 @@ class EulerAncestralDiscreteScheduler(Scheduler):
             noise=following * np.sqrt(1 - down),
         )
         first_level = init_noise_sigma(sigmas, self.timestep_spacing)
-        return self._make_schedule(timesteps, rows, True, sigmas, first_level)
+        return self._make_schedule(
+            timesteps, rows, True, sigmas, first_level, first_call=first_step
+        )
 
     def scale_model_input(self, row: EulerAncestralRow, sample: ArrayLike) -> jax.Array:
         """x / sqrt(σ² + 1); float32."""

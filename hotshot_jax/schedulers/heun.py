@@ -9,7 +9,7 @@ The last step, to σ' = 0, is Euler's alone, so n steps are 2n - 1 calls. No noi
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,14 +63,16 @@ class HeunDiscreteScheduler(SigmaScheduler):
             and would sample such a model on the wrong noise levels.
     """
 
+    variance_exploding: ClassVar[bool] = True
+
     beta_start: float = option(0.00085, low=0, high=1)
     beta_end: float = option(0.012, low=0, high=1)
     clip_sample: bool = option(False)
     clip_sample_range: float = option(1.0, low=0)
 
-    def schedule(self, num_inference_steps: int) -> Schedule:
+    def schedule(self, num_inference_steps: int, first_step: int = 0) -> Schedule:
         """Tables for a run of 2n - 1 calls; see `Scheduler.schedule`. Timesteps are float32."""
-        self._check_steps(num_inference_steps)
+        self._check_steps(num_inference_steps, first_step)
         steps = num_inference_steps
         training = training_sigmas(self.noise_schedule)
         timesteps = evenly_spaced(
@@ -104,7 +106,7 @@ class HeunDiscreteScheduler(SigmaScheduler):
         first_level = init_noise_sigma(sigmas, self.timestep_spacing)
         step_of_call = np.arange(len(current)) // 2
         return self._make_schedule(
-            timesteps[at_call], rows, False, sigmas, first_level, step_of_call
+            timesteps[at_call], rows, False, sigmas, first_level, step_of_call, 2 * first_step
         )
 
     def init_state(self, sample: ArrayLike) -> HeunState:

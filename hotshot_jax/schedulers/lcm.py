@@ -82,10 +82,10 @@ class LCMScheduler(Scheduler):
         """Noise in every call but the last."""
         return True
 
-    def schedule(self, num_inference_steps: int) -> Schedule:
+    def schedule(self, num_inference_steps: int, first_step: int = 0) -> Schedule:
         """Tables for a run of at most `original_inference_steps`; timesteps are int64."""
         original = self.original_inference_steps
-        self._check_steps(num_inference_steps, most=original)
+        self._check_steps(num_inference_steps, first_step, most=original)
         stride = self.num_train_timesteps // original
         distilled = (np.arange(original, 0, -1) * stride - 1).astype(np.int64)
         picked = np.linspace(0, original, num_inference_steps, endpoint=False)
@@ -108,7 +108,7 @@ class LCMScheduler(Scheduler):
             sample=np.sqrt(alphas_after) * SIGMA_DATA**2 / radius,
             noise=np.sqrt(1 - alphas_after),
         )
-        return self._make_schedule(timesteps, rows, draws_noise)
+        return self._make_schedule(timesteps, rows, draws_noise, first_call=first_step)
 
     def step(
         self,

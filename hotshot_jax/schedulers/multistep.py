@@ -54,8 +54,14 @@ class MultistepScheduler(SigmaScheduler):
         return self._tables(chosen, None)
 
     @abc.abstractmethod
-    def _tables(self, timesteps: np.ndarray, levels: np.ndarray | None) -> Schedule:
-        """Tables for int64 timesteps, and noise levels if they are not those of the timesteps."""
+    def _tables(self, timesteps: np.ndarray, levels: np.ndarray | None, first: int = 0) -> Schedule:
+        """Tables from step `first` of a run on, which takes the first order as every first step.
+
+        Args:
+            timesteps: int64 [steps], of the whole run.
+            levels: its noise levels, if they are not those of the timesteps.
+            first: number of the first step that is made.
+        """
 
     def _solver_timesteps(self, steps: int, last: int) -> np.ndarray:
         if self.timestep_spacing == "leading" and steps >= last:

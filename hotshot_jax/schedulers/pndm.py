@@ -92,16 +92,17 @@ class PNDMScheduler(Scheduler):
     skip_prk_steps: bool = option(False)
     set_alpha_to_one: bool = option(False)
 
-    def schedule(self, num_inference_steps: int) -> Schedule:
+    def schedule(self, num_inference_steps: int, first_step: int = 0) -> Schedule:
         """Tables for a run; see `Scheduler.schedule`. Timesteps are int64."""
-        self._check_steps(num_inference_steps)
+        self._check_steps(num_inference_steps, first_step)
         rising = evenly_spaced(
             self.timestep_spacing,
             num_inference_steps,
             self.num_train_timesteps,
             self.steps_offset,
         )[::-1]
-        rising = rising.round().astype(np.int64)
+        # A run that starts later has a start-up of its own.
+        rising = rising.round().astype(np.int64)[: num_inference_steps - first_step]
         stride = self.num_train_timesteps // num_inference_steps
         plan = (_multistep_plan if self.skip_prk_steps else _runge_kutta_plan)(rising, stride)
 
@@ -118,7 +119,10 @@ class PNDMScheduler(Scheduler):
             of_sample = of_sample + of_noise * np.sqrt(1 - alphas)
             of_noise = of_noise * np.sqrt(alphas)
         rows = PNDMRow(**plan.combination, sample=of_sample, output=of_noise)
-        return self._make_schedule(plan.timesteps, rows, False, step_of_call=plan.step_of_call)
+        schedule = self._make_schedule(plan.timesteps, rows, False)
+        return dataclasses.replace(
+            schedule, step_of_call=plan.step_of_call + first_step, calls_before=first_step
+        )
 
     def init_state(self, sample: ArrayLike) -> PNDMState:
         """No outputs yet."""

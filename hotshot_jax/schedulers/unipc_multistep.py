@@ -100,9 +100,9 @@ class UniPCMultistepScheduler(MultistepScheduler):
                 expected = "true with final_sigmas_type='zero' and solver_order above 1"
                 raise unsupported(owner, "lower_order_final", False, expected)
 
-    def schedule(self, num_inference_steps: int) -> Schedule:
+    def schedule(self, num_inference_steps: int, first_step: int = 0) -> Schedule:
         """Tables for a run; see `Scheduler.schedule`. Timesteps are int64."""
-        self._check_steps(num_inference_steps)
+        self._check_steps(num_inference_steps, first_step)
         training = training_sigmas(self.noise_schedule)
         timesteps = self._solver_timesteps(num_inference_steps, self.num_train_timesteps)
         levels = self._designed_sigmas(training[-1], training[0], num_inference_steps)
@@ -110,9 +110,9 @@ class UniPCMultistepScheduler(MultistepScheduler):
             fractional = sigma_to_timestep(levels, np.log(training))
             whole = fractional.round() if self.use_karras_sigmas else fractional
             timesteps = whole.astype(np.int64)
-        return self._tables(timesteps, levels)
+        return self._tables(timesteps, levels, first_step)
 
-    def _tables(self, timesteps: np.ndarray, levels: np.ndarray | None) -> Schedule:
+    def _tables(self, timesteps: np.ndarray, levels: np.ndarray | None, first: int = 0) -> Schedule:
         training = training_sigmas(self.noise_schedule)
         smallest = training[0] if levels is None else levels[-1]
         if levels is None:
@@ -120,14 +120,14 @@ class UniPCMultistepScheduler(MultistepScheduler):
         final = smallest if self.final_sigmas_type == "sigma_min" else 0.0
         sigmas = np.append(levels, final).astype(np.float32)
         self._require_distinct(sigmas[:-1])
-        return self._make_schedule(timesteps, self._rows(sigmas.astype(np.float64)), False, sigmas)
+        rows = self._rows(sigmas.astype(np.float64), first)
+        return self._make_schedule(timesteps, rows, False, sigmas, first_call=first)
 
-    def _rows(self, levels: np.ndarray) -> UniPCRow:
+    def _rows(self, levels: np.ndarray, first: int) -> UniPCRow:
         calls, order = len(levels) - 1, self.solver_order
-        orders = [
-            min(order, i + 1, calls - i) if self.lower_order_final else min(order, i + 1)
-            for i in range(calls)
-        ]
+        orders = [min(order, max(i - first, 0) + 1) for i in range(calls)]
+        if self.lower_order_final:
+            orders = [min(each, calls - i) for i, each in enumerate(orders)]
         alpha, sigma = alpha_and_sigma(levels[:-1])
         weights = denoised_weights if self.predict_x0 else noise_weights
         of_sample, of_output = weights(self.prediction_type, alpha, sigma)
@@ -136,7 +136,7 @@ class UniPCMultistepScheduler(MultistepScheduler):
         for i, this_order in enumerate(orders):
             sample[i], used = self._update(levels, i, this_order, correct=False)
             predictor[i, :this_order] = used
-            if i > 0 and i - 1 not in self.disable_corrector:
+            if i > first and i - 1 not in self.disable_corrector:
                 kept[i] = 0.0
                 last[i], used = self._update(levels, i - 1, orders[i - 1], correct=True)
                 corrector[i, : orders[i - 1] + 1] = used

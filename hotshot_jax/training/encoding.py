@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from hotshot_jax.parallel.placement import place, whole
 from hotshot_jax.pipelines.components import Components
+from hotshot_jax.pipelines.latents import latent_moments
 from hotshot_jax.pipelines.prompt import encode_tokens, tokenize
 from hotshot_jax.pipelines.prompt_weighting import Vocabulary, chunk_prompt
 
@@ -107,13 +108,7 @@ class Encoders:
         return self._models[name]
 
 
-@jax.jit
-def _encode_frames(vae: Any, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
-    pixels = (frames.astype(jnp.float32) / 255 - 0.5) / 0.5
-    distribution = vae.encode(pixels.astype(jax.tree.leaves(vae)[0].dtype))
-    mean = distribution.mean.astype(jnp.float32)
-    # From float32, since the exponential of a half-precision number has few digits.
-    return mean, jnp.exp(0.5 * distribution.log_variance.astype(jnp.float32))
+_encode_frames = jax.jit(latent_moments)
 
 
 @jax.jit

@@ -30,6 +30,7 @@ STEP_COUNTS = (1, 2, 3, 10, 25, 50)
 _random = np.random.default_rng(0)
 LATENTS = _random.standard_normal((1, 4, 2, 3, 3)).astype(np.float32)
 NOISES = _random.standard_normal((64, *LATENTS.shape)).astype(np.float32)
+CLEAN = _random.standard_normal(LATENTS.shape).astype(np.float32)
 
 SDXL = {
     "beta_start": 0.00085,
@@ -107,9 +108,12 @@ def run(
     schedule: Schedule,
     latents: np.ndarray = LATENTS,
     noises: np.ndarray = NOISES,
+    clean: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The sample after every call, float32 [calls, ...]."""
+    """The sample after every call, float32 [calls, ...]; from a noised `clean` one if given."""
     sample = jnp.asarray(latents) * np.float32(schedule.init_noise_sigma)
+    if clean is not None:
+        sample = schedule.add_noise(clean, latents, 0)
     state = scheduler.init_state(sample)
     noise, wave = noise_by_call(schedule, noises), waves(schedule.timesteps)
     trajectory = []
@@ -159,11 +163,16 @@ def run_diffusers(
     wide: bool = False,
     step_arguments: dict[str, Any] | None = None,
     prepare: Callable[[Any], None] = lambda scheduler: None,
+    first_step: int | None = None,
 ) -> TheirRun:
-    """The same run by diffusers, recording in which calls it draws noise."""
+    """The same run by diffusers, recording in which calls it draws noise.
+
+    With `first_step` it is that of an image-to-image pipeline, from `CLEAN` and noise.
+    """
     scheduler = make_theirs(name, config, steps, prepare)
+    begin = (first_step or 0) * scheduler.order
     if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(0)  # as pipelines do
+        scheduler.set_begin_index(begin)  # as pipelines do
     module = importlib.import_module(type(scheduler).__module__)
     dtype = torch.float64 if wide else torch.float32
     sample = torch.tensor(LATENTS, dtype=dtype) * scheduler.init_noise_sigma
@@ -182,8 +191,12 @@ def run_diffusers(
             for table in ("sigmas", "alphas_cumprod", "final_alpha_cumprod", "one"):
                 if hasattr(scheduler, table):
                     setattr(scheduler, table, getattr(scheduler, table).double())
-        wave = waves(scheduler.timesteps)
-        for call, t in enumerate(scheduler.timesteps):
+        timesteps = scheduler.timesteps[begin:]
+        if first_step is not None:
+            clean, noise = (torch.tensor(each, dtype=dtype) for each in (CLEAN, LATENTS))
+            sample = scheduler.add_noise(clean, noise, timesteps[:1])
+        wave = waves(timesteps)
+        for call, t in enumerate(timesteps):
             output = 0.3 * scheduler.scale_model_input(sample, t) + 0.1 * torch.tensor(wave[call])
             sample = scheduler.step(output, t, sample, **(step_arguments or {})).prev_sample
             trajectory.append(sample.numpy())

@@ -1,4 +1,4 @@
-"""From latents to pixels."""
+"""From pixels to latents and back."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,6 +12,23 @@ from hotshot_jax.models import AutoencoderKL
 from hotshot_jax.parallel.gather import on_host
 from hotshot_jax.parallel.placement import image_sharding, place
 from hotshot_jax.runtime.runtime import Runtime
+
+
+def latent_moments(vae: AutoencoderKL, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and standard deviation of the latents of pictures, not yet scaled; to be compiled.
+
+    Args:
+        vae: in any float dtype, in which it encodes.
+        frames: uint8 `[videos, frames, height, width, 3]`.
+
+    Returns:
+        Two of float32 `[videos, frames, height / 8, width / 8, channels]`.
+    """
+    pixels = (frames.astype(jnp.float32) / 255 - 0.5) / 0.5
+    distribution = vae.encode(pixels.astype(jax.tree.leaves(vae)[0].dtype))
+    mean = distribution.mean.astype(jnp.float32)
+    # From float32, since the exponential of a half-precision number has few digits.
+    return mean, jnp.exp(0.5 * distribution.log_variance.astype(jnp.float32))
 
 
 def decode_latents(runtime: Runtime, latents: jax.Array, *, most_frames: int) -> np.ndarray:
