@@ -74,7 +74,7 @@ _KINDS = (
         _any(
             lambda name: any(part in name for part in _LORA_PARTS) or name.endswith(_LORA_ENDINGS)
         ),
-        "a LoRA, not a model; give it with --lora",
+        "a LoRA; give it with --lora",
     ),
     _Kind(
         CONTROLNET,
@@ -83,7 +83,7 @@ _KINDS = (
                 any(part in name for part in _CONTROLNET_PARTS) or name.startswith("control_model.")
             )
         ),
-        "a ControlNet, not a model; give it with --controlnet",
+        "a ControlNet; give it with --controlnet",
     ),
     _Kind(
         EMBEDDING,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from hotshot_jax.pipelines.textual_inversion import (
     TextualInversion,
     extended_config,
     extended_table,
+    joined_halves,
     read_textual_inversion,
     refuse_pickle,
 )
@@ -25,7 +26,10 @@ from hotshot_jax.pipelines.textual_inversion import (
 ENCODERS = ("text_encoder", "text_encoder_2")
 """The models that a textual inversion extends."""
 
-_USUAL_NAME = "learned_embeds.safetensors"
+# diffusers' trainer writes one file for each encoder of SDXL, and others after some steps.
+_STEM = "learned_embeds"
+_USUAL_NAME = f"{_STEM}.safetensors"
+_HALF = re.compile(rf"{_STEM}(?:_2)?((?:-steps-\d+)?\.safetensors)")
 _TABLE = "embeddings.token_embedding.weight"
 _ENDING = ".safetensors"
 
@@ -48,9 +52,7 @@ def open_embeddings(
     for word in words:
         if words.count(word) > 1:
             raise UsageError(f"--embedding: the word {word!r} is used twice; name one PATH:WORD.")
-    return tuple(
-        read_textual_inversion(open_file(_find(path)), token, widths) for path, token in embeddings
-    )
+    return tuple(read_textual_inversion(_open(path), token, widths) for path, token in embeddings)
 
 
 def with_embeddings(
@@ -69,34 +71,50 @@ def with_embeddings(
 
 
 def select_embedding_files(names: Sequence[str]) -> list[str]:
-    """Which file of a Hub repository holds a textual inversion; for `convert.hub.resolve`.
+    """Which files of a Hub repository hold a textual inversion; for `convert.hub.resolve`.
 
     Args:
         names: all files of the repository.
+
+    Returns:
+        One file, or the two that diffusers' trainer writes for SDXL, the first encoder's first.
 
     Raises:
         HotshotError: there is none, or several that have no usual name.
     """
     files = sorted(name for name in names if "/" not in name and name.endswith(_ENDING))
-    if _USUAL_NAME in files:
-        return [_USUAL_NAME]
-    if len(files) != 1:
+    chosen = [_USUAL_NAME] if _USUAL_NAME in files else files
+    halves = _halves(chosen[0]) if chosen else None
+    if halves is not None and set(halves) <= set(files) and set(chosen) <= set(halves):
+        return list(halves)
+    if len(chosen) != 1:
         held = f"{len(files)} files ({', '.join(files[:5])})" if files else "no .safetensors file"
         raise HotshotError(
             f"There is {held}; expected one textual inversion. Give the path of the file."
         )
-    return files
+    return chosen
 
 
-def _find(path: str) -> Path:
+def _halves(name: str) -> tuple[str, str] | None:
+    """The names of both of diffusers' files, by either; None where it has another name."""
+    match = _HALF.fullmatch(name)
+    return None if match is None else (f"{_STEM}{match[1]}", f"{_STEM}_2{match[1]}")
+
+
+def _open(path: str) -> TensorSource:
     found = resolve(path, select=select_embedding_files)
     if found.is_dir():
         try:
-            return found / select_embedding_files([each.name for each in found.iterdir()])[0]
+            names = select_embedding_files([each.name for each in found.iterdir()])
         except HotshotError as error:
             raise HotshotError(f"{found}: {error}") from error
-    refuse_pickle(found)
-    return found
+        files = [found / name for name in names]
+    else:
+        refuse_pickle(found)
+        halves = [found.with_name(name) for name in _halves(found.name) or ()]
+        files = halves if halves and all(each.is_file() for each in halves) else [found]
+    sources = [open_file(each) for each in files]
+    return sources[0] if len(sources) == 1 else joined_halves(*sources)
 
 
 def _extended(

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from hotshot_jax.convert.name_lists import first_names
+from hotshot_jax.convert.single_file_refusals import EMBEDDING, refuse_other_kinds
 from hotshot_jax.convert.tensor_source import TensorSource, check_finite
 from hotshot_jax.convert.weight_types import check_weight_types
 from hotshot_jax.errors import HotshotError, UsageError
@@ -24,6 +26,8 @@ _KEYS = (
     {"text_encoder": "text_encoders_0", "text_encoder_2": "text_encoders_1"},
 )
 _OTHER_MODELS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
+# AUTOMATIC1111's key of embeddings for these.
+_OLD_KEYS = frozenset({"emb_params"})
 _PICKLES = (".pt", ".bin", ".pth", ".ckpt")
 
 
@@ -94,13 +98,14 @@ def read_textual_inversion(
         widths: width of each text encoder, by "text_encoder" and "text_encoder_2".
 
     Raises:
-        HotshotError: the file is for another model, lacks one of the two, has other widths or
-            numbers of vectors, or values that are not finite.
+        HotshotError: the file is for another model, lacks one of the two, has more than these,
+            other widths or numbers of vectors, or values that are not finite.
     """
+    refuse_other_kinds(source, EMBEDDING)
     check_weight_types(source)
     keys = next((keys for keys in _KEYS if set(keys.values()) & set(source)), None)
-    if keys is None or set(keys.values()) - set(source):
-        raise HotshotError(_not_sdxl(source))
+    if keys is None or set(keys.values()) != set(source):
+        raise HotshotError(_not_sdxl(source, keys or _KEYS[0]))
     vectors = {}
     for component, key in keys.items():
         array = np.array(source.read(key))
@@ -210,15 +215,62 @@ def _standing_alone(word: str) -> str:
     return before + re.escape(word) + after
 
 
-def _not_sdxl(source: TensorSource) -> str:
-    """Why a file without the two keys cannot be used."""
-    for tensor in source.values():
-        model = _OTHER_MODELS.get(tensor.shape[-1]) if tensor.shape else None
-        if model is not None:
-            return (
-                f"{source.path} is a textual inversion for {model}; SDXL's has clip_l and clip_g."
+def joined_halves(first: TensorSource, second: TensorSource) -> TensorSource:
+    """One embedding of two files that hold a single tensor each, under the word it was trained as.
+
+    Args:
+        first: the file for the first text encoder.
+        second: the file for the second.
+
+    Raises:
+        HotshotError: a file holds something else.
+    """
+    halves = []
+    for source, key in zip((first, second), _KEYS[0].values(), strict=True):
+        if len(source) != 1:
+            raise HotshotError(
+                f"{source.path} holds {len(source)} tensors; expected one, half of an embedding."
             )
+        halves.append(next(iter(source.values())).renamed(key))
+    return TensorSource(halves, first.path, first.metadata)
+
+
+def _not_sdxl(source: TensorSource, keys: Mapping[str, str]) -> str:
+    """Why a file that does not hold these two keys alone cannot be used."""
+    first, second = keys.values()
+    more = sorted(set(source) - {first, second})
+    t5 = [name for name in more if name.startswith("t5")]
+    if t5:
+        return f"{source.path} is a textual inversion for Stable Diffusion 3: it holds {t5[0]}."
+    outputs = [name for name in more if name in (f"{first}_out", f"{second}_out")]
+    if outputs:
+        return (
+            f"{source.path} holds output embeddings ({', '.join(outputs)}), which OneTrainer puts "
+            "behind the text encoders; they are not supported. Train it without them."
+        )
+    if {first, second} <= set(source):
+        return (
+            f"{source.path}: {first_names(more)} belong to no textual inversion for SDXL, which "
+            f"has {first} and {second} alone."
+        )
+    widths = {tensor.shape[-1] for tensor in source.values() if tensor.shape}
+    alone = len(source) == 1 and _OLD_KEYS.isdisjoint(source)
+    if alone and widths == {1280}:
+        return (
+            f"{source.path} is the second half of a textual inversion for SDXL; the first, "
+            "learned_embeds.safetensors, has to lie beside it."
+        )
+    model = next((_OTHER_MODELS[width] for width in widths if width in _OTHER_MODELS), None)
+    if model is not None and {first, second}.isdisjoint(source):
+        half = (
+            ", or the first half of one for SDXL without learned_embeds_2.safetensors beside it"
+            if alone and widths == {768}
+            else ""
+        )
+        return (
+            f"{source.path} is a textual inversion for {model}{half}; SDXL's has clip_l and clip_g."
+        )
     return (
-        f"{source.path} is no textual inversion for SDXL: expected clip_l and clip_g, found "
-        f"{', '.join(source.names[:5]) or 'nothing'}."
+        f"{source.path} is no textual inversion for SDXL: expected {first} and {second}, found "
+        f"{first_names(source.names) or 'nothing'}."
     )

@@ -158,7 +158,7 @@ def _kind(key: str) -> dict[str, np.ndarray]:
         (_kind("image_proj.proj.weight") | _kind("ip_adapter.1.to_k_ip.weight"), "an IP-Adapter"),
         (_kind("adapter.body.0.resnets.0.block1.weight"), "is a T2I-Adapter"),
         (_kind("body.2.in_conv.weight"), "is a T2I-Adapter"),
-        (_kind("control_model.input_blocks.0.0.weight"), "is a ControlNet, .*--controlnet"),
+        (_kind("control_model.input_blocks.0.0.weight"), "is a ControlNet; .*--controlnet"),
         (_kind("clip_l") | _kind("clip_g"), "is a textual inversion; .*--embedding"),
         (_kind("lora_controlnet") | factors(KOHYA), "is a Control-LoRA"),
     ],

@@ -104,6 +104,22 @@ def test_folders_and_files(tmp_path: Path, files: Path) -> None:
         open_embeddings([(str(files), "x")], WIDTHS)
 
 
+@pytest.mark.parametrize("steps", ["", "-steps-500"])
+@pytest.mark.parametrize(
+    "given", ["", "learned_embeds{}.safetensors", "learned_embeds_2{}.safetensors"]
+)
+def test_the_two_files_of_diffusers_trainer(tmp_path: Path, steps: str, given: str) -> None:
+    expected = {
+        name: np.random.default_rng(width).normal(size=(2, width)).astype(np.float32)
+        for name, width in WIDTHS.items()
+    }
+    for part, vectors in zip(("", "_2"), expected.values(), strict=True):
+        save_file({"<cat>": vectors}, tmp_path / f"learned_embeds{part}{steps}.safetensors")
+    (word,) = open_embeddings([(str(tmp_path / given.format(steps)), "<cat>")], WIDTHS)
+    for name, vectors in expected.items():
+        np.testing.assert_array_equal(word.vectors[name], vectors)
+
+
 def test_what_cannot_be_used(tmp_path: Path, files: Path) -> None:
     (tmp_path / "style.pt").write_bytes(b"\x80\x04")
     with pytest.raises(HotshotError, match="pickle"):
@@ -124,3 +140,9 @@ def test_files_of_a_repository() -> None:
     ]
     with pytest.raises(HotshotError, match="2 files"):
         select_embedding_files(["a.safetensors", "b.safetensors"])
+    both = ["learned_embeds.safetensors", "learned_embeds_2.safetensors"]
+    assert select_embedding_files([*reversed(both), "a.safetensors", "README.md"]) == both
+    with pytest.raises(HotshotError, match="4 files"):
+        select_embedding_files(
+            [f"learned_embeds{part}-steps-{n}.safetensors" for part in ("", "_2") for n in (1, 2)]
+        )

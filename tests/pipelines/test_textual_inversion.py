@@ -52,6 +52,7 @@ def test_a_single_vector_without_axis(tmp_path):
     assert len(read_textual_inversion(source, "x", WIDTHS)) == 1
 
 
+BOTH = {"clip_l": vectors(2, 24), "clip_g": vectors(2, 40)}
 NAN = np.full((1, 24), np.nan, np.float32)
 
 
@@ -67,6 +68,17 @@ NAN = np.full((1, 24), np.nan, np.float32)
         ({"emb_params": vectors(2, 768)}, "Stable Diffusion 1.x; SDXL's has clip_l and clip_g"),
         ({"<style>": vectors(2, 1024)}, "Stable Diffusion 2.x"),
         ({"clip_l": vectors(2, 24)}, "expected clip_l and clip_g, found clip_l"),
+        ({"<style>": vectors(2, 768)}, r"Stable Diffusion 1.x, .*learned_embeds_2"),
+        ({"<style>": vectors(2, 1280)}, "second half"),
+        (BOTH | {"t5xxl": vectors(2, 4096)}, "Stable Diffusion 3: it holds t5xxl"),
+        (BOTH | {"clip_l_out": vectors(2, 24)}, r"output embeddings \(clip_l_out\)"),
+        (
+            {"clip_l_out": vectors(2, 24), "clip_g_out": vectors(2, 40)},
+            r"output embeddings \(clip_g_out, clip_l_out\)",
+        ),
+        (BOTH | {"clip_h": vectors(2, 40)}, "clip_h belong to no textual inversion"),
+        ({"x.lora_down.weight": vectors(2, 24)}, "is a LoRA; give it with --lora"),
+        ({"ip_adapter.1.to_k_ip.weight": vectors(2, 24)}, "is an IP-Adapter"),
         ({"other": vectors(2, 24)}, "no textual inversion for SDXL"),
     ],
 )
