@@ -13,6 +13,7 @@ from torch_twins import MODEL_TOLERANCE, build, from_torch, normal, relative_err
 from benchmarks.formula_weights import formula_tensor
 from benchmarks.parity_cases.compilation import jit_for_few_calls
 from hotshot_jax.models.embeddings import positional_encoding
+from hotshot_jax.models.encoder_config import TemporalShape
 from hotshot_jax.models.layers import Layers
 from hotshot_jax.models.temporal_transformer import TransformerTemporal
 
@@ -34,7 +35,9 @@ class PerFrameGroupNorm(torch.nn.GroupNorm):
 
 def make(channels: int) -> TransformerTemporal:
     return build(
-        lambda rngs: TransformerTemporal(channels, Layers.create(rngs, jnp.float32, jnp.float32))
+        lambda rngs: TransformerTemporal(
+            channels, TemporalShape(), Layers.create(rngs, jnp.float32, jnp.float32)
+        )
     )
 
 
@@ -89,7 +92,9 @@ def test_table_of_positions_equals_motion_transformer(channels: int) -> None:
 
 
 def test_new_layer_changes_nothing() -> None:
-    module = TransformerTemporal(32, Layers.create(nnx.Rngs(0), jnp.float32, jnp.float32))
+    module = TransformerTemporal(
+        32, TemporalShape(), Layers.create(nnx.Rngs(0), jnp.float32, jnp.float32)
+    )
     x = normal(0, 1, 4, 2, 2, 32)
     np.testing.assert_array_equal(run(module, x), x)
 

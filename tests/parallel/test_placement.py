@@ -57,9 +57,9 @@ def test_what_does_not_divide_stays_whole(
 
 
 def test_projected_text_is_split_by_samples_and_heads() -> None:
-    text = {"keys": jax.ShapeDtypeStruct((10, 2, 77, 20, 64), "bfloat16")}
+    text = {"keys": jax.ShapeDtypeStruct((10, 2, 1, 77, 20, 64), "bfloat16")}
     assert spec_of(projected_text_shardings, (2, 1, 1, 4), text) == {  # type: ignore[arg-type]
-        "keys": P(None, ("data",), None, ("tensor",))
+        "keys": P(None, ("data",), (), None, ("tensor",))
     }
 
 

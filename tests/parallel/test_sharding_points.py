@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
+from hotshot_jax.models.encoder_config import TemporalShape
 from hotshot_jax.models.layers import Layers
 from hotshot_jax.models.spatial_transformer import Transformer2DModel
 from hotshot_jax.models.temporal_transformer import TransformerTemporal
 from hotshot_jax.parallel.mesh import MeshConfig, create_mesh
 
 VIDEO = jax.ShapeDtypeStruct((2, 4, 3, 5, 32), jnp.float32)
-TEXT = jax.ShapeDtypeStruct((2, 7, 16), jnp.float32)
+TEXT = jax.ShapeDtypeStruct((2, 1, 7, 16), jnp.float32)
 
 
 def spatial(layers: Layers) -> Any:
@@ -22,7 +23,7 @@ def spatial(layers: Layers) -> Any:
 
 
 def temporal(layers: Layers) -> Any:
-    return TransformerTemporal(32, layers)
+    return TransformerTemporal(32, TemporalShape(), layers)
 
 
 def program(build: Any, mesh: jax.sharding.Mesh | None) -> Any:
