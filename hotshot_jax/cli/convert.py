@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from hotshot_jax.cli.run import Parser, run, say
 from hotshot_jax.cli.terminal_progress import TerminalProgress
+from hotshot_jax.cli.without_effect import Acts, given_flags, refuse_without_effect
 from hotshot_jax.convert.assembly import open_temporal
 from hotshot_jax.convert.controlnet_files import is_controlnet, open_controlnet
 from hotshot_jax.convert.conversion import (
@@ -32,6 +33,15 @@ from hotshot_jax.convert.temporal_writer import write_temporal_layers
 from hotshot_jax.errors import UsageError
 
 PROGRAM = "convert"
+_EFFECTS = (
+    Acts(("to-torch", "dtype"), lambda given: given.temporal is None, "with --temporal"),
+    Acts(("dtype",), lambda given: not given.to_torch, "with --to-torch: tensors keep their own"),
+    Acts(
+        ("variant",),
+        lambda given: not Path(given.source).is_file() and not is_converted(Path(given.source)),
+        "on a single file or a converted checkpoint",
+    ),
+)
 _DTYPES = {"f32": jnp.float32, "f16": jnp.float16, "bf16": jnp.bfloat16}
 
 
@@ -48,6 +58,7 @@ def convert(arguments: Sequence[str] | None = None) -> None:
         HotshotError: the checkpoint is damaged, of another model, or does not fit memory or disk.
     """
     given = _parser().parse_args(arguments)
+    refuse_without_effect(given_flags(arguments), given, _EFFECTS)
     # Arrays are only passing through; an accelerator would be in the way, or held by another run.
     jax.config.update("jax_platforms", "cpu")
     if given.temporal is not None:
@@ -60,8 +71,6 @@ def convert(arguments: Sequence[str] | None = None) -> None:
     if given.to_torch:
         if not isinstance(source, ConvertedFolder | ConvertedComponent):
             raise UsageError(f"{source.path} is in the diffusers layout already.")
-        if given.dtype is not None:
-            raise UsageError("--dtype has no effect with --to-torch: tensors keep their own.")
         if isinstance(source, ConvertedComponent):
             write_torch_controlnet(source, dest)
         else:
@@ -91,9 +100,6 @@ def _open(
 
 
 def _write_temporal(given: argparse.Namespace) -> None:
-    for flag in ("to_torch", "dtype"):
-        if getattr(given, flag):
-            raise UsageError(f"--{flag.replace('_', '-')} has no effect with --temporal.")
     if is_converted(Path(given.source)):
         tensors = component_source(open_converted(Path(given.source)).unet)
     else:

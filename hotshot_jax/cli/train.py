@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from hotshot_jax.cli.hosts import on_hosts
 from hotshot_jax.cli.run import run, say
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.cli.train_data import RunData, make_clip_validation, make_feeds, open_run_data
+from hotshot_jax.cli.train_effects import Planned, check_effects, check_effects_of, checked_rank
 from hotshot_jax.cli.train_output import EXPORT, check_output_dir, save_config
 from hotshot_jax.cli.train_plan import (
     control_maker,
@@ -32,6 +33,7 @@ from hotshot_jax.cli.train_plan import (
     where_numbers_go,
 )
 from hotshot_jax.cli.train_settings import TrainSettings, parse_train_settings
+from hotshot_jax.cli.without_effect import given_flags
 from hotshot_jax.compile_effort import effort_options
 from hotshot_jax.data.loader import Loader
 from hotshot_jax.errors import HotshotError, UsageError
@@ -69,17 +71,25 @@ _MUST_MATCH_OF = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and gives its exit status: 0, 1 (run failed) or 2 (wrong usage)."""
-    return run(PROGRAM, lambda: _train_on_hosts(parse_train_settings(arguments, PROGRAM)))
+    return run(
+        PROGRAM,
+        lambda: _train_on_hosts(parse_train_settings(arguments, PROGRAM), given_flags(arguments)),
+    )
 
 
-def _train_on_hosts(settings: TrainSettings) -> None:
+def _train_on_hosts(settings: TrainSettings, given: Collection[str]) -> None:
     settings.check()
+    check_effects(given, settings)
     with on_hosts(PROGRAM, dataclasses.asdict(settings), stops_together=True):
-        train(settings)
+        train(settings, given)
 
 
-def train(settings: TrainSettings) -> None:
+def train(settings: TrainSettings, given: Collection[str] = ()) -> None:
     """Trains as the settings ask.
+
+    Args:
+        settings: of the run.
+        given: names of those that the command line gave, which are refused if they cannot act.
 
     Raises:
         UsageError: the settings cannot be met.
@@ -106,6 +116,7 @@ def train(settings: TrainSettings) -> None:
     loader = Loader(opened.source, loader_config(settings, mesh))
     warn_of_small_buckets(loader)
     steps = step_count(settings, loader)
+    check_effects_of(given, Planned(settings, steps, current_platform()))
     schedule = _schedule(settings, loader, steps)
     samples = opened.total - len({problem.sample for problem in opened.problems})
     _say(
@@ -122,11 +133,14 @@ def train(settings: TrainSettings) -> None:
             Checkpoints(Path(settings.output_dir) / "checkpoints", settings.keep_checkpoints)
         ) as checkpoints,
     ):
-        _train(settings, config, data, loader, make_control, mesh, steps, schedule, checkpoints)
+        _train(
+            settings, given, config, data, loader, make_control, mesh, steps, schedule, checkpoints
+        )
 
 
 def _train(
     settings: TrainSettings,
+    given: Collection[str],
     config: StepConfig,
     data: RunData,
     loader: Loader,
@@ -142,7 +156,7 @@ def _train(
     models = load_models(
         settings.pretrained_model_name_or_path,
         settings.unet_resume_path,
-        lambda unet: divide(settings, unet),
+        lambda unet: checked_rank(given, divide(settings, unet)),
         mesh,
         dtype=jnp.float32 if settings.mixed_precision == "no" else jnp.bfloat16,
         vae_dtype=jnp.bfloat16 if settings.vae_b16 else jnp.float32,

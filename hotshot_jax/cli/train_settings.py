@@ -257,7 +257,12 @@ class TrainSettings:
             "lora_rank",
         ):
             self._expect(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("lr_warmup_steps", "save_n_steps", "validate_every_steps"):
+        for name in (
+            "lr_warmup_steps",
+            "save_n_steps",
+            "save_starting_step",
+            "validate_every_steps",
+        ):
             self._expect(name, getattr(self, name) >= 0, "0 or more")
         self._expect("seed", 0 <= self.seed < 2**32, "0 to 2**32 - 1")
         self._expect(

@@ -7,12 +7,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hotshot_jax.cli.run import Parser, run, say
+from hotshot_jax.cli.without_effect import Acts, given_flags, refuse_without_effect
 from hotshot_jax.data.origins import FolderOrigin, Origin, ShapesOrigin, VideoOrigin, find_origin
 from hotshot_jax.data.shapes import ShapesSource
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.writing.places import check_not_read, is_inside
 
 PROGRAM = "data.build"
+_EFFECTS = (
+    Acts(
+        ("length", "seed", "size", "split"),
+        lambda origin: isinstance(origin, ShapesOrigin),
+        "without --kind shapes",
+    ),
+    Acts(
+        ("duration", "clips_per_video", "picture_format"),
+        lambda origin: isinstance(origin, VideoOrigin),
+        "on anything but videos",
+    ),
+    Acts(
+        ("source", "on_bad_sample"),
+        lambda origin: not isinstance(origin, ShapesOrigin),
+        "with --kind shapes, which are drawn",
+    ),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +57,7 @@ def build(arguments: Sequence[str] | None = None) -> None:
     if given.source is not None:
         check_not_read(given.output, {"--source": given.source}, "--output")
     origin = _origin(given)
+    refuse_without_effect(given_flags(arguments), origin, _EFFECTS)
     try:
         from hotshot_jax.data.tfds_builder import build_clips
     except ImportError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hotshot_jax.cli.run import Parser, run, say
+from hotshot_jax.cli.without_effect import Acts, given_flags, refuse_without_effect
 from hotshot_jax.data.buckets import assign_buckets, bucket_sizes, enlarged
 from hotshot_jax.data.clip_source import ClipTable, EncodedClip
 from hotshot_jax.data.contact_sheet import contact_sheet
@@ -25,6 +26,9 @@ from hotshot_jax.writing.places import is_inside
 
 PROGRAM = "data.inspect"
 _SHEET = "contact_sheet.png"
+_EFFECTS = (
+    Acts(("clips", "seed"), lambda given: given.contact_sheet != "", "without --contact_sheet"),
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def inspect(arguments: Sequence[str] | None = None) -> None:
         HotshotError: there are bad samples, after all was printed.
     """
     given = _parser().parse_args(arguments)
+    refuse_without_effect(given_flags(arguments), given, _EFFECTS)
     for name in ("frames", "clips"):
         if getattr(given, name) < 1:
             raise UsageError(f"--{name} {getattr(given, name)} must be at least 1.")

@@ -58,7 +58,7 @@ class LoopConfig:
 
     def saves(self, step: int) -> bool:
         """Whether a checkpoint is written after a step."""
-        if not self.save_every or self.save_from < 1 or step < self.save_from:
+        if not self.save_every or step < max(1, self.save_from):
             return False
         return (step - self.save_from) % self.save_every == 0
 

@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from hotshot_jax.convert.rules import Path, torch_slots
+from hotshot_jax.convert.rules import Path, flat_parameters, torch_slots
 from hotshot_jax.errors import UsageError
 from hotshot_jax.lora import Factors
 from hotshot_jax.parallel.rules import parameter_shardings
@@ -74,6 +74,13 @@ class LoraTrainee:
     def trained(self) -> frozenset[str]:
         """Names of the factors."""
         return frozenset(f"{stem}/{part}" for stem in self.stems for part in (_DOWN, _UP))
+
+    @property
+    def largest_rank(self) -> int:
+        """The highest rank that any of the matrices with factors can have."""
+        shapes = {path: leaf.shape for path, leaf in flat_parameters(self.unet.module).items()}
+        kernels = [shapes[self.unet.paths[f"{stem}/{_KERNEL}"]] for stem in self.stems]
+        return max((min(shape[-2:]) for shape in kernels), default=0)
 
     def start(self, values: Mapping[Path, Any], seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """See `Trainee`. The lower factors are drawn as PEFT draws them, the upper ones are zero.

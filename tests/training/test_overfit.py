@@ -88,7 +88,7 @@ def test_one_sample_overfits_with_other_noise_and_timesteps_in_each_step(tmp_pat
         "--noise_offset": 0,
         "--snr_gamma": 5,
         "--report_to": "none",
-        "--save_starting_step": 10_000,
+        "--save_n_steps": 0,
         "--validate_every_steps": 0,
     }
     assert main([str(each) for flag in flags.items() for each in flag]) == 0
