@@ -316,6 +316,7 @@ class HotshotXLPipeline:
             denoising_end=denoising_end,
         )
         self._check(request, output_type)
+        self.runtime.start_job()
         if guidance is None and request.guided:
             guidance = ClassifierFreeGuidance(
                 jnp.float32(guidance_scale), jnp.float32(guidance_rescale)

@@ -1,6 +1,7 @@
 """Compiled programs, each compiled once and with the time it took made known."""
 
 import contextlib
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +13,17 @@ from hotshot_jax.compile_effort import DEFAULT_EFFORT, effort_options
 from hotshot_jax.runtime.precision import current_platform
 from hotshot_jax.runtime.progress import Progress
 
+MOST_KEPT = 8
+"""Programs that are kept: those of three sizes, or of one with several ControlNets."""
+
 
 class Programs:
     """Compiles functions ahead of their first call and keeps the results.
 
     A program is kept for its key and for the shapes, dtypes and shardings of its arguments, so the
-    second prompt of a run finds everything compiled.
+    second prompt of a run finds everything compiled. Each holds tens of megabytes, and every size
+    has its own: beyond `MOST_KEPT`, the one that was not used for longest is given up, unless the
+    job that runs has used it.
 
     Args:
         mesh: where the programs run; None for the device that their arguments lie on.
@@ -32,7 +38,15 @@ class Programs:
         platform = current_platform()
         self.mesh = mesh
         self._options = effort_options(platform, effort or default_effort(platform))
-        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._compiled: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
+        self._used: set[Any] = set()
+
+    def __len__(self) -> int:
+        return len(self._compiled)
+
+    def start_job(self) -> None:
+        """Tells that what was used until now may be given up."""
+        self._used.clear()
 
     def get(
         self,
@@ -69,7 +83,15 @@ class Programs:
                 jitted = jax.jit(function, donate_argnums=donate, out_shardings=out_shardings)
                 program = jitted.lower(*arguments).compile(self._options)
             self._compiled[full_key] = program
+            self._make_room()
+        self._compiled.move_to_end(full_key)
+        self._used.add(full_key)
         return program
+
+    def _make_room(self) -> None:
+        # Only for a new one: a job that needs more than are kept needs them for its next call too.
+        while len(self) > MOST_KEPT and next(iter(self._compiled)) not in self._used:
+            self._compiled.popitem(last=False)
 
 
 def default_effort(platform: str) -> str:

@@ -64,6 +64,10 @@ class Runtime:
             self._arrays[name] = arrays, build
         return self._arrays[name]
 
+    def start_job(self) -> None:
+        """Tells that another call begins, which may need other programs than the last one."""
+        self._programs.start_job()
+
     def rest(self, *names: str) -> None:
         """Tells that these models are not needed for now."""
         if self.low_vram_mode:

@@ -1,6 +1,11 @@
 """Programs are compiled once, and with the effort that was asked for."""
 
-from collections.abc import Callable
+import contextlib
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +13,8 @@ import numpy as np
 import pytest
 
 from hotshot_jax.errors import UsageError
-from hotshot_jax.runtime.programs import Programs, default_effort
+from hotshot_jax.pipelines import HotshotXLPipeline
+from hotshot_jax.runtime.programs import MOST_KEPT, Programs, default_effort
 from hotshot_jax.runtime.progress import NoProgress
 
 
@@ -45,6 +51,65 @@ def test_other_shapes_dtypes_or_keys_are_compiled_anew() -> None:
         )
     ]
     assert len({id(program) for program in compiled}) == 4
+
+
+class _CompilationCount(NoProgress):
+    def __init__(self) -> None:
+        self.count = 0
+
+    @contextlib.contextmanager
+    def compiling(self, name: str) -> Iterator[None]:
+        self.count += 1
+        yield
+
+
+def test_of_many_sizes_the_last_used_are_kept() -> None:
+    programs, compilations = Programs(), _CompilationCount()
+
+    def job(*sizes: int) -> Any:
+        programs.start_job()
+        for size in sizes:
+            arguments = (jnp.zeros(size),)
+            program = programs.get("negate", None, jnp.negative, arguments, compilations)
+        return program
+
+    second = weakref.ref(job(1, 2))
+    for size in range(3, 3 * MOST_KEPT):
+        job(1, size)
+    assert len(programs) == MOST_KEPT
+    gc.collect()
+    assert second() is None, "given up, and its memory too"
+    compiled = compilations.count
+    job(1, 3 * MOST_KEPT - 1)
+    assert compilations.count == compiled
+    job(2)
+    assert compilations.count == compiled + 1
+
+
+def test_a_job_keeps_all_that_it_uses() -> None:
+    """Giving up what the next prompt of the same job needs would compile all of it each time."""
+    programs, compilations = Programs(), _CompilationCount()
+    for _ in range(3):
+        programs.start_job()
+        for size in range(1, MOST_KEPT + 4):
+            programs.get("negate", None, jnp.negative, (jnp.zeros(size),), compilations)
+    assert compilations.count == len(programs) == MOST_KEPT + 3
+
+
+@pytest.mark.slow
+def test_memory_stops_growing_with_sizes(tiny_checkpoint: Path) -> None:
+    """70 MB for each size that is kept; a fifth of it is what else grows."""
+    pipeline = HotshotXLPipeline.from_pretrained(str(tiny_checkpoint), precision="f32")
+
+    def megabytes_after(sizes: range) -> float:
+        for size in sizes:
+            pipeline("x", width=8 * size, height=32, num_inference_steps=1, video_length=2)
+        gc.collect()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+    before = megabytes_after(range(4, 10))
+    growth = megabytes_after(range(10, 22)) - before
+    assert growth < 12 * 35
 
 
 def test_donated_buffers_are_taken_over() -> None:
