@@ -1,5 +1,73 @@
-"""Hotshot-XL text-to-GIF in JAX; `hotshot_jax.pipelines` is where to begin."""
+"""Hotshot-XL text-to-GIF in JAX.
+
+The names below are what most programs need; each is imported from its module when it is first
+asked for, so that importing the package costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from hotshot_jax.version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from hotshot_jax.control.windows import ControlWindow as ControlWindow
+    from hotshot_jax.convert.conversion import convert_folder as convert_folder
+    from hotshot_jax.convert.conversion import write_torch_folder as write_torch_folder
+    from hotshot_jax.errors import HotshotError as HotshotError
+    from hotshot_jax.errors import UsageError as UsageError
+    from hotshot_jax.media.read import open_clip as open_clip
+    from hotshot_jax.media.write import write_video as write_video
+    from hotshot_jax.models import AutoencoderKL as AutoencoderKL
+    from hotshot_jax.models import CLIPTextModel as CLIPTextModel
+    from hotshot_jax.models import ControlNetModel as ControlNetModel
+    from hotshot_jax.models import UNet3DConditionModel as UNet3DConditionModel
+    from hotshot_jax.models.attention import dot_product_attention as dot_product_attention
+    from hotshot_jax.models.attention import replace_attention as replace_attention
+    from hotshot_jax.parallel.mesh import MeshConfig as MeshConfig
+    from hotshot_jax.parallel.mesh import create_mesh as create_mesh
+    from hotshot_jax.pipelines.control import ControlInput as ControlInput
+    from hotshot_jax.pipelines.hotshot_xl import HotshotXLOutput as HotshotXLOutput
+    from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline as HotshotXLPipeline
+    from hotshot_jax.runtime.precision import Precision as Precision
+    from hotshot_jax.runtime.progress import Progress as Progress
+    from hotshot_jax.sampling.guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
+    from hotshot_jax.sampling.guidance import Guidance as Guidance
+    from hotshot_jax.sampling.predict import Conditioning as Conditioning
+    from hotshot_jax.sampling.predict import Predictor as Predictor
+    from hotshot_jax.sampling.predict import StepInput as StepInput
+    from hotshot_jax.schedulers import Schedule as Schedule
+    from hotshot_jax.schedulers import Scheduler as Scheduler
+    from hotshot_jax.schedulers import make_scheduler as make_scheduler
+    from hotshot_jax.training.step import Trainer as Trainer
+
+_MODULES = {
+    "control.windows": "ControlWindow",
+    "convert.conversion": "convert_folder write_torch_folder",
+    "errors": "HotshotError UsageError",
+    "media.read": "open_clip",
+    "media.write": "write_video",
+    "models": "AutoencoderKL CLIPTextModel ControlNetModel UNet3DConditionModel",
+    "models.attention": "dot_product_attention replace_attention",
+    "parallel.mesh": "MeshConfig create_mesh",
+    "pipelines.control": "ControlInput",
+    "pipelines.hotshot_xl": "HotshotXLOutput HotshotXLPipeline",
+    "runtime.precision": "Precision",
+    "runtime.progress": "Progress",
+    "sampling.guidance": "ClassifierFreeGuidance Guidance",
+    "sampling.predict": "Conditioning Predictor StepInput",
+    "schedulers": "Schedule Scheduler make_scheduler",
+    "training.step": "Trainer",
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+__all__ = ["__version__", *_MODULE_OF]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'hotshot_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"hotshot_jax.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.convert.assembly import Parts
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.pipelines.components import Components
@@ -88,11 +89,7 @@ class HotshotXLPipeline:
         components.check()
         self.components = components
         self.precision = precision or Precision.named("f16", current_platform())
-        self.scheduler = (
-            scheduler
-            if isinstance(scheduler, Scheduler)
-            else make_scheduler(scheduler, components.scheduler_config)
-        )
+        self.scheduler = make_scheduler(scheduler, components.scheduler_config)
         self.wrap_predictor = wrap_predictor
         self.decode_frames = 1 if low_vram_mode else decode_frames
         self.runtime = Runtime(
@@ -107,11 +104,11 @@ class HotshotXLPipeline:
     @classmethod
     def from_pretrained(
         cls,
-        path: str,
+        path: str | None = None,
         *,
         precision: str = "f16",
         variant: str | None = None,
-        scheduler: str | None = None,
+        scheduler: str | Scheduler | None = None,
         scheduler_options: Mapping[str, Any] | None = None,
         spatial_unet_base: str | None = None,
         base: str | None = None,
@@ -131,7 +128,7 @@ class HotshotXLPipeline:
 
         Args:
             path: a folder, `organisation/name[@revision]` on the Hub, or a `.safetensors` file as
-                sites publish it, which needs `temporal`.
+                sites publish it, which needs `temporal`; None for the small built-in model.
             precision: "f16", "f32" or "bf16".
             variant: which files to prefer where there are several, such as "fp16".
             scheduler: see the class.
@@ -160,7 +157,7 @@ class HotshotXLPipeline:
         """
         dtypes = Precision.named(precision, current_platform())
         components = load_components(
-            path,
+            str(builtin_checkpoint()) if path is None else path,
             dtypes,
             variant=variant,
             scheduler=scheduler,

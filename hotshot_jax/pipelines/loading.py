@@ -24,7 +24,7 @@ from hotshot_jax.pipelines.loras import open_loras
 from hotshot_jax.pipelines.prompt_weighting import Vocabulary
 from hotshot_jax.runtime.precision import Precision
 from hotshot_jax.runtime.progress import Progress
-from hotshot_jax.schedulers import make_scheduler
+from hotshot_jax.schedulers import Scheduler, make_scheduler
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def load_components(
     precision: Precision,
     *,
     variant: str | None = None,
-    scheduler: str | None = None,
+    scheduler: str | Scheduler | None = None,
     scheduler_options: Mapping[str, Any] | None = None,
     parts: Parts | None = None,
     loras: Sequence[tuple[str, float]] = (),

@@ -98,12 +98,12 @@ SHORT_NAMES: Mapping[str, tuple[type[Scheduler], Mapping[str, Any]]] = {
 """Short names, with the class and the configuration values that the name implies."""
 
 
-def make_scheduler(name: str | None, config: Mapping[str, Any]) -> Scheduler:
+def make_scheduler(name: str | Scheduler | None, config: Mapping[str, Any]) -> Scheduler:
     """Build a scheduler from a checkpoint's `scheduler_config.json`.
 
     Args:
         name: a short name or a class name of diffusers; None or "default" for the configuration's
-            own `_class_name`.
+            own `_class_name`. A scheduler is taken as it is.
         config: the configuration, written by whichever scheduler class.
 
     Raises:
@@ -111,6 +111,8 @@ def make_scheduler(name: str | None, config: Mapping[str, Any]) -> Scheduler:
         HotshotError: the configuration's own class is not known, or one of its values is not
             supported.
     """
+    if isinstance(name, Scheduler):
+        return name
     if name is None or name == "default":
         own = str(config.get("_class_name"))
         if own not in CLASSES:
