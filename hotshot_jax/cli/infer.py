@@ -19,7 +19,7 @@ from hotshot_jax.cli.hosts import on_hosts
 from hotshot_jax.cli.native_settings import native_settings
 from hotshot_jax.cli.outputs import Job, batches, plan_jobs
 from hotshot_jax.cli.presets import describe_preset
-from hotshot_jax.cli.prompts import check_prompts, has_break
+from hotshot_jax.cli.prompts import check_prompts, has_break, warn_of_unknown
 from hotshot_jax.cli.run import run, say
 from hotshot_jax.cli.settings import InferSettings, parse_settings
 from hotshot_jax.cli.stored_settings import STORED
@@ -103,6 +103,8 @@ def _generate(
         )
     path = str(builtin_checkpoint()) if builtin else settings.pretrained_path
     assert path is not None
+    settings = _with_size(settings)
+    warn_of_unknown(settings, [job.prompt for job in jobs])
     with explained_memory_errors(lambda: _describe_loading(progress)):
         pipeline = HotshotXLPipeline.from_pretrained(
             path,
@@ -128,7 +130,6 @@ def _generate(
         _say(f"LoRA {lora}")
     for inversion in pipeline.components.inversions:
         _say(f"embedding {inversion}")
-    settings = _with_size(settings)
     controls = control_inputs(control, settings)
     if is_first():
         for path in save_control(controls, settings):

@@ -3,11 +3,19 @@
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.cli.settings import InferSettings
 from hotshot_jax.errors import UsageError
 from hotshot_jax.files.limits import MOST_PROMPT_BYTES
-from hotshot_jax.pipelines.prompt_editing import edits_without_effect, has_alternatives
+from hotshot_jax.files.printable import printable
+from hotshot_jax.pipelines.known_prompts import KnownPrompts
+from hotshot_jax.pipelines.prompt_editing import (
+    edited_texts,
+    edits_without_effect,
+    has_alternatives,
+)
 from hotshot_jax.pipelines.prompt_weighting import parse_weights
 from hotshot_jax.pipelines.textual_inversion import mentions, parse_embedding
 
@@ -50,6 +58,54 @@ def check_prompts(settings: InferSettings, prompts: Sequence[str]) -> None:
             logger.warning(
                 "--embedding %s has no effect: no prompt has the word %s in it.", path, word
             )
+
+
+def warn_of_unknown(settings: InferSettings, prompts: Sequence[str]) -> None:
+    """Points out what the model was not made for, where its checkpoint says what it was made for.
+
+    LoRAs, embeddings and parts of other models may teach other words, of which it says nothing.
+
+    Args:
+        settings: the settings, with width and height.
+        prompts: those of `--prompt` or `--prompts_file`.
+    """
+    path = settings.pretrained_path
+    known = KnownPrompts.of(builtin_checkpoint() if path is None else Path(path))
+    if known is None:
+        return
+    taught = (*settings.lora, *settings.embedding, settings.base, settings.spatial_unet_base)
+    unknown = [text for text in prompts if not _is_known(settings, known, text)]
+    if unknown and not any(taught):
+        others = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        logger.warning(
+            "The model was not made for %r%s. The prompts that it knows read %s.",
+            printable(unknown[0], 80),
+            others,
+            printable(known.describe()),
+        )
+    if (settings.width, settings.height) not in known.sizes:
+        logger.warning(
+            "The model was not made for %s x %s pixels, but for %s.",
+            settings.width,
+            settings.height,
+            " or ".join(f"{width} x {height}" for width, height in known.sizes),
+        )
+    if settings.video_length not in known.frames:
+        logger.warning(
+            "The model was not made for %d frames, but for %s.",
+            settings.video_length,
+            " or ".join(map(str, known.frames)),
+        )
+
+
+def _is_known(settings: InferSettings, known: KnownPrompts, prompt: str) -> bool:
+    """Whether the model knows all that a prompt says in the course of the run."""
+    if not settings.prompt_weights:
+        return known.knows(prompt)
+    return all(
+        known.knows("".join(part.text for part in parse_weights(text)))
+        for _, text in edited_texts(prompt, settings.steps)
+    )
 
 
 def has_break(settings: InferSettings, prompt: str) -> bool:

@@ -42,7 +42,7 @@ class InferSettings:
 
     prompt: str = flag(
         "a bulldog in the captains chair of a spaceship, hd, high quality",
-        "what to show",
+        "what to show; the built-in model and copies of it have a default of their own",
         str,
         _PROMPT,
     )

@@ -8,9 +8,12 @@ from hotshot_jax.convert.diffusers_folder import TOKENIZERS
 NATIVE_SETTINGS = "settings.json"
 """What `infer.py` is to be used with on this checkpoint, where that is not Hotshot-XL's."""
 
+KNOWN_PROMPTS = "known_prompts.json"
+"""What a model that was made for little can be asked for."""
+
 
 def copy_small_files(source: Path, dest: Path) -> None:
-    """Copies tokenizers, the scheduler's configuration, and the settings if there are any.
+    """Copies tokenizers, the scheduler's configuration, and what there is of the files named above.
 
     Args:
         source: folder of a checkpoint, in the diffusers layout or converted.
@@ -22,5 +25,6 @@ def copy_small_files(source: Path, dest: Path) -> None:
         for file in sorted((source / name).iterdir()):
             if file.is_file():
                 shutil.copyfile(file, dest / name / file.name)
-    if (source / NATIVE_SETTINGS).is_file():
-        shutil.copyfile(source / NATIVE_SETTINGS, dest / NATIVE_SETTINGS)
+    for name in (NATIVE_SETTINGS, KNOWN_PROMPTS):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, dest / name)

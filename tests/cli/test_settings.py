@@ -41,11 +41,13 @@ def test_files(tmp_path: Path, name: str, content: str) -> None:
     settings = settings_of("--config", tmp_path / name)
     # No model is named: the settings of the built-in one come under those of the file.
     expected = InferSettings(
-        steps=20,
-        prompt="ein Hündchen",
-        low_vram_mode=True,
-        guidance_scale=3.0,
-        **builtin_settings(),
+        **{
+            **builtin_settings(),
+            "steps": 20,
+            "prompt": "ein Hündchen",
+            "low_vram_mode": True,
+            "guidance_scale": 3.0,
+        }
     )
     assert settings == expected
 
