@@ -218,8 +218,14 @@ def _check(settings: InferSettings) -> None:
 
 
 def _scheduler_options(settings: InferSettings) -> dict[str, Any]:
-    spacing = settings.timestep_spacing
-    return {} if spacing is None else {"timestep_spacing": spacing}
+    # Only trailing timesteps begin where the noise is pure.
+    spacing = settings.timestep_spacing or ("trailing" if settings.zero_terminal_snr else None)
+    options = {
+        "prediction_type": settings.prediction_type,
+        "rescale_betas_zero_snr": settings.zero_terminal_snr,
+        "timestep_spacing": spacing,
+    }
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _flag_of(name: str) -> str:

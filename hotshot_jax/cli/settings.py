@@ -27,6 +27,7 @@ from hotshot_jax.errors import UsageError
 from hotshot_jax.media.aspect_ratios import size_of_aspect_ratio
 from hotshot_jax.runtime.precision import PRECISIONS
 from hotshot_jax.sampling.noise import NOISES
+from hotshot_jax.schedulers.prediction import PREDICTION_TYPES
 from hotshot_jax.schedulers.timestep_spacing import SPACINGS
 
 _SIZES = ("width", "height")
@@ -107,6 +108,19 @@ class InferSettings:
         str,
         _SAMPLING,
         choices=SPACINGS,
+    )
+    prediction_type: str | None = flag(
+        None,
+        "what the UNet predicts (default: as the model's files say)",
+        str,
+        _SAMPLING,
+        choices=PREDICTION_TYPES,
+    )
+    zero_terminal_snr: bool | None = flag(
+        None,
+        "start from pure noise: rescale the betas, trailing timesteps (default: likewise)",
+        bool,
+        _SAMPLING,
     )
     preset: str | None = flag(
         None,

@@ -25,6 +25,9 @@ from hotshot_jax.convert.hub import checkpoint_files, resolve
 from hotshot_jax.convert.model_shapes import model_shapes
 from hotshot_jax.convert.prepare import component_source
 from hotshot_jax.convert.single_file import SingleFile, open_single_file
+from hotshot_jax.convert.single_file_config import scheduler_config
+from hotshot_jax.convert.single_file_refusals import TEMPORAL_LAYERS, refuse_other_kinds
+from hotshot_jax.convert.stated_prediction import stated_prediction
 from hotshot_jax.convert.temporal_layers import temporal_source, with_temporal_layers
 from hotshot_jax.convert.tensor_source import TensorSource, open_file
 from hotshot_jax.convert.weight_files import choose_weight_files, find_weight_files
@@ -128,12 +131,14 @@ def open_temporal(path: str, variant: str | None = None) -> TensorSource:
         HotshotError: the folder holds none.
     """
     found = resolve(path, variant=variant, select=partial(_temporal_files, variant=variant))
-    if found.is_file():
-        return open_file(found)
     if (found / "unet" / "config.json").is_file():
         return open_component(found, "unet", variant).tensors
-    names = [file.name for file in found.iterdir() if file.is_file()]
-    return open_file(found / _temporal_files(names, variant)[0])
+    if found.is_dir():
+        names = [file.name for file in found.iterdir() if file.is_file()]
+        found = found / _temporal_files(names, variant)[0]
+    source = open_file(found)
+    refuse_other_kinds(source, TEMPORAL_LAYERS)
+    return source
 
 
 def _open(path: str, variant: str | None, *, require_temporal: bool) -> Checkpoint:
@@ -193,7 +198,11 @@ def _open_unet(
         return single.component("unet"), single.scheduler, single.notes
     component = open_component(found, "unet", variant)
     beside = component.path.parent / "scheduler" / "scheduler_config.json"
-    return component, read_json_object(beside) if beside.is_file() else {}, component.notes
+    if beside.is_file():
+        return component, read_json_object(beside), component.notes
+    stated = stated_prediction(component.tensors)
+    predicts = {} if stated.prediction_type is None else scheduler_config(component.tensors)[0]
+    return component, predicts, (*component.notes, *stated.notes)
 
 
 def _open_vae(path: str, variant: str | None) -> Component:
@@ -215,6 +224,9 @@ def _switch(config: dict[str, Any], other: Mapping[str, Any], path: str) -> tupl
         for key in _PREDICTION
         if other.get(key, defaults[key]) != config.get(key, defaults[key])
     }
+    if changes.get("rescale_betas_zero_snr") and "timestep_spacing" in other:
+        # Pure noise is at the last timestep alone, which not every spacing visits.
+        changes["timestep_spacing"] = other["timestep_spacing"]
     config |= changes
     if not changes:
         return ()

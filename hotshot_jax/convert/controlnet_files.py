@@ -13,6 +13,8 @@ from hotshot_jax.convert.converted import is_converted, open_converted_controlne
 from hotshot_jax.convert.diffusers_folder import MODEL_INDEX, Component, open_component
 from hotshot_jax.convert.file_content import read_json_object
 from hotshot_jax.convert.hub import resolve
+from hotshot_jax.convert.single_file_refusals import CONTROLNET as CONTROLNET_FILE
+from hotshot_jax.convert.single_file_refusals import refuse_other_kinds
 from hotshot_jax.convert.tensor_source import open_file
 from hotshot_jax.convert.weight_files import choose_weight_files, find_weight_files
 from hotshot_jax.convert.weight_types import check_weight_types
@@ -65,7 +67,9 @@ def _from_file(file: Path) -> Component:
         raise HotshotError(
             f"{file} is a pickle, which can run any code when it is read; use a .safetensors file."
         )
-    tensors = with_diffusers_names(open_file(file))
+    stored = open_file(file)
+    refuse_other_kinds(stored, CONTROLNET_FILE)
+    tensors = with_diffusers_names(stored)
     check_weight_types(tensors)
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     return Component(

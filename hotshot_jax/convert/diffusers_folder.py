@@ -227,6 +227,9 @@ def open_component(
         path = path / name
     config_path = path / "config.json"
     config = read_json_object(config_path)
+    kind = config.get("_class_name")
+    if name == "controlnet" and isinstance(kind, str) and "ControlNet" not in kind:
+        raise HotshotError(f"{path} holds {kind}, not a ControlNet, and is not supported as one.")
     lacking = [key for key in _REQUIRED_KEYS[name] if config.get(key) is None]
     if lacking:
         raise HotshotError(

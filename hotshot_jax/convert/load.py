@@ -9,7 +9,15 @@ import numpy as np
 from flax import nnx
 
 from hotshot_jax.convert.half_casts import to_dtype
-from hotshot_jax.convert.rules import POSITIONAL_TABLE, Path, Slot, flat_parameters, torch_slots
+from hotshot_jax.convert.rules import (
+    POSITIONAL_TABLE,
+    Path,
+    Slot,
+    current_attention_name,
+    flat_parameters,
+    is_spare,
+    torch_slots,
+)
 from hotshot_jax.convert.tensor_source import LazyTensor, TensorSource, check_finite
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models.embeddings import positional_encoding
@@ -20,15 +28,6 @@ Module = TypeVar("Module", bound=nnx.Module)
 Progress = Callable[[int], None]
 """Called with the number of bytes of each parameter that has been placed."""
 
-# Indices that old versions of transformers stored as if they were weights.
-_NOT_WEIGHTS = ("position_ids",)
-# The attention of the VAE had other names before diffusers 0.17.
-_OLD_NAMES = {
-    ".query.": ".to_q.",
-    ".key.": ".to_k.",
-    ".value.": ".to_v.",
-    ".proj_attn.": ".to_out.0.",
-}
 # Rows of a matrix that are transposed together.
 _STRIP = 32
 # Tensors read, checked, merged and transposed by other threads while a parameter is placed: enough
@@ -210,7 +209,7 @@ def match_names(slots: Mapping[str, Slot], source: TensorSource, where: str) -> 
                 wrong.append(f"{name} {list(shape)}, expected {list(slots[target].shape)}")
         elif name.endswith(POSITIONAL_TABLE):
             check_positional_table(tensor)
-        elif not name.endswith(_NOT_WEIGHTS):
+        elif not is_spare(name):
             unused.append(name)
     missing = [name for name in slots if name not in names]
     problems = [
@@ -285,9 +284,7 @@ def current_name(name: str, slots: Container[str]) -> str:
         name: as it is stored.
         slots: the names that the model has.
     """
-    if ".attentions." in name:
-        for old, new in _OLD_NAMES.items():
-            name = name.replace(old, new)
+    name = current_attention_name(name)
     # transformers leaves this prefix out since 5.0.
     prefixed = f"text_model.{name}"
     return prefixed if name not in slots and prefixed in slots else name

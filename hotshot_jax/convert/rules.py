@@ -22,6 +22,18 @@ Path = tuple[Any, ...]
 STACKS = frozenset({"transformer_blocks", "layers"})
 POSITIONAL_TABLE = "pos_encoder.positional_encoding"
 
+# Attentions of the VAE had other names before diffusers 0.17.
+_OLD_ATTENTION = {
+    ".query.": ".to_q.",
+    ".key.": ".to_k.",
+    ".value.": ".to_v.",
+    ".proj_attn.": ".to_out.0.",
+}
+# Known tensors that no model here has: indices and a temperature of CLIP, what a VAE was trained
+# with.
+_NO_WEIGHT_ENDINGS = ("position_ids", "logit_scale")
+_NO_WEIGHT_START = "loss."
+
 _WEIGHTS = frozenset({"kernel", "scale", "embedding"})
 
 
@@ -51,6 +63,29 @@ class Slot:
         """The inverse of `to_flax`, from the whole (possibly stacked) parameter; a view."""
         layer = parameter if self.layer is None else parameter[self.layer]
         return layer.transpose(np.argsort(self.axes))
+
+
+def current_attention_name(name: str) -> str:
+    """The name that a tensor has in current diffusers, where older files spell attentions so."""
+    if ".attentions." in name:
+        for old, new in _OLD_ATTENTION.items():
+            name = name.replace(old, new)
+    return name
+
+
+def is_no_weight(name: str) -> bool:
+    """Whether a tensor is none that any model here has."""
+    return name.endswith(_NO_WEIGHT_ENDINGS) or name.startswith(_NO_WEIGHT_START)
+
+
+def is_spare(name: str) -> bool:
+    """Whether a tensor that has no place in a model can be passed over without a word.
+
+    Args:
+        name: its name in the component, one that the model does not have. A projection beside an
+            encoder that is used without one is among these.
+    """
+    return is_no_weight(name) or name.startswith("text_projection")
 
 
 def flat_parameters(module: Any) -> dict[Path, Any]:

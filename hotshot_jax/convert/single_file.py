@@ -6,7 +6,7 @@ Also files that hold a part: a UNet alone (original or diffusers' names), a VAE 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,10 @@ from hotshot_jax.convert.ldm_names import (
     UNET,
     VAE,
     from_single_file,
-    unet_table,
-    vae_table,
 )
 from hotshot_jax.convert.model_shapes import model_shapes
 from hotshot_jax.convert.name_lists import first_names
+from hotshot_jax.convert.rules import current_attention_name, is_spare
 from hotshot_jax.convert.single_file_config import (
     scheduler_config,
     text_encoder_2_config,
@@ -37,17 +36,26 @@ from hotshot_jax.convert.single_file_refusals import (
     refuse_other_files,
     refuse_other_unets,
 )
+from hotshot_jax.convert.stated_prediction import MARKERS
 from hotshot_jax.convert.tensor_source import TensorSource
 from hotshot_jax.convert.weight_types import check_weight_types
 from hotshot_jax.errors import HotshotError
 
-_VAE_PREFIXES = (PREFIXES[VAE], "vae.")
-# Known tensors that no component needs: buffers of CLIP and a temperature of its training loss.
-_UNUSED = ("position_ids", "logit_scale")
+_OTHER_VAE_PREFIX = "vae."
+# Layers by which a model that is alone in a file is known, in original and diffusers' names.
+_FIRST_LAYERS = frozenset({"input_blocks.0.0.weight", "time_embedding.linear_1.weight"})
+_VAE_LAYERS = frozenset(
+    {"decoder.up.0.block.0.conv1.weight", "decoder.up_blocks.0.resnets.0.conv1.weight"}
+)
+_DIFFUSERS_LAYERS = frozenset(
+    {"time_embedding.linear_1.weight", "decoder.up_blocks.0.resnets.0.conv1.weight"}
+)
+# Current transformers leave this level out of the names.
+_LEVEL = "text_model."
+_BELOW = ("embeddings.", "encoder.", "final_layer_norm.")
 # The projection as a linear layer's weight, which is the transpose of OpenCLIP's parameter; the
 # second spelling is an accident of one conversion script that got around.
 _LINEAR_PROJECTIONS = ("text_projection.weight", "text_projection.weight.weight")
-_MARKERS = ("v_pred", "ztsnr", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 _LISTED = 5
 
 
@@ -115,44 +123,40 @@ def open_single_file(
 
 def _split(source: TensorSource) -> dict[str, TensorSource]:
     """The file's components in the original names, prefixes removed."""
-    parts = {
-        UNET: source.below(PREFIXES[UNET]),
-        TEXT_ENCODER: source.below(PREFIXES[TEXT_ENCODER]),
-        TEXT_ENCODER_2: source.below(PREFIXES[TEXT_ENCODER_2]),
-        VAE: next((part for p in _VAE_PREFIXES if len(part := source.below(p))), source.below("?")),
-    }
+    parts = {name: source.below(prefix) for name, prefix in PREFIXES.items()}
+    if not len(parts[VAE]):
+        parts[VAE] = source.below(_OTHER_VAE_PREFIX)
     if not any(len(part) for part in parts.values()):
-        parts |= _alone(source)
-    found = {name: part for name, part in parts.items() if len(part)}
+        # Without a prefix it is one model alone; whose, its names tell.
+        parts = {UNET: source if _FIRST_LAYERS & set(source) else source.below("?")}
+        parts[VAE] = source if _VAE_LAYERS & set(source) else source.below("?")
+    found = {name: _to_original(name, part) for name, part in parts.items() if len(part)}
     if not found:
         raise HotshotError(
             f"{source.path} is no SDXL model: none of its {len(source)} tensors has a known name "
             f"({', '.join(source.names[:_LISTED])})."
         )
-    if TEXT_ENCODER_2 in found:
-        found[TEXT_ENCODER_2] = _with_open_clip_projection(found[TEXT_ENCODER_2])
     return found
 
 
-def _alone(source: TensorSource) -> dict[str, TensorSource]:
-    """A UNet or VAE without prefix, brought to the original names."""
-    if "input_blocks.0.0.weight" in source:
-        return {UNET: source}
-    if "conv_in.weight" in source and "time_embedding.linear_1.weight" in source:
-        return {UNET: _to_original(source, unet_table)}
-    if "decoder.up_blocks.0.resnets.0.conv1.weight" in source:
-        return {VAE: _to_original(source, vae_table)}
-    if "decoder.up.0.block.0.conv1.weight" in source:
-        return {VAE: source}
-    return {}
+def _to_original(name: str, part: TensorSource) -> TensorSource:
+    """A component in the original names, from any that are in use.
 
-
-def _to_original(source: TensorSource, table: Callable[..., Any]) -> TensorSource:
+    Raises:
+        HotshotError: a tensor has no place there.
+    """
+    if name == TEXT_ENCODER:
+        return part.renamed(lambda each: f"{_LEVEL}{each}" if each.startswith(_BELOW) else each)
+    if name == TEXT_ENCODER_2:
+        return _with_open_clip_projection(part)
+    if not _DIFFUSERS_LAYERS & set(part):
+        return part
+    current = part.renamed(lambda each: None if is_spare(each) else current_attention_name(each))
     try:
-        keys = {name: place.key for name, place in table(source.names).items()}
+        keys = {each: place.key for each, place in TABLES[name](current.names).items()}
     except (KeyError, ValueError) as error:
-        raise HotshotError(f"{source.path} is no SDXL model: unknown tensor {error}.") from error
-    return source.renamed(keys.get)
+        raise HotshotError(f"{part.path} is no SDXL model: unknown tensor {error}.") from error
+    return current.renamed(keys.get)
 
 
 def _with_open_clip_projection(stored: TensorSource) -> TensorSource:
@@ -196,7 +200,7 @@ def _component(name: str, part: TensorSource, config: Mapping[str, Any]) -> Comp
     spatial = [each for each in shapes if TEMPORAL not in each]
     renamed = from_single_file(name, part, spatial)
     places = {place.key for place in TABLES[name](spatial).values()}
-    extra = [key for key in part if key not in places and not key.endswith(_UNUSED)]
+    extra = [key for key in part if key not in places and not is_spare(key)]
     if extra:
         raise HotshotError(
             f"{part.path}: {len(extra)} tensors of the {_words(name)} belong to no layer of "
@@ -219,10 +223,10 @@ def _leftovers(source: TensorSource, stored: Mapping[str, TensorSource]) -> list
     """A note about tensors outside all components, by their first word."""
     if len(stored) == 1 and not any(name.startswith(tuple(PREFIXES.values())) for name in source):
         return []
-    prefixes = (*PREFIXES.values(), *_VAE_PREFIXES)
+    prefixes = (*PREFIXES.values(), _OTHER_VAE_PREFIX)
     counts: dict[str, int] = {}
     for name in source:
-        if not name.startswith(prefixes) and name not in _MARKERS:
+        if not name.startswith(prefixes) and name not in MARKERS:
             first = name.split(".")[0]
             counts[first] = counts.get(first, 0) + 1
     if not counts:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from hotshot_jax.convert.stated_prediction import stated_prediction
 from hotshot_jax.convert.tensor_source import TensorSource
 from hotshot_jax.errors import HotshotError
 
@@ -195,9 +196,8 @@ def vae_config(stored: TensorSource) -> dict[str, Any]:
 def scheduler_config(source: TensorSource) -> tuple[dict[str, Any], list[str]]:
     """The scheduler's configuration, and what to tell the user about it.
 
-    Marker tensors say what the model predicts; nothing else in the file does, and a v-prediction
-    model sampled as epsilon gives noise. They are ComfyUI's convention: `v_pred`, with `ztsnr` for
-    a schedule that ends in pure noise, and `edm_vpred.sigma_max`/`sigma_min`.
+    What the model predicts is what the file says of itself (see `stated_prediction`); ComfyUI's
+    markers of EDM models, `edm_vpred.sigma_max` and `sigma_min`, are read too.
 
     Args:
         source: the whole file.
@@ -223,19 +223,18 @@ def scheduler_config(source: TensorSource) -> tuple[dict[str, Any], list[str]]:
             f"{source.path.name} is marked as an EDM v-prediction model (sigma {lowest:g} to "
             f"{highest:g}): the scheduler is switched to EDM with v-prediction."
         ]
-    config = dict(_EULER)
-    notes = []
-    if "v_pred" in source:
-        config["prediction_type"] = "v_prediction"
-        text = f"{source.path.name} is marked as a v-prediction model"
-        if "ztsnr" in source:
+    stated = stated_prediction(source)
+    config = {**_EULER, "prediction_type": stated.prediction_type or "epsilon"}
+    notes = list(stated.notes)
+    if stated.prediction_type not in (None, "epsilon"):
+        text = f"{source.path.name} says that it predicts {stated.prediction_type}"
+        if stated.zero_terminal_snr:
             config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-            text += " with zero terminal SNR: the scheduler predicts v, rescales its betas and uses"
-            notes.append(f"{text} trailing timesteps.")
-        else:
-            notes.append(f"{text}: the scheduler is switched to v-prediction.")
-    elif "ztsnr" in source:
+            text += ", with zero terminal SNR, which needs rescaled betas and trailing timesteps"
+        notes.append(f"{text}: the scheduler is switched to that.")
+    elif stated.zero_terminal_snr:
         notes.append(
-            f"{source.path.name} has the marker ztsnr without v_pred; it is ignored, as elsewhere."
+            f"{source.path.name} says that it has zero terminal SNR, but not that it predicts "
+            "v_prediction; that is ignored, as elsewhere."
         )
     return config, notes

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hotshot_jax.convert.rules import is_no_weight
 from hotshot_jax.convert.tensor_source import TensorSource
 from hotshot_jax.errors import HotshotError
 
@@ -37,14 +38,7 @@ _QUANTISED_NAMES: tuple[tuple[str, str], ...] = (
 _ADVICE = "use the float16, bfloat16 or float32 weights of this model"
 
 
-def is_index_buffer(name: str) -> bool:
-    """Whether a tensor holds indices that old PyTorch versions stored beside the weights."""
-    return name.endswith("position_ids")
-
-
-def check_weight_types(
-    source: TensorSource, ignored: Callable[[str], bool] = is_index_buffer
-) -> None:
+def check_weight_types(source: TensorSource, ignored: Callable[[str], bool] = is_no_weight) -> None:
     """Check that every tensor is float16, bfloat16, float32 or float64.
 
     Only names and types are looked at; nothing is read.

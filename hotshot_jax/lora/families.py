@@ -126,4 +126,4 @@ def header_family(metadata: Mapping[str, str]) -> str | None:
         for pattern, family in _HEADER_FAMILIES:
             if re.search(pattern, metadata.get(header, "").lower()):
                 return family
-    return None
+    return "Stable Diffusion 2.x" if metadata.get("ss_v2", "").lower() == "true" else None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hotshot_jax.convert.name_lists import first_names
+from hotshot_jax.convert.stated_prediction import stated_prediction
 from hotshot_jax.convert.tensor_source import TensorSource, check_finite
 from hotshot_jax.convert.weight_types import check_weight_types
 from hotshot_jax.errors import HotshotError
@@ -65,11 +66,13 @@ class Lora:
         path: the file.
         changes: what it does to each tensor.
         report: what became of its keys.
+        prediction_type: what it was trained to predict, where its header says so.
     """
 
     path: Path
     changes: Changes
     report: LoraReport
+    prediction_type: str | None = None
 
     def names(self, component: str) -> frozenset[str]:
         """PyTorch's names of the tensors of a component that it changes."""
@@ -136,7 +139,12 @@ def read_lora(
         notes.append(
             f"{doubled} modules are in it under original and diffusers names; the latter are used."
         )
-    return Lora(source.path, changes, LoraReport(matched, tuple(unmatched), tuple(notes)))
+    return Lora(
+        source.path,
+        changes,
+        LoraReport(matched, tuple(unmatched), tuple(notes)),
+        stated_prediction(source).prediction_type,
+    )
 
 
 Found = dict[Module, list[tuple[Spelling, str, str]]]

@@ -109,6 +109,8 @@ def load_components(
     if scheduler is not None:
         make_scheduler(scheduler, scheduler_config)
     opened = open_loras(loras, prepared, allow_partial=lora_allow_partial)
+    for note in opened.trained_otherwise(scheduler_config.get("prediction_type", "epsilon")):
+        logger.warning("%s", note)
     with progress.stage("loading", checkpoint.nbytes, "B") as advance:
         models: dict[str, Any] = {
             name: each.load(

@@ -59,6 +59,21 @@ class Loras:
             return None
         return lambda source: merged_source(source, component, self._scaled)
 
+    def trained_otherwise(self, prediction_type: str) -> list[str]:
+        """Sentences about LoRAs that were trained to predict something else than epsilon.
+
+        Epsilon is what tools write where nobody chose, and such LoRAs are used with any model.
+
+        Args:
+            prediction_type: what the model is taken to predict.
+        """
+        return [
+            f"{each.name} was trained on a model that predicts {each.lora.prediction_type}; this "
+            f"one is sampled as {prediction_type}."
+            for each in self.loaded
+            if each.lora.prediction_type not in (None, "epsilon", prediction_type)
+        ]
+
     def with_scale(self, name: str, scale: float) -> "Loras":
         """These LoRAs with another strength of one of them.
 

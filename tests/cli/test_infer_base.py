@@ -173,6 +173,12 @@ def test_marker_keys_switch_the_scheduler(
     assert run.status == 0
     assert "prediction_type = v_prediction" in run.stderr
     assert (pngs_of(tmp_path / "v") != plain).any()
+    assert "timestep_spacing = trailing" in run.stderr
+    # The same said on the command line, of the file that does not say it.
+    said = ("--prediction_type", "v_prediction", "--zero_terminal_snr")
+    assert (
+        frames(infer, tmp_path / "said", *flags, "--base", single, *said) == pngs_of(tmp_path / "v")
+    ).all()
 
 
 def test_models_of_other_noise_levels_are_refused(

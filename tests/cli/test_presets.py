@@ -166,3 +166,40 @@ def test_a_run(infer: Infer, tmp_path: Path) -> None:
     assert {name: stored[name] for name in expected} == expected
     again = parse_settings(["--config", str(out)], "infer.py")
     assert effective(again) == ("EulerDiscreteScheduler", "trailing", 2, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ("epsilon", False, "leading")),
+        (["--prediction_type", "v_prediction"], ("v_prediction", False, "leading")),
+        (
+            ["--prediction_type", "v_prediction", "--zero_terminal_snr"],
+            ("v_prediction", True, "trailing"),
+        ),
+        (
+            [
+                *("--prediction_type", "v_prediction", "--zero_terminal_snr"),
+                *("--timestep_spacing", "linspace"),
+            ],
+            ("v_prediction", True, "linspace"),
+        ),
+        (["--no-zero_terminal_snr"], ("epsilon", False, "leading")),
+    ],
+)
+def test_what_the_model_predicts_can_be_said(
+    arguments: list[str], expected: tuple[str, bool, str]
+) -> None:
+    settings = settings_of(*arguments)
+    scheduler = make_scheduler("euler", SDXL | _scheduler_options(settings))
+    found = scheduler.prediction_type, scheduler.rescale_betas_zero_snr, scheduler.timestep_spacing
+    assert found == expected
+    stored = settings.stored()
+    assert stored.get("prediction_type") == (arguments[1] if len(arguments) > 1 else None)
+
+
+def test_what_a_file_says_can_be_overruled() -> None:
+    stated = SDXL | {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    settings = settings_of("--prediction_type", "epsilon", "--no-zero_terminal_snr")
+    scheduler = make_scheduler("euler", stated | _scheduler_options(settings))
+    assert (scheduler.prediction_type, scheduler.rescale_betas_zero_snr) == ("epsilon", False)

@@ -57,6 +57,28 @@ def test_diffusers_own_conversion_agrees(tmp_path: Path, tensors: dict[str, np.n
         np.testing.assert_array_equal(ours.read(name), tensor.numpy())
 
 
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("lllite_unet_input_blocks_4_1_proj_in.down.0.weight", "a ControlNet-LLLite"),
+        ("adapter.body.0.resnets.0.block1.weight", "a T2I-Adapter"),
+        ("image_proj.latents", "an IP-Adapter"),
+        ("lora_unet_conv_in.lora_down.weight", "a LoRA; give it with --lora"),
+        ("lora_controlnet", "a Control-LoRA"),
+    ],
+)
+def test_what_is_no_controlnet_is_named(tmp_path: Path, key: str, what: str) -> None:
+    save_file({key: np.ones((2, 2), np.float32)}, tmp_path / "a.safetensors")
+    with pytest.raises(HotshotError, match=f"is {what}"):
+        open_controlnet(str(tmp_path / "a.safetensors"))
+
+
+def test_a_folder_of_another_adapter_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"_class_name": "T2IAdapter"}')
+    with pytest.raises(HotshotError, match="holds T2IAdapter, not a ControlNet"):
+        open_controlnet(str(tmp_path))
+
+
 def test_tensors_of_no_layer_are_named(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
     file = tmp_path / "net.safetensors"
     save_file(original(tensors) | {"control_model.new_block.0.weight": np.zeros(2)}, file)

@@ -127,6 +127,22 @@ def test_the_vae_loads_under_its_older_names_and_layouts(tmp_path: Path) -> None
         np.testing.assert_array_equal(again[name], tensor, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    ("component", "spare"),
+    [
+        ("text_encoder", "text_projection.weight"),
+        ("text_encoder", "logit_scale"),
+        ("vae", "loss.logvar"),
+        ("vae", "loss.discriminator.main.0.weight"),
+    ],
+)
+def test_spare_tensors_are_passed_over(component: str, spare: str, tmp_path: Path) -> None:
+    tensors = _tensors(component) | {spare: np.ones((2, 2), np.float32)}
+    _load(component, tensors, tmp_path)
+    with pytest.raises(HotshotError, match="not part of the model: other"):
+        _load(component, tensors | {"other": np.ones(1, np.float32)}, tmp_path)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.int64])
 def test_written_files_are_what_the_library_reads(dtype: type, tmp_path: Path) -> None:
     arrays = {

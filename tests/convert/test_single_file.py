@@ -225,7 +225,7 @@ def test_extra_tensors_are_ignored_and_named(tmp_path, tensors):
     ("markers", "expected", "note"),
     [
         ((), {"prediction_type": "epsilon", "timestep_spacing": "leading"}, None),
-        (("v_pred",), {"prediction_type": "v_prediction"}, "v-prediction"),
+        (("v_pred",), {"prediction_type": "v_prediction"}, "predicts v_prediction"),
         (
             ("v_pred", "ztsnr"),
             {
@@ -244,6 +244,38 @@ def test_markers_switch_the_scheduler_and_say_so(tmp_path, markers, expected, no
     assert expected.items() <= scheduler.items()
     assert len(notes) == (note is not None)
     assert note is None or note in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("header", "markers", "expected"),
+    [
+        ({"modelspec.prediction_type": "v"}, (), ("v_prediction", False)),
+        ({"modelspec.prediction_type": "V-Prediction"}, (), ("v_prediction", False)),
+        ({"modelspec.prediction_type": "epsilon"}, (), ("epsilon", False)),
+        ({"modelspec.prediction_type": "epsilon"}, ("v_pred",), ("v_prediction", False)),
+        ({"modelspec.prediction_type": "v"}, ("ztsnr",), ("v_prediction", True)),
+        ({"ss_v_parameterization": "True"}, (), ("v_prediction", False)),
+        (
+            {"modelspec.prediction_type": "v", "ss_zero_terminal_snr": "True"},
+            (),
+            ("v_prediction", True),
+        ),
+        ({"modelspec.prediction_type": "sample"}, (), ("sample", False)),
+        ({"modelspec.prediction_type": "rectified_flow"}, (), ("epsilon", False)),
+        (
+            {"modelspec.prediction_type": "velocity", "modelspec.noise_process": "flow"},
+            (),
+            ("epsilon", False),
+        ),
+    ],
+)
+def test_headers_switch_the_scheduler_and_say_so(tmp_path, header, markers, expected):
+    empty = {name: np.zeros(0, np.float32) for name in (*markers, "model.diffusion_model.x")}
+    plain = write(tmp_path, empty)
+    scheduler, notes = scheduler_config(TensorSource(plain.values(), plain.path, header))
+    found = scheduler["prediction_type"], scheduler.get("rescale_betas_zero_snr", False)
+    assert found == expected
+    assert bool(notes) == (header != {"modelspec.prediction_type": "epsilon"} or bool(markers))
 
 
 def test_edm_markers(tmp_path, tensors):
@@ -273,6 +305,48 @@ def test_unet_alone_in_three_spellings(tmp_path, folder, tensors):
         assert all(got[key].tobytes() == each.tobytes() for key, each in expected.items())
         with pytest.raises(HotshotError, match=r"holds no text encoder, only UNet; .*--base"):
             opened.component("text_encoder")
+
+
+def old_attention(tensors):
+    """The names that diffusers gave the VAE's attention before 0.17, and its shapes."""
+    roles = {
+        ".to_q.": ".query.",
+        ".to_k.": ".key.",
+        ".to_v.": ".value.",
+        ".to_out.0.": ".proj_attn.",
+    }
+    old = {}
+    for name, each in tensors.items():
+        for new, role in roles.items():
+            name = name.replace(new, role)
+        old[name] = each
+    assert len(old.keys() - tensors.keys()) == 16
+    return old
+
+
+def test_vae_with_former_names_and_its_losses(tmp_path, folder):
+    expected = contents(folder["vae"])
+    losses = {
+        "loss.logvar": np.zeros((), np.float32),
+        "loss.discriminator.main.3.num_batches_tracked": np.zeros((), np.int64),
+    }
+    for prefix in ("", "vae.", "first_stage_model."):
+        tensors = {f"{prefix}{k}": v for k, v in (old_attention(expected) | losses).items()}
+        got = contents(open_single_file(write(tmp_path, tensors)).component("vae").tensors)
+        assert got.keys() == expected.keys()
+        assert all(got[key].tobytes() == each.tobytes() for key, each in expected.items())
+
+
+def test_first_encoder_in_current_transformers_names(tmp_path, folder, tensors):
+    prefix = PREFIXES["text_encoder"]
+    flat = {name.replace(f"{prefix}text_model.", prefix): each for name, each in tensors.items()}
+    assert flat.keys() != tensors.keys()
+    spare = {f"{prefix}text_projection.weight": np.zeros((24, 24), np.float32)}
+    opened = open_single_file(write(tmp_path, flat | spare), CONFIGS)
+    expected = contents(folder["text_encoder"])
+    got = contents(opened.component("text_encoder").tensors)
+    assert got.keys() == expected.keys()
+    assert all(got[key].tobytes() == each.tobytes() for key, each in expected.items())
 
 
 def test_vae_alone_in_four_spellings(tmp_path, folder, tensors):

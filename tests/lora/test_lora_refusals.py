@@ -138,6 +138,7 @@ def test_other_families_are_named(tmp_path, tensors, metadata, message):
     ("metadata", "family"),
     [
         ({"ss_base_model_version": "sd_v1"}, "Stable Diffusion 1.x"),
+        ({"ss_v2": "True"}, "Stable Diffusion 2.x"),
         ({"modelspec.architecture": "flux-1-dev/lora"}, "Flux"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from hotshot_jax.cli.convert import main as convert
 from hotshot_jax.convert.rules import Path as ParameterPath
@@ -63,6 +64,17 @@ def changed(one: Weights, other: Weights) -> set[tuple[str, ParameterPath]]:
 @pytest.fixture(scope="module")
 def base(tiny_checkpoint: Path) -> Weights:
     return weights(load(tiny_checkpoint))
+
+
+def test_a_lora_of_another_prediction_is_told(
+    tiny_checkpoint: Path, spatial: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for said, told in (("v", True), ("epsilon", False)):
+        file = tmp_path / f"{said}.safetensors"
+        save_file(load_file(spatial), file, {"modelspec.prediction_type": said})
+        load(tiny_checkpoint, (file, 1.0))
+        assert ("trained on a model that predicts v_prediction" in caplog.text) == told
+        caplog.clear()
 
 
 def is_temporal_path(key: tuple[str, ParameterPath]) -> bool:
