@@ -11,6 +11,8 @@ class HotshotError(Exception):
     """
 
     exit_status = 1
+    everywhere = False
+    """Whether all processes of a run raise it at once, so that none has to tell the others."""
 
 
 class UsageError(HotshotError):

@@ -12,7 +12,7 @@ import jax
 
 from hotshot_jax.cli.flags import flag
 from hotshot_jax.cli.run import run
-from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.errors import HotshotError
 from hotshot_jax.parallel.hosts import AUTO, HostsConfig, compare, join
 from hotshot_jax.training.interruption import Interrupted
 from hotshot_jax.version import __version__
@@ -84,17 +84,14 @@ def on_hosts(
         return
     jax.config.update("jax_enable_preemption_service", stops_together)
     watcher = _Watcher(program)
-    comparing = False
     try:
         if join(config):
-            comparing = True
             shared = {name: value for name, value in settings.items() if name not in _OWN}
             compare({**shared, "jax": jax.__version__, "hotshot-jax": __version__})
-            comparing = False
         yield
     except BaseException as error:
         status = _tell(program, error)
-        if isinstance(error, Interrupted) or (comparing and isinstance(error, UsageError)):
+        if isinstance(error, Interrupted) or getattr(error, "everywhere", False):
             # All have this error at once. The first to leave would cut the others short.
             jax.distributed.shutdown()
         watcher.dismiss()

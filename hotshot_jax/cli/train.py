@@ -32,18 +32,18 @@ from hotshot_jax.cli.train_plan import (
     warn_of_small_buckets,
     where_numbers_go,
 )
+from hotshot_jax.cli.train_resume import Identity, checkpoints_to_resume, resume
 from hotshot_jax.cli.train_settings import TrainSettings, parse_train_settings
 from hotshot_jax.cli.without_effect import given_flags
 from hotshot_jax.compile_effort import effort_options
 from hotshot_jax.data.loader import Loader
-from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.parallel.gather import on_host
-from hotshot_jax.parallel.hosts import is_first
+from hotshot_jax.parallel.hosts import failing_together, is_first
 from hotshot_jax.parallel.mesh import create_mesh, mesh_config, slice_count
 from hotshot_jax.parallel.placement import check_share
 from hotshot_jax.runtime.precision import current_platform
 from hotshot_jax.schedulers import make_scheduler
-from hotshot_jax.training.checkpoint import Checkpoints, Saved, find, read_metadata, restore
+from hotshot_jax.training.checkpoint import Checkpoints
 from hotshot_jax.training.control_frames import MakeControl
 from hotshot_jax.training.export import export
 from hotshot_jax.training.feed import Feed
@@ -53,20 +53,13 @@ from hotshot_jax.training.loop import Loop, LoopConfig
 from hotshot_jax.training.memory import describe_training_memory, training_memory
 from hotshot_jax.training.metrics import NoReport, Reports, open_reports
 from hotshot_jax.training.models import TrainingModels, load_models
-from hotshot_jax.training.optimizer import without_moments
+from hotshot_jax.training.output_lock import only_training_in
 from hotshot_jax.training.step import StepConfig, Trainer, TrainState, on_mesh
 from hotshot_jax.training.validation import ClipValidation, HeldOutLoss
 
 logger = logging.getLogger(__name__)
 
 PROGRAM = "train.py"
-_NONE = "none"
-# What a resumed run must share with the one that it goes on with.
-_MUST_MATCH = ("train", "ema_decay", "use_8bit_adam", "mixed_precision")
-_MUST_MATCH_OF = {
-    "lora": ("lora_rank", "lora_targets"),
-    "controlnet": ("control_type", "canny_low_threshold", "canny_high_threshold"),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,6 +122,7 @@ def train(settings: TrainSettings, given: Collection[str] = ()) -> None:
         explained_memory_errors(
             lambda: f"the model and {loader.config.batch_size} samples", TRAINING_WAYS_OUT
         ),
+        _alone_in(Path(settings.output_dir)),
         contextlib.closing(
             Checkpoints(Path(settings.output_dir) / "checkpoints", settings.keep_checkpoints)
         ) as checkpoints,
@@ -151,7 +145,7 @@ def _train(
     checkpoints: Checkpoints,
 ) -> None:
     output = Path(settings.output_dir)
-    saved = _checkpoint_to_resume(settings, checkpoints)
+    candidates = checkpoints_to_resume(settings, checkpoints)
     progress = TerminalProgress(quiet=not is_first())
     models = load_models(
         settings.pretrained_model_name_or_path,
@@ -163,20 +157,24 @@ def _train(
         seed=settings.seed,
         progress=progress,
     )
+    started_predicting = models.components.scheduler_config.get("prediction_type", "epsilon")
     if settings.prediction_type is not None:
         models = models.predicting(settings.prediction_type)
+    scheduler = make_scheduler("DDPMScheduler", models.components.scheduler_config)
+    identity = Identity.of(models, started_predicting, scheduler)
     trainer = Trainer(
         models.division,
-        make_scheduler("DDPMScheduler", models.components.scheduler_config),
+        scheduler,
         dataclasses.replace(config, scaling_factor=models.components.vae.config.scaling_factor),
         schedule,
     )
     state = on_mesh(trainer.init(models.trained, settings.seed), mesh)
     last_step = 0
-    if saved is not None:
-        state = _restore(settings, saved, state, models, loader)
+    if candidates:
+        state, said = resume(settings, candidates, state, identity, loader)
         last_step = int(state.step)
-        _say(f"going on from step {last_step} of {saved.path}")
+        said += [f"set aside as {path}" for path in checkpoints.set_aside_after(last_step)]
+        _say("\n".join(said))
     memory = describe_training_memory(
         training_memory(
             state,
@@ -212,6 +210,7 @@ def _train(
                 held_out,
                 clips,
                 models,
+                identity,
                 checkpoints,
                 reports,
                 state,
@@ -240,45 +239,13 @@ def _schedule(settings: TrainSettings, loader: Loader, steps: int) -> Schedule:
     return learning_rate_schedule(settings.lr_scheduler, rate, settings.lr_warmup_steps, steps)
 
 
-def _checkpoint_to_resume(settings: TrainSettings, checkpoints: Checkpoints) -> Saved | None:
-    latest = checkpoints.latest
-    if settings.resume == "auto":
-        return latest
-    if latest is not None and (settings.resume == _NONE or find(Path(settings.resume)) != latest):
-        raise UsageError(
-            f"--output_dir {settings.output_dir} holds checkpoints up to step {latest.step}: "
-            "--resume auto goes on from there; to do otherwise, name another --output_dir."
-        )
-    return None if settings.resume == _NONE else find(Path(settings.resume))
-
-
-def _restore(
-    settings: TrainSettings,
-    saved: Saved,
-    state: TrainState,
-    models: TrainingModels,
-    loader: Loader,
-) -> TrainState:
-    metadata = read_metadata(saved)
-    there = metadata.get("settings", {})
-    changed = [
-        f"{name} was {there.get(name)} and is {getattr(settings, name)}"
-        for name in (*_MUST_MATCH, *_MUST_MATCH_OF.get(settings.train, ()))
-        if there.get(name) != getattr(settings, name)
-    ]
-    if metadata.get("model") != models.fingerprint:
-        changed.append("the model that it started from is another one")
-    if changed:
-        raise HotshotError(
-            f"{saved.path} cannot be resumed: {'; '.join(changed)}.\n"
-            "Use the settings of that run, or start anew in another --output_dir."
-        )
-    loader.set_state(metadata["data"])
-    restored = restore(saved, state)
-    if settings.disable_optimizer_restore:
-        optimizer = without_moments(restored.optimizer, state.optimizer)
-        return dataclasses.replace(restored, optimizer=optimizer)
-    return restored
+@contextlib.contextmanager
+def _alone_in(output: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as held:
+        with failing_together():
+            if is_first():
+                held.enter_context(only_training_in(output))
+        yield
 
 
 def _save_config(output: Path, settings: TrainSettings) -> None:
@@ -299,6 +266,7 @@ def _run_loop(
     held_out: HeldOutLoss | None,
     clips: ClipValidation | None,
     models: TrainingModels,
+    identity: Identity,
     checkpoints: Checkpoints,
     reports: Reports,
     state: TrainState,
@@ -313,10 +281,6 @@ def _run_loop(
             clips.run(step, trained, models.frozen, reports)
         return {} if held_out is None else {"loss_held_out": held_out.run(trained, models.frozen)}
 
-    metadata: dict[str, Any] = {
-        "settings": dataclasses.asdict(settings),
-        "model": models.fingerprint,
-    }
     with _bar(steps, int(state.step)) as bar:
 
         def advance(step: int, loss: float) -> None:
@@ -328,7 +292,7 @@ def _run_loop(
             feed,
             models.frozen,
             checkpoints,
-            metadata,
+            identity.metadata(settings),
             reports,
             LoopConfig(
                 steps=steps,

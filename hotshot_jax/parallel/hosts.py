@@ -1,11 +1,12 @@
 """Several processes, usually one a host, that run one command together."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -160,10 +161,38 @@ def compare(settings: Mapping[str, Any]) -> None:
     if jax.process_count() > 1:
         listed = differences(_of_all_hosts(settings))
         if listed:
-            raise UsageError(
+            error = UsageError(
                 f"The processes of this run were started differently: {'; '.join(listed)}.\n"
                 "Start the same command with the same version on every host."
             )
+            error.everywhere = True
+            raise error
+
+
+@contextlib.contextmanager
+def failing_together(kind: type[HotshotError] = HotshotError) -> Iterator[None]:
+    """What fails in this block on one host fails on all; they have to enter it together.
+
+    Args:
+        kind: of the errors that are told to the others. It is made of a message alone.
+
+    Raises:
+        HotshotError: of that kind, the first host's that failed.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    own = {"message": "", "usage": False}
+    try:
+        yield
+    except kind as error:
+        own = {"message": str(error), "usage": isinstance(error, UsageError)}
+    for index, other in enumerate(_of_all_hosts(own)):
+        if message := other["message"]:
+            raised = UsageError if other["usage"] == str(True) else kind
+            shared = raised(message if index == jax.process_index() else f"[{index}] {message}")
+            shared.everywhere = True
+            raise shared
 
 
 def differences(settings: Sequence[Mapping[str, str]]) -> list[str]:

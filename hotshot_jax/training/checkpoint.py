@@ -6,6 +6,8 @@ FOLDER/STEP           and, in its metadata, the position in the data and the run
 
 import contextlib
 import dataclasses
+import gc
+import itertools
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
@@ -16,12 +18,14 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.parallel.hosts import is_first
+from hotshot_jax.parallel.hosts import failing_together, is_first
 from hotshot_jax.training.step import TrainState
 
 FORMAT = 1
 _NAME = "state"
 _INCOMPLETE = ".orbax-checkpoint-tmp"
+# What may go wrong with a whole checkpoint, in the words of JAX, TensorStore and Linux.
+_NOT_ITS_FAULT = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "Permission denied", "Stale file")
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +48,10 @@ class Saved:
         return self.folder / str(self.step)
 
 
+class DamagedCheckpointError(HotshotError):
+    """A checkpoint that cannot be restored; the one before may be whole."""
+
+
 class Checkpoints:
     """The checkpoints of a run.
 
@@ -56,7 +64,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int):
-        self.folder = folder.absolute()
+        self.folder = folder.resolve()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             probe = self.folder / f".writable-{jax.process_index()}"
@@ -84,11 +92,42 @@ class Checkpoints:
         self._step: int | None = None
 
     @property
+    def complete(self) -> list[Saved]:
+        """The complete ones, the last first."""
+        return _complete(self.folder)
+
+    @property
     def latest(self) -> Saved | None:
         """The last complete one."""
-        # Orbax counts the one that it is writing too; a folder gets its number when it is complete.
-        steps = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
-        return Saved(self.folder, max(steps)) if steps else None
+        return next(iter(self.complete), None)
+
+    def set_aside_after(self, step: int) -> list[Path]:
+        """Renames the checkpoints of later steps, which would stand in the way of new ones.
+
+        All hosts have to call it together.
+
+        Returns:
+            Their new paths; nothing is ever removed from there.
+
+        Raises:
+            HotshotError: they cannot be renamed.
+        """
+        moved = []
+        with failing_together():
+            later = [saved for saved in self.complete if saved.step > step]
+            for saved in later if is_first() else ():
+                number = next(n for n in itertools.count() if not _aside(saved, n).exists())
+                try:
+                    saved.path.rename(_aside(saved, number))
+                except OSError as error:
+                    raise HotshotError(
+                        f"{saved.path} cannot be renamed ({error.strerror or error}), and stands "
+                        "in the way of new checkpoints. Move it elsewhere."
+                    ) from error
+                moved.append(_aside(saved, number))
+        with _quiet():
+            self._checkpointer.reload()
+        return moved
 
     def save(self, state: TrainState, step: int, metadata: Mapping[str, Any]) -> None:
         """Starts to write a checkpoint; the arrays may be given away at once.
@@ -153,26 +192,28 @@ class Checkpoints:
             ) from error
 
 
-def find(path: Path) -> Saved:
-    """The checkpoint that `--resume PATH` names: a run's output, its checkpoints, or one of them.
+def find(path: Path) -> list[Saved]:
+    """The checkpoints that `--resume PATH` names.
+
+    Args:
+        path: one of them; or a run's output or its checkpoints, for all of these.
+
+    Returns:
+        At least one, the last first.
 
     Raises:
         UsageError: there is no such folder.
         HotshotError: it holds no complete checkpoint.
     """
-    path = path.absolute()
+    # One name for each folder: there may be symbolic links on the way, and "..".
+    path = path.resolve()
     if not path.is_dir():
         raise UsageError(f"--resume {path}: there is no such folder.")
     if path.name.isdigit() and (path / _NAME).is_dir():
-        return Saved(path.parent, int(path.name))
+        return [Saved(path.parent, int(path.name))]
     for folder in (path / "checkpoints", path):
-        if folder.is_dir():
-            with _quiet():
-                checkpointer = ocp.training.Checkpointer(folder)
-                latest = checkpointer.latest
-                checkpointer.close()
-            if latest is not None:
-                return Saved(folder, int(latest.step))
+        if folder.is_dir() and (complete := _complete(folder.resolve())):
+            return complete
     raise HotshotError(
         f"--resume {path}: the folder holds no complete checkpoint (its writing may have been "
         "interrupted). Name the --output_dir of a run, or one of its checkpoints."
@@ -183,7 +224,8 @@ def read_metadata(saved: Saved) -> Mapping[str, Any]:
     """What was stored beside the arrays.
 
     Raises:
-        HotshotError: the checkpoint is damaged or of a newer version.
+        DamagedCheckpointError: it cannot be read.
+        HotshotError: it is of another version.
     """
     with _damaged(saved), _quiet():
         checkpointer = ocp.training.Checkpointer(saved.folder)
@@ -191,18 +233,22 @@ def read_metadata(saved: Saved) -> Mapping[str, Any]:
             metadata = checkpointer.checkpointables_metadata(saved.step).custom_metadata
         finally:
             checkpointer.close()
-    if not metadata or metadata.get("format") != FORMAT:
-        raise HotshotError(
-            f"{saved.path} is no checkpoint of train.py, or one of another version of it."
-        )
-    return metadata
+        if not isinstance(metadata, Mapping):
+            raise ValueError("its metadata is missing")
+        if metadata.get("format") == FORMAT:
+            _check_metadata(metadata)
+            return metadata
+    raise HotshotError(
+        f"{saved.path} is no checkpoint of train.py, or one of another version of it."
+    )
 
 
 def restore(saved: Saved, like: TrainState) -> TrainState:
     """Reads a checkpoint to where the arrays of `like` lie, on whatever mesh that is.
 
     Raises:
-        HotshotError: it is damaged or does not fit.
+        DamagedCheckpointError: it cannot be read, or does not fit.
+        HotshotError: memory or permission for it is missing.
     """
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding),
@@ -214,6 +260,8 @@ def restore(saved: Saved, like: TrainState) -> TrainState:
             loaded = checkpointer.load(saved.step, target)
         finally:
             checkpointer.close()
+        if int(loaded["step"]) != saved.step:
+            raise ValueError(f"it is of step {int(loaded['step'])}")
     optimizer = jax.tree.unflatten(
         jax.tree.structure(like.optimizer), [loaded["optimizer"][key] for key in _numbered(like)]
     )
@@ -225,6 +273,12 @@ def restore(saved: Saved, like: TrainState) -> TrainState:
         optimizer=optimizer,
         average=loaded.get("average"),
     )
+
+
+def forget_failure() -> None:
+    """Drops what a failed restore has left behind, of which asyncio would tell line by line."""
+    with _quiet():
+        gc.collect()
 
 
 def stored(state: TrainState) -> dict[str, Any]:
@@ -245,6 +299,24 @@ def _numbered(state: TrainState) -> list[str]:
     return [jax.tree_util.keystr(path) for path, _ in paths]
 
 
+def _complete(folder: Path) -> list[Saved]:
+    # Orbax counts the one that it is writing too; a folder gets its number when it is complete.
+    steps = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+    return [Saved(folder, step) for step in sorted(steps, reverse=True)]
+
+
+def _aside(saved: Saved, number: int) -> Path:
+    return saved.path.with_name(f"set-aside-{saved.step}" + (f"-{number}" if number else ""))
+
+
+def _check_metadata(metadata: Mapping[str, Any]) -> None:
+    data = metadata.get("data")
+    if not isinstance(metadata.get("settings"), Mapping) or not isinstance(data, Mapping):
+        raise ValueError("its metadata is not whole")
+    if type(data.get("next_batch")) is not int or data["next_batch"] < 0:
+        raise ValueError("its metadata has no position in the data")
+
+
 @contextlib.contextmanager
 def _damaged(saved: Saved) -> Iterator[None]:
     # Orbax and TensorStore raise whatever they meet, from KeyError to their own classes.
@@ -252,10 +324,10 @@ def _damaged(saved: Saved) -> Iterator[None]:
         yield
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise HotshotError(
-            f"{saved.path} cannot be restored: it is damaged, or of another model ({reason}).\n"
-            "Resume from another checkpoint by --resume PATH, or start anew in another "
-            "--output_dir."
+        if any(sign in str(error) for sign in _NOT_ITS_FAULT) or isinstance(error, MemoryError):
+            raise HotshotError(f"{saved.path} cannot be read: {reason}.") from error
+        raise DamagedCheckpointError(
+            f"{saved.path} cannot be restored: it is damaged, or of another model ({reason})."
         ) from error
 
 

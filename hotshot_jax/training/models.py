@@ -26,6 +26,9 @@ from hotshot_jax.training.trainee import Parameters, Trainee
 
 # What the reference's fine-tuning script leaves beside its weights.
 _OPTIMIZER = "optimizer.bin"
+_TOKENIZERS = ("tokenizer", "tokenizer_2")
+# All of a small array; of a large one enough to tell any training of it.
+_SAMPLED = 65536
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +44,8 @@ class TrainingModels:
         frozen: those that do not, in the compute dtype, on the mesh.
         unet_config: content of the UNet's `config.json`.
         folder: the checkpoint's folder.
-        fingerprint: tells checkpoints apart by the weights of the UNet.
+        fingerprint: tells checkpoints apart by the norms and biases of the UNet.
+        fingerprints: of the weights of each model and of the tokenizers, by name.
     """
 
     components: Components
@@ -51,6 +55,7 @@ class TrainingModels:
     unet_config: Mapping[str, Any]
     folder: Path
     fingerprint: int
+    fingerprints: Mapping[str, int]
 
     def predicting(self, prediction_type: str) -> "TrainingModels":
         """The same models, whose UNet is to find something else: "epsilon" or "v_prediction"."""
@@ -115,7 +120,7 @@ def load_models(
     division = divide(module)
     with progress.stage("loading", checkpoint.nbytes, "B") as advance:
         values = flat_parameters(source.load(shardings=host, progress=advance))
-        fingerprint = _fingerprint(values)
+        fingerprint, fingerprints = _fingerprint(values), {"unet": _sampled(values, np.float32)}
         trained, frozen = _placed(values, division, mesh, dtype, seed)
         models: dict[str, Any] = {
             name: each.load(shardings=host, progress=advance) for name, each in others.items()
@@ -128,6 +133,12 @@ def load_models(
         unet_config=unet.config,
         folder=Path(checkpoint.path),
         fingerprint=fingerprint,
+        fingerprints={
+            **fingerprints,
+            # Rounded alike, since a run may go on with its VAE in another dtype.
+            **{name: _sampled(flat_parameters(x), jnp.bfloat16) for name, x in models.items()},
+            **{name: _vocabulary(getattr(components, name)) for name in _TOKENIZERS},
+        },
     )
 
 
@@ -164,3 +175,17 @@ def _fingerprint(values: Mapping[Any, jax.Array]) -> int:
         if leaf.ndim == 1:
             code = zlib.crc32(np.asarray(leaf).tobytes(), zlib.crc32(repr(path).encode(), code))
     return code
+
+
+def _sampled(values: Mapping[Any, jax.Array], dtype: Any) -> int:
+    code = 0
+    for path, leaf in values.items():
+        flat = np.asarray(leaf).reshape(-1)
+        sample = flat[:: max(1, flat.size // _SAMPLED)].astype(dtype)
+        code = zlib.crc32(sample.tobytes(), zlib.crc32(repr(path).encode(), code))
+    return code
+
+
+def _vocabulary(tokenizer: Any) -> int:
+    words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    return zlib.crc32(repr(words).encode())

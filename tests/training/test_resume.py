@@ -1,5 +1,7 @@
 """Runs that were stopped go on as if they had not been."""
 
+import dataclasses
+import errno
 import json
 import random
 import shutil
@@ -7,9 +9,16 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from hotshot_jax.cli.train_resume import Identity, changed_settings
+from hotshot_jax.cli.train_settings import TrainSettings
+from hotshot_jax.errors import UsageError
+from hotshot_jax.training.output_lock import only_training_in
 from tests.training.conftest import Run, signal_after, start
 
 Train = Callable[..., Run]
@@ -80,25 +89,72 @@ def test_a_half_written_checkpoint_is_passed_over(
     assert resumed.losses == unbroken.losses
 
 
+def lose_arrays(checkpoint: Path) -> None:
+    for file in (checkpoint / "state").rglob("d/*"):
+        file.unlink()
+
+
 # Orbax leaves threads behind that find their event loop closed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_damaged_checkpoint_is_an_error_and_not_a_new_start(
+def test_of_damaged_checkpoints_the_one_before_is_taken(
+    unbroken: Run, train: Train, tmp_path: Path
+) -> None:
+    output = tmp_path / "copy"
+    checkpoints = output / "checkpoints"
+    shutil.copytree(unbroken.output, output)
+    lose_arrays(checkpoints / "8")
+    run = train("--output_dir", output, "--max_train_steps", 8, "--learning_rate", "0.002")
+    assert run.status == 0 and "Traceback" not in run.stderr
+    assert "checkpoints/8 cannot be restored: it is damaged" in run.stderr
+    assert "going on from step 7 " in run.stderr
+    assert "other settings than there: learning_rate 0.001 -> 0.002" in run.stderr
+    assert run.losses == unbroken.losses
+    # Nothing is lost: it lies beside the one that was written in its place.
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["7", "8", "set-aside-8"]
+    assert f"set aside as {checkpoints}/set-aside-8" in run.stderr
+
+    for step in "78":
+        lose_arrays(checkpoints / step)
+    lost = train("--output_dir", output, "--max_train_steps", 9)
+    assert lost.status == 1 and "Traceback" not in lost.stderr
+    assert f"No checkpoint can be restored (tried {checkpoints}/8, {checkpoints}/7)" in lost.stderr
+    assert len(lost.losses) == 8
+
+
+def test_an_earlier_checkpoint_of_the_same_output_can_be_named(
     unbroken: Run, train: Train, tmp_path: Path
 ) -> None:
     output = tmp_path / "copy"
     shutil.copytree(unbroken.output, output)
-    for file in (output / "checkpoints" / "8" / "state").rglob("d/*"):
-        file.unlink()
-    run = train("--output_dir", output, "--max_train_steps", 9)
-    assert run.status == 1
-    assert "checkpoints/8 cannot be restored: it is damaged" in run.stderr
-    assert "--resume PATH" in run.stderr and "Traceback" not in run.stderr
-    assert len(run.losses) == 8
-    earlier = train(
-        "--output_dir", tmp_path / "again", "--resume", output / "checkpoints" / "7",
-        "--max_train_steps", 8,
-    )  # fmt: skip
-    assert earlier.losses == unbroken.losses[7:]
+    (tmp_path / "link").symlink_to(output)
+    named = tmp_path / "link" / "checkpoints" / ".." / "checkpoints" / "7"
+    run = train("--output_dir", output, "--resume", named, "--max_train_steps", 8)
+    assert run.status == 0, run.stderr
+    assert "going on from step 7 " in run.stderr and "set-aside-8" in run.stderr
+    assert run.losses == unbroken.losses
+    refused = train("--output_dir", output, "--resume", unbroken.output)
+    assert refused.status == 2 and f"--resume {output}/checkpoints/7" in refused.stderr
+
+
+def test_two_trainings_do_not_share_an_output(unbroken: Run, train: Train, tmp_path: Path) -> None:
+    output = tmp_path / "copy"
+    shutil.copytree(unbroken.output, output)
+    with only_training_in(output):
+        run = train("--output_dir", output, "--max_train_steps", 9)
+    assert run.status == 2 and "another training is writing there (process " in run.stderr
+    assert len(run.losses) == 8 and not (output / ".lock").exists()
+
+
+def test_the_lock_is_gone_with_its_process_and_not_with_its_file(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("of a process that was killed")
+    with only_training_in(tmp_path):
+        with pytest.raises(UsageError, match="another training"), only_training_in(tmp_path):
+            pass
+        # The one that was refused has not removed it.
+        assert (tmp_path / ".lock").exists()
+    no_locks = OSError(errno.ENOLCK, "No locks available")
+    with mock.patch("fcntl.flock", side_effect=no_locks), only_training_in(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -108,6 +164,10 @@ def test_a_damaged_checkpoint_is_an_error_and_not_a_new_start(
         (("--use_8bit_adam",), "use_8bit_adam was False and is True"),
         (("--train_batch_size", "1"), "batch_size was 2 and is 1"),
         (("--seed", "5"), "seed was 111 and is 5"),
+        (
+            ("--prediction_type", "v_prediction"),
+            "prediction_type was epsilon and is v_prediction",
+        ),
     ],
 )
 def test_resuming_with_other_settings_is_refused(
@@ -118,23 +178,85 @@ def test_resuming_with_other_settings_is_refused(
     assert len(run.losses) == 8
 
 
-def test_another_model_is_refused(
-    unbroken: Run, train: Train, tiny_checkpoint: Path, tmp_path: Path
-) -> None:
-    import numpy as np
-    from safetensors.numpy import load_file, save_file
+def change_tensor(file: Path, name: str) -> None:
+    tensors = load_file(file)
+    tensors[name] = tensors[name] + np.float32(1)
+    save_file(tensors, file, {"format": "pt"})
 
+
+def swap_words(file: Path) -> None:
+    words = json.loads(file.read_text())
+    first, second = list(words)[10:12]
+    words[first], words[second] = words[second], words[first]
+    file.write_text(json.dumps(words))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda model: change_tensor(
+                model / "unet" / "diffusion_pytorch_model.safetensors", "conv_out.bias"
+            ),
+            "the model that it started from is another one",
+        ),
+        (
+            lambda model: change_tensor(
+                model / "unet" / "diffusion_pytorch_model.safetensors", "conv_out.weight"
+            ),
+            "the unet that it started from is another one",
+        ),
+        (
+            lambda model: change_tensor(
+                model / "vae" / "diffusion_pytorch_model.safetensors", "encoder.conv_in.weight"
+            ),
+            "the vae that it started from is another one",
+        ),
+        (
+            lambda model: swap_words(model / "tokenizer" / "vocab.json"),
+            "the tokenizer that it started from is another one",
+        ),
+        (
+            lambda model: write_scheduler(model, rescale_betas_zero_snr=True),
+            "the noise schedule (scheduler_config.json) is another one",
+        ),
+        (
+            lambda model: write_scheduler(model, prediction_type="v_prediction"),
+            "prediction_type was epsilon and is v_prediction",
+        ),
+    ],
+)
+def test_another_model_is_refused(
+    unbroken: Run,
+    train: Train,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    change: Callable[[Path], None],
+    message: str,
+) -> None:
     model = tmp_path / "model"
     shutil.copytree(tiny_checkpoint, model)
-    weights = model / "unet" / "diffusion_pytorch_model.safetensors"
-    tensors = load_file(weights)
-    tensors["conv_out.bias"] = tensors["conv_out.bias"] + np.float32(1)
-    save_file(tensors, weights, {"format": "pt"})
+    change(model)
     run = train(
         "--output_dir", unbroken.output, "--max_train_steps", "9",
         "--pretrained_model_name_or_path", model,
     )  # fmt: skip
-    assert run.status == 1 and "started from is another one" in run.stderr
+    assert run.status == 1 and message in run.stderr
+
+
+def write_scheduler(model: Path, **changes: Any) -> None:
+    file = model / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_what_older_checkpoints_do_not_tell_is_taken_as_it_was_then() -> None:
+    identity = Identity("v_prediction", "epsilon", 1, 2, {"vae": 3})
+    assert identity.changes({"settings": {"prediction_type": "v_prediction"}, "model": 2}) == []
+    (change,) = identity.changes({"settings": {}, "model": 2})
+    assert change == "prediction_type was epsilon and is v_prediction"
+    before = dataclasses.asdict(TrainSettings()) | {"resume": "none", "process_index": 1}
+    del before["snr_weights"]
+    assert changed_settings(before, TrainSettings()) == ["snr_weights reference -> paper"]
 
 
 @pytest.mark.parametrize(

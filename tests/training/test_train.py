@@ -141,7 +141,7 @@ def test_a_run_of_epochs_sees_every_clip_as_often(train: Train) -> None:
     run = train(*given, "--train_batch_size", 1, "--gradient_accumulation_steps", 2)
     assert run.status == 0, run.stderr
     assert [metrics["epoch"] for metrics in run.metrics] == [0, 0, 1, 1]
-    saved = find(run.output)
+    saved = find(run.output)[0]
     assert (saved.step, read_metadata(saved)["data"]["next_batch"]) == (4, 6)
 
 
