@@ -58,9 +58,7 @@ def process_index(group: str) -> Any:
 
 
 @contextlib.contextmanager
-def on_hosts(
-    program: str, settings: Mapping[str, Any], *, stops_together: bool = False
-) -> Iterator[None]:
+def on_hosts(program: str, settings: Mapping[str, Any]) -> Iterator[None]:
     """Runs a command's body together with the other processes, if there are any.
 
     Without others it does nothing. With them, it does not come back from an error: leaving Python
@@ -70,8 +68,6 @@ def on_hosts(
         program: name of the command.
         settings: all that has to be the same everywhere, with `coordinator_address`,
             `process_count` and `process_index` among it.
-        stops_together: the body asks JAX in every step whether one of the processes was sent a
-            SIGTERM; otherwise that ends the process, and with it the run.
 
     Raises:
         UsageError: the flags make no sense.
@@ -82,7 +78,8 @@ def on_hosts(
     if config.alone or (settings.get("device") == "cpu" and config.coordinator_address is None):
         yield
         return
-    jax.config.update("jax_enable_preemption_service", stops_together)
+    # A SIGTERM ends the process, and with it the run, unless the body has something to save.
+    jax.config.update("jax_enable_preemption_service", False)
     watcher = _Watcher(program)
     try:
         if join(config):

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train_on_hosts(settings: TrainSettings, given: Collection[str]) -> None:
     settings.check()
     check_effects(given, settings)
-    with on_hosts(PROGRAM, dataclasses.asdict(settings), stops_together=True):
+    with on_hosts(PROGRAM, dataclasses.asdict(settings)):
         train(settings, given)
 
 

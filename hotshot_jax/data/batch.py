@@ -12,6 +12,10 @@ from hotshot_jax.data.clip_source import EncodedClip
 from hotshot_jax.errors import HotshotError
 
 
+class PreparationError(HotshotError):
+    """A clip cannot be prepared through no fault of its own: it is not skipped as a bad one."""
+
+
 @dataclass(frozen=True)
 class ClipRequest:
     """A clip and what is wanted of it.

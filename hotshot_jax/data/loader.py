@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from hotshot_jax.data.batch import Batch, ClipRequest, Element, Prepare, decode_frames, stack
+from hotshot_jax.data.batch import (
+    Batch,
+    ClipRequest,
+    Element,
+    PreparationError,
+    Prepare,
+    decode_frames,
+    stack,
+)
 from hotshot_jax.data.batch_plan import BatchPlan
 from hotshot_jax.data.buckets import (
     Size,
@@ -92,6 +100,8 @@ class _Elements:
             clip = self.plan.clip(batch, slot, substitute)
             try:
                 return self._read(clip, self.sizes[bucket], batch, epoch, skipped)
+            except PreparationError:
+                raise
             except HotshotError as error:
                 skipped.append(str(error))
         raise HotshotError(

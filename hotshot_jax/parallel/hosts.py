@@ -1,18 +1,22 @@
 """Several processes, usually one a host, that run one command together."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import importlib.util
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from hotshot_jax.errors import HotshotError, UsageError
+
+_T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +29,10 @@ HEARTBEAT_SECONDS = 30
 _START_SECONDS = 300
 # The last to finish may still be writing what the others need not wait for.
 _END_SECONDS = 600
+
+# JAX's words where no cluster speaks for itself.
+_NOT_FOUND = "coordinator_address should be defined"
+_PAUSE = 0.1
 
 _ENVIRONMENT = {
     "coordinator_address": "JAX_COORDINATOR_ADDRESS",
@@ -113,28 +121,39 @@ def join(config: HostsConfig) -> bool:
     """
     if config.alone:
         return False
-    arguments: dict[str, Any] = {}
-    if config.coordinator_address not in (None, AUTO):
-        arguments = {
-            "coordinator_address": config.coordinator_address,
-            "num_processes": config.process_count,
-            "process_id": config.process_index,
-        }
+    address = config.coordinator_address
     try:
-        jax.distributed.initialize(
-            **arguments,
-            initialization_timeout=_START_SECONDS,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=_END_SECONDS,
+        _waiting(
+            lambda: jax.distributed.initialize(
+                # JAX finds out what it is not told.
+                coordinator_address=None if address == AUTO else address,
+                num_processes=config.process_count,
+                process_id=config.process_index,
+                initialization_timeout=_START_SECONDS,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=_END_SECONDS,
+            )
         )
-    except ValueError as error:
+    # JAX reads the variables of each kind of cluster as if they were all there, and whole numbers.
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        unset = isinstance(error, KeyError) and len(error.args) == 1
+        what = f"{error.args[0]} is not set" if unset else _first_line(error).rstrip(".")
+        not_found = _NOT_FOUND in what
+        if address is not None:
+            if not_found:
+                what = "neither Slurm's nor Open MPI's variables are all set"
+            raise UsageError(
+                f"--coordinator_address {address}: the other processes cannot be found that way "
+                f"({what}).\nGive --coordinator_address HOST:PORT, --process_count and "
+                "--process_index."
+            ) from error
         # What looked like a Cloud TPU is none, or has one host and does not say so.
-        if config.coordinator_address is None:
-            return False
-        raise UsageError(
-            f"--coordinator_address {config.coordinator_address}: {_first_line(error)} Give "
-            "--coordinator_address HOST:PORT, --process_count and --process_index."
-        ) from error
+        if not not_found:
+            logger.warning(
+                "What Cloud TPU says of the hosts cannot be read (%s); this process runs alone.",
+                what,
+            )
+        return False
     except (OSError, ImportError) as error:
         if config.coordinator_address is not None:
             raise
@@ -182,7 +201,7 @@ def failing_together(kind: type[HotshotError] = HotshotError) -> Iterator[None]:
     if jax.process_count() == 1:
         yield
         return
-    own = {"message": "", "usage": False}
+    own: dict[str, Any] = {"message": "", "usage": False}
     try:
         yield
     except kind as error:
@@ -193,6 +212,11 @@ def failing_together(kind: type[HotshotError] = HotshotError) -> Iterator[None]:
             shared = raised(message if index == jax.process_index() else f"[{index}] {message}")
             shared.everywhere = True
             raise shared
+
+
+def first_of_all_hosts(text: str) -> str:
+    """The text that the first host gives; all have to call it together, and all wait for all."""
+    return text if jax.process_count() == 1 else _of_all_hosts({"text": text})[0]["text"]
 
 
 def differences(settings: Sequence[Mapping[str, str]]) -> list[str]:
@@ -215,7 +239,45 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def start_agreeing_on_stops() -> None:
+    """From now on a SIGTERM to any process makes all stop at one step; all have to call it.
+
+    JAX can do so when processes meet, but listens from then on: Python no longer hears the signal,
+    and while models load and caches fill nobody asks JAX.
+    """
+    from jax._src import distributed
+
+    jax.config.update("jax_enable_preemption_service", True)
+    if distributed.global_state.preemption_sync_manager is None:
+        distributed.global_state.initialize_preemption_sync_manager()
+
+
+def _waiting(call: Callable[[], _T]) -> _T:
+    """Calls what waits for other hosts, so that signals are heard in the meantime.
+
+    Python's handlers run in the main thread, between two of its instructions; there is none while
+    that is within JAX's runtime.
+    """
+    done: concurrent.futures.Future[_T] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:
+            done.set_exception(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_PAUSE)
+    return done.result()
+
+
 def _of_all_hosts(settings: Mapping[str, Any]) -> list[dict[str, str]]:
+    return _waiting(lambda: _gathered(settings))
+
+
+def _gathered(settings: Mapping[str, Any]) -> list[dict[str, str]]:
     from jax.experimental import multihost_utils
 
     text = json.dumps({name: str(value) for name, value in settings.items()}).encode()

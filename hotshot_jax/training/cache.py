@@ -1,7 +1,7 @@
 """Latents and text embeddings on disk, each under a name that follows from all that it depends on.
 
-An entry is found only by the hash of what it was computed from (pixels or prompt, size, and the
-weights of the model), so a changed file or another model never meets an old entry.
+An entry is found only by the hash of what it was computed from (files and size, or token ids, and
+the weights of the model), so a changed file or another model never meets an old entry.
 """
 
 import contextlib

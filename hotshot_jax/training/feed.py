@@ -1,6 +1,7 @@
 """Batches on the devices, from frames or from cached latents."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,16 +10,19 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from hotshot_jax.data.batch import Batch, ClipRequest, decode_frames
-from hotshot_jax.data.buckets import assign_buckets
+from hotshot_jax.data.batch import Batch, ClipRequest, PreparationError, decode_frames
+from hotshot_jax.data.buckets import Size, assign_buckets
+from hotshot_jax.data.clip_source import EncodedClip
 from hotshot_jax.data.loader import Loader
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.parallel.mesh import MeshConfig, create_mesh
 from hotshot_jax.parallel.placement import batch_sharding, whole
 from hotshot_jax.pipelines.components import Components
+from hotshot_jax.pipelines.prompt import tokenize
 from hotshot_jax.runtime.progress import Progress
 from hotshot_jax.training.cache import Cache, model_digest
 from hotshot_jax.training.encoding import Encoders
+from hotshot_jax.training.shared_cache import shared_by_hosts
 
 logger = logging.getLogger(__name__)
 
@@ -82,32 +86,43 @@ class CachedLatents:
         self.encoders = Encoders(components, mesh)
         self._vae = model_digest(components.vae)
         self._text = model_digest(components.text_encoder, components.text_encoder_2)
+        # Tokenizers may not be used by several threads at once.
+        self._tokenizing = threading.Lock()
 
     def prepare(self, request: ClipRequest) -> dict[str, np.ndarray]:
         """The cached arrays of a clip: `mean`, `deviation`, `hidden` and `pooled`.
 
         Raises:
-            HotshotError: a file has changed since the cache was filled.
+            HotshotError: the clip cannot be read.
+            PreparationError: it can, but the cache has nothing of it.
         """
         latents = self.cache.get(*self._latent_key(request))
         text = self.cache.get(*self._text_key(request.clip.prompt))
         if latents is None or text is None:
-            raise HotshotError(
-                f"{request.clip.name}: has changed since training began, or --cache_dir was "
-                "emptied. Run the same command again: it goes on and fills in what is missing."
+            # A clip that could not be read has not been cached either.
+            decode_frames(self._whole(request.clip, request.size))
+            raise PreparationError(
+                f"{request.clip.name}: has changed since training began, or is gone from "
+                f"--cache_dir {self.cache.folder}.\nRun the same command again: it goes on and "
+                "fills in what is missing."
             )
         chosen = slice(request.frames.start, request.frames.stop)
         return {**{name: array[chosen] for name, array in latents.items()}, **text}
 
     def fill(self, loader: Loader, progress: Progress) -> int:
-        """Computes what is missing for the clips of this host's share.
+        """Computes what is missing for the clips of this host's share, and waits for the others.
 
         Returns:
             How many clips had to be encoded.
 
         Raises:
-            HotshotError: a clip cannot be read, and bad ones are not to be skipped.
+            HotshotError: a clip cannot be read, and bad ones are not to be skipped; or hosts do not
+                share the cache.
         """
+        with shared_by_hosts(self.cache.folder):
+            return self._fill(loader, progress)
+
+    def _fill(self, loader: Loader, progress: Progress) -> int:
         encoded = 0
         config = loader.config
         buckets = assign_buckets(loader.source.table, loader.sizes)
@@ -132,7 +147,7 @@ class CachedLatents:
         def read(index: int) -> tuple[ClipRequest, Any] | None:
             try:
                 clip = loader.source[index]
-                request = ClipRequest(clip, range(len(clip.pictures)), loader.sizes[buckets[index]])
+                request = self._whole(clip, loader.sizes[buckets[index]])
                 cached = self.cache.has(*self._latent_key(request))
                 if cached and self.cache.has(*self._text_key(clip.prompt)):
                     return None
@@ -170,4 +185,11 @@ class CachedLatents:
         return "latents", self._vae, clip.digest(range(len(clip.pictures))), request.size
 
     def _text_key(self, prompt: str) -> tuple[Any, ...]:
-        return "text", self._text, prompt
+        tokenizers = self.encoders.components.tokenizer, self.encoders.components.tokenizer_2
+        with self._tokenizing:
+            ids = [tokenize(each, [prompt], warn=False).tolist() for each in tokenizers]
+        return "text", self._text, ids
+
+    @staticmethod
+    def _whole(clip: EncodedClip, size: Size) -> ClipRequest:
+        return ClipRequest(clip, range(len(clip.pictures)), size)

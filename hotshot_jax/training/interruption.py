@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import jax
 
+from hotshot_jax.parallel.hosts import start_agreeing_on_stops
 from hotshot_jax.signals import heard_too_early
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -56,10 +57,14 @@ class StopRequest:
     def listening(self) -> Iterator[None]:
         """Takes SIGINT and SIGTERM as requests; a second one interrupts at once, unsaved.
 
-        Among several processes JAX takes SIGTERM, and tells the others.
+        Among several processes JAX takes SIGTERM, and tells the others. It does so from here on
+        only: before, nobody would ask it, and the signal would be lost.
         """
         if jax.process_count() > 1:
+            heard = signal.getsignal(signal.SIGTERM)
+            start_agreeing_on_stops()
             yield
+            signal.signal(signal.SIGTERM, heard)
             return
         previous = {number: signal.getsignal(number) for number in _SIGNALS}
 

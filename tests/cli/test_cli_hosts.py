@@ -1,7 +1,10 @@
 """What is said when a process that runs together with others ends without a word."""
 
+import signal
+import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -24,6 +27,38 @@ def test_an_abort_is_explained() -> None:
     (error, advice) = ended.stderr.strip().splitlines()[-2:]
     assert error.startswith("train.py: error: The run ended because another of its processes")
     assert "Start the command again on all hosts" in advice
+
+
+WAITS = """
+import sys
+from hotshot_jax.cli.hosts import on_hosts
+from hotshot_jax.cli.run import run
+settings = {
+    "coordinator_address": sys.argv[1], "process_count": 2, "process_index": 1, "device": "cpu"
+}
+def body():
+    with on_hosts("train.py", settings):
+        pass
+sys.exit(run("train.py", body))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_obeyed_while_others_are_waited_for(number: signal.Signals) -> None:
+    with socket.socket() as coordinator:
+        coordinator.bind(("localhost", 0))
+        coordinator.listen()
+        address = f"localhost:{coordinator.getsockname()[1]}"
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", WAITS, address], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+        coordinator.accept()[0].close()
+        sent = time.monotonic()
+        waiting.send_signal(number)
+        told = waiting.communicate(timeout=60)[1]
+    assert time.monotonic() - sent < 10
+    assert waiting.returncode == 128 + number
+    assert f"stopped by {number.name}" in told and "Traceback" not in told
 
 
 def test_nothing_is_said_about_an_orderly_end(capfd: pytest.CaptureFixture[str]) -> None:

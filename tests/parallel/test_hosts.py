@@ -1,5 +1,7 @@
 """How processes find each other, and what they say when they were started differently."""
 
+import threading
+
 import pytest
 
 from hotshot_jax.errors import UsageError
@@ -85,6 +87,70 @@ def test_differing_settings_are_named_with_their_values() -> None:
         "jax is 0.10.2 on process 0 and missing on 2",
     ]
     assert differences(settings[:2]) == []
+
+
+OPEN_MPI = {
+    "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1:34911",
+    "OMPI_COMM_WORLD_SIZE": "2",
+    "OMPI_COMM_WORLD_RANK": "0",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+}
+SLURM = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_NODELIST": "node[1-2]",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_STEP_NUM_NODES": "2",
+}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "changes", "message"),
+    [
+        (OPEN_MPI, {"OMPI_COMM_WORLD_SIZE": None}, "OMPI_COMM_WORLD_SIZE is not set"),
+        (OPEN_MPI, {"OMPI_COMM_WORLD_RANK": None}, "OMPI_COMM_WORLD_RANK is not set"),
+        (OPEN_MPI, {"OMPI_COMM_WORLD_LOCAL_RANK": None}, "LOCAL_RANK is not set"),
+        (OPEN_MPI, {"OMPI_COMM_WORLD_RANK": "first"}, "'first'"),
+        (OPEN_MPI, {"OMPI_MCA_orte_hnp_uri": "junk"}, "'junk'"),
+        (SLURM, {"SLURM_LOCALID": None}, "neither Slurm's nor Open MPI's variables are all set"),
+        (SLURM, {"SLURM_NTASKS": "many"}, "'many'"),
+        ({}, {}, "variables are all set"),
+    ],
+)
+def test_half_a_cluster_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    cluster: dict[str, str],
+    changes: dict[str, str | None],
+    message: str,
+) -> None:
+    for name, value in (cluster | changes).items():
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=message) as caught:
+        join(HostsConfig("auto"))
+    assert "--coordinator_address HOST:PORT" in str(caught.value)
+
+
+def test_what_flags_say_counts_where_the_cluster_says_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = {}
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", given.update)
+    assert join(HostsConfig("auto", 4, 3))
+    assert (given["coordinator_address"], given["num_processes"], given["process_id"]) == (
+        None,
+        4,
+        3,
+    )
+
+
+def test_signals_are_heard_while_others_are_waited_for() -> None:
+    """Whatever blocks is not the main thread, and what it raises comes back there."""
+    assert hosts._waiting(threading.current_thread) is not threading.main_thread()
+    with pytest.raises(KeyError, match="gone"):
+        hosts._waiting(lambda: {}["gone"])
 
 
 def test_one_process_has_nothing_to_compare() -> None:

@@ -180,6 +180,59 @@ def test_processes_with_different_settings_name_what_differs(runs: Runs, tmp_pat
         assert "learning_rate is 0.001 on process 0 and 0.002 on 1" in message
 
 
+def test_two_processes_fill_one_cache_and_then_train_as_one(
+    runs: Runs, one_device: Run, tmp_path: Path
+) -> None:
+    cached = {"cache_dir": tmp_path / "cache", "on_bad_sample": "skip", "max_train_steps": 2}
+    run = runs.finish(tmp_path / "out", "fsdp=2", 2, 2, **cached)
+    assert "Skipped" not in run.stderr
+    for (step, *found), (_, *wanted) in zip(run.losses, one_device.losses, strict=False):
+        assert found == pytest.approx(wanted, rel=TOLERANCE), step
+    # What the hosts wrote to find each other is gone.
+    assert {len(path.name) for path in (tmp_path / "cache").iterdir()} == {2}
+
+
+def test_caches_that_are_not_shared_are_told_on_every_host(runs: Runs, tmp_path: Path) -> None:
+    # As with a relative path, or a folder on each host's own disk.
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    given = {
+        **runs.flags,
+        "--output_dir": tmp_path / "out",
+        "--cache_dir": "cache",
+        "--mesh": "fsdp=2",
+        "--train_batch_size": GLOBAL_BATCH // 2,
+        "--coordinator_address": address,
+        "--process_count": 2,
+    }
+    started = []
+    for index in range(2):
+        (tmp_path / str(index)).mkdir()
+        listed = [part for pair in given.items() for part in pair]
+        started.append(
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    ROOT / "train.py",
+                    *map(str, listed),
+                    "--process_index",
+                    f"{index}",
+                ],
+                cwd=tmp_path / str(index),
+                env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    runs.started += started
+    for process in started:
+        said = process.communicate(timeout=900)[1]
+        assert process.returncode == 2, said
+        assert "--cache_dir cache is not shared by the hosts" in said
+
+
 def wait_for_lines(file: Path, lines: int, *processes: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 1200
     while not file.exists() or len(file.read_text().splitlines()) < lines:
