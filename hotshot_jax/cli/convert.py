@@ -31,6 +31,7 @@ from hotshot_jax.convert.prepare import component_source, open_checkpoint
 from hotshot_jax.convert.temporal_layers import SPELLINGS
 from hotshot_jax.convert.temporal_writer import write_temporal_layers
 from hotshot_jax.errors import UsageError
+from hotshot_jax.writing.places import check_local
 
 PROGRAM = "convert"
 _EFFECTS = (
@@ -58,6 +59,8 @@ def convert(arguments: Sequence[str] | None = None) -> None:
         HotshotError: the checkpoint is damaged, of another model, or does not fit memory or disk.
     """
     given = _parser().parse_args(arguments)
+    check_local(given.source, "SOURCE")
+    check_local(given.dest, "DEST")
     refuse_without_effect(given_flags(arguments), given, _EFFECTS)
     # Arrays are only passing through; an accelerator would be in the way, or held by another run.
     jax.config.update("jax_platforms", "cpu")

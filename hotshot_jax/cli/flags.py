@@ -13,6 +13,7 @@ from hotshot_jax.errors import UsageError
 from hotshot_jax.files.limits import MOST_SETTINGS_BYTES
 from hotshot_jax.files.parsed import ParseError, parse_json, parse_yaml
 from hotshot_jax.files.plain_file import read_text
+from hotshot_jax.writing.places import check_local
 
 TEXT_ENDINGS = (".yaml", ".yml", ".json")
 # Finding what a longer one resembles would take for ever.
@@ -33,6 +34,7 @@ class Flag:
             picture.
         repeatable: given once for each value; the setting is a tuple.
         bare: the value if the flag is given without one; None if it needs one.
+        local: a path on this machine; what is an address is refused.
     """
 
     help: str
@@ -42,6 +44,7 @@ class Flag:
     about_this_run: bool = False
     repeatable: bool = False
     bare: Any = None
+    local: bool = False
 
 
 def flag(default: Any, help: str, type: type, group: str, **options: Any) -> Any:
@@ -94,6 +97,9 @@ def parse_flags(
                 options |= {"nargs": "?", "const": flag.bare}
         groups[flag.group].add_argument(f"--{field.name}", **options)
     given = vars(parser.parse_args(arguments))
+    for name, flag in flags_of(settings).items():
+        if flag.local and isinstance(given.get(name), str):
+            check_local(given[name], f"--{name}")
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
     }
@@ -155,6 +161,8 @@ def _checked_value(flag: Flag, path: str, name: str, value: Any) -> Any:
             f"--config {path}: {name} is {reprlib.repr(value)}; expected a value of type "
             f"{flag.type.__name__}."
         )
+    if flag.local:
+        check_local(str(value), f"--config {path}: {name}")
     if flag.choices is not None and value not in flag.choices:
         raise UsageError(
             f"--config {path}: {name} is {reprlib.repr(value)}; expected "

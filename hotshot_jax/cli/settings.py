@@ -55,7 +55,11 @@ class InferSettings:
         None, "negative prompt for the second text encoder (default: the same)", str, _PROMPT
     )
     prompts_file: str | None = flag(
-        None, "text file with one prompt a line; each becomes a numbered output", str, _PROMPT
+        None,
+        "text file with one prompt a line; each becomes a numbered output",
+        str,
+        _PROMPT,
+        local=True,
     )
     clip_skip: int = flag(
         0, "text encoder layers to leave out before the last but one", int, _PROMPT
@@ -210,6 +214,7 @@ class InferSettings:
         str,
         _MODEL,
         about_this_run=True,
+        local=True,
     )
     compile_effort: str | None = flag(
         None,
@@ -305,6 +310,7 @@ class InferSettings:
         str,
         _CONTROL,
         about_this_run=True,
+        local=True,
     )
 
     mesh: str = flag(
@@ -326,6 +332,7 @@ class InferSettings:
         str,
         _OUTPUT,
         about_this_run=True,
+        local=True,
     )
     overwrite: bool = flag(
         False, "replace an output that exists", bool, _OUTPUT, about_this_run=True

@@ -45,7 +45,7 @@ class TrainSettings:
         _MODEL,
     )
     unet_resume_path: str | None = flag(
-        None, "folder that holds another unet/ to start from", str, _MODEL
+        None, "folder that holds another unet/ to start from", str, _MODEL, local=True
     )
     train: str = flag(
         "temporal",
@@ -91,6 +91,7 @@ class TrainSettings:
         "folder of samples (frames and prompt.txt each) or a TFDS data set; required",
         str,
         _DATA,
+        local=True,
     )
     resolution: int = flag(512, "of the buckets: 512, 1024, or another multiple of 8", int, _DATA)
     aspect_ratio: str | None = flag(
@@ -108,7 +109,11 @@ class TrainSettings:
         choices=("error", "skip"),
     )
     cache_dir: str | None = flag(
-        None, "folder for latents and text embeddings, which are then computed once", str, _DATA
+        None,
+        "folder for latents and text embeddings, which are then computed once",
+        str,
+        _DATA,
+        local=True,
     )
     text_dropout: float = flag(0.0, "fraction of samples trained without prompt", float, _DATA)
 
@@ -175,13 +180,16 @@ class TrainSettings:
     adam_epsilon: float = flag(1e-8, "added to the root of the second moment", float, _OPTIMIZER)
     max_grad_norm: float = flag(1.0, "norm at which gradients are clipped", float, _OPTIMIZER)
 
-    output_dir: str = flag("output", "folder for everything that a run leaves behind", str, _OUTPUT)
+    output_dir: str = flag(
+        "output", "folder for everything that a run leaves behind", str, _OUTPUT, local=True
+    )
     resume: str = flag(
         "auto",
         "auto goes on from the last checkpoint in output_dir if there is one; or the folder of a "
         "run or checkpoint; or none",
         str,
         _OUTPUT,
+        local=True,
     )
     disable_optimizer_restore: bool = flag(
         False, "resume the parameters without the optimiser's moments", bool, _OUTPUT
@@ -199,7 +207,7 @@ class TrainSettings:
     )
     project_name: str = flag("fine-tune-hotshot-xl", "project at wandb", str, _OUTPUT)
     run_name: str = flag("run-01", "name of the run", str, _OUTPUT)
-    logging_dir: str = flag("logs", "TensorBoard's folder in output_dir", str, _OUTPUT)
+    logging_dir: str = flag("logs", "TensorBoard's folder in output_dir", str, _OUTPUT, local=True)
     profile_steps: str | None = flag(
         None, "first and last update of a profiler trace, such as 10:12", str, _OUTPUT
     )
@@ -213,7 +221,11 @@ class TrainSettings:
     )
     validation_steps: int = flag(30, "denoising steps of a clip", int, _VALIDATION)
     validation_data: str | None = flag(
-        None, "data like data_dir on which the held-out loss is measured", str, _VALIDATION
+        None,
+        "data like data_dir on which the held-out loss is measured",
+        str,
+        _VALIDATION,
+        local=True,
     )
     validation_batches: int = flag(16, "batches of it, at most", int, _VALIDATION)
 
@@ -227,6 +239,7 @@ class TrainSettings:
         "folder for compiled programs (default: in the user's cache folder); 'none' keeps none",
         str,
         _MACHINE,
+        local=True,
     )
     compile_effort: str = flag(
         DEFAULT_EFFORT,

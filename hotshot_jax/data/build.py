@@ -11,7 +11,7 @@ from hotshot_jax.cli.without_effect import Acts, given_flags, refuse_without_eff
 from hotshot_jax.data.origins import FolderOrigin, Origin, ShapesOrigin, VideoOrigin, find_origin
 from hotshot_jax.data.shapes import ShapesSource
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.writing.places import check_not_read, is_inside
+from hotshot_jax.writing.places import check_local, check_not_read, is_inside
 
 PROGRAM = "data.build"
 _EFFECTS = (
@@ -49,6 +49,8 @@ def build(arguments: Sequence[str] | None = None) -> None:
     if rest and not given.beam:
         raise UsageError(f"unknown flag {rest[0]}. --help lists all flags.")
     _check(given)
+    for name in ("source", "output"):
+        check_local(getattr(given, name) or "", f"--{name}")
     if given.source is not None and is_inside(given.output, given.source):
         raise UsageError(
             f"--output {given.output} lies in --source {given.source}, and would be read as part "

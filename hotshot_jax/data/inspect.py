@@ -22,7 +22,7 @@ from hotshot_jax.data.records import find_data_set
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.files.printable import printable
 from hotshot_jax.media.write import write_video
-from hotshot_jax.writing.places import is_inside
+from hotshot_jax.writing.places import check_local, is_inside
 
 PROGRAM = "data.inspect"
 _SHEET = "contact_sheet.png"
@@ -77,6 +77,8 @@ def inspect(arguments: Sequence[str] | None = None) -> None:
     for name in ("frames", "clips"):
         if getattr(given, name) < 1:
             raise UsageError(f"--{name} {getattr(given, name)} must be at least 1.")
+    check_local(given.data_dir, "DIR")
+    check_local(given.contact_sheet or "", "--contact_sheet")
     sheet_path = _place_of_sheet(given)
     report, clips = inspect_data(
         given.data_dir, given.frames, given.resolution, given.clips, given.seed

@@ -44,15 +44,15 @@ class _Create:
     architecture: str | None = flag(None, "JSON file of all configurations", str, "model")
     words: str = flag("", "words that are one token each, beside the data set's", str, "model")
     seed: int = flag(0, "of the weights", int, "model")
-    output: str | None = flag(None, "folder to write; required", str, "output")
+    output: str | None = flag(None, "folder to write; required", str, "output", local=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Vae:
     """Train the VAE on single frames."""
 
-    source: str | None = flag(None, "checkpoint to start from; required", str, "model")
-    output: str | None = flag(None, "folder to write; required", str, "output")
+    source: str | None = flag(None, "checkpoint to start from; required", str, "model", local=True)
+    output: str | None = flag(None, "folder to write; required", str, "output", local=True)
     data: str = flag("shapes:train?frames=1", "frames to train on", str, "data")
     crop: int | None = flag(None, "side of the part of a frame that is trained on", int, "data")
     batch_size: int = flag(16, "frames a step", int, _FIT)
@@ -71,8 +71,8 @@ class _Vae:
 class _Text:
     """Train the text encoders on the data set's prompts."""
 
-    source: str | None = flag(None, "checkpoint to start from; required", str, "model")
-    output: str | None = flag(None, "folder to write; required", str, "output")
+    source: str | None = flag(None, "checkpoint to start from; required", str, "model", local=True)
+    output: str | None = flag(None, "folder to write; required", str, "output", local=True)
     other_words: str = flag("shape", "words that replace those of the prompts", str, "data")
     dropped: float = flag(0.15, "fraction of words left out", float, "data")
     replaced: float = flag(0.1, "fraction of words replaced", float, "data")
@@ -87,7 +87,7 @@ class _Pack:
     """Round all weights to float16, half the size."""
 
     source: str | None = flag(None, "checkpoint or ControlNet; required", str, "model")
-    output: str | None = flag(None, "folder to write; required", str, "output")
+    output: str | None = flag(None, "folder to write; required", str, "output", local=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,12 +1,28 @@
 """Whether two paths lead to the same place, whatever they are spelled like."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hotshot_jax.errors import UsageError
 
 AnyPath = str | os.PathLike[str]
+
+_ADDRESS = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def check_local(path: AnyPath, name: str) -> None:
+    """Check that a path is none of another machine; Python would make a folder "gs:" of it.
+
+    Raises:
+        UsageError: it is an address, such as gs://bucket/folder.
+    """
+    if address := _ADDRESS.match(os.fspath(path)):
+        raise UsageError(
+            f"{name} {os.fspath(path)}: {address[0]} is neither read nor written here. Name a path "
+            "on this machine; a bucket is one where it is mounted, as by gcsfuse or s3fs."
+        )
 
 
 def is_same_place(one: AnyPath, other: AnyPath) -> bool:

@@ -110,9 +110,9 @@ def test_an_epoch_ends_with_an_update_of_what_is_left_of_it(
     loop: Any = object.__new__(Loop)
     loop.config = LoopConfig(4, whole_epochs=whole_epochs)
     loop.trainer = SimpleNamespace(config=StepConfig(accumulation_steps=2))
-    loader = SimpleNamespace(batches_per_epoch=3)
+    loader = SimpleNamespace(batches_per_epoch=3, next_size=(8, 8))
     loop.feed = SimpleNamespace(next=lambda: (next(batches), {}), loader=loader)
-    loop.frozen, lasts = {}, []
+    loop.frozen, loop._sizes, lasts = {}, {(8, 8)}, []
     loop._program = lambda state, batch, arrays, last: (
         lambda *_: (lasts.append(last), (state, {}))[1],
         0.0,
