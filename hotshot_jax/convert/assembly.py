@@ -109,10 +109,10 @@ def open_assembled(path: str, parts: Parts = Parts(), *, variant: str | None = N
         components |= {name: base.components[name] for name in (*_TEXT, "vae")}
         spatial = base.components["unet"]
         given = dataclasses.replace(given, tokenizers=base.tokenizers, paddings=base.paddings)
-        notes += base.notes + _switch(scheduler, base.scheduler_config, parts.base)
+        notes += base.notes + switch_prediction(scheduler, base.scheduler_config, parts.base)
     if parts.spatial_unet_base is not None:
         spatial, predicts, more = _open_unet(parts.spatial_unet_base, variant)
-        notes += more + _switch(scheduler, predicts, parts.spatial_unet_base)
+        notes += more + switch_prediction(scheduler, predicts, parts.spatial_unet_base)
     if parts.vae is not None:
         components["vae"] = _open_vae(parts.vae, variant)
     _check_complete(components, path)
@@ -197,12 +197,20 @@ def _open_unet(
         single = _open_single(found)
         return single.component("unet"), single.scheduler, single.notes
     component = open_component(found, "unet", variant)
-    beside = component.path.parent / "scheduler" / "scheduler_config.json"
+    return component, scheduler_of(component), component.notes
+
+
+def scheduler_of(unet: Component) -> Mapping[str, Any]:
+    """The scheduler's configuration that lies beside a UNet, or what its files say; may be empty.
+
+    Raises:
+        HotshotError: the configuration is damaged.
+    """
+    beside = unet.path.parent / "scheduler" / "scheduler_config.json"
     if beside.is_file():
-        return component, read_json_object(beside), component.notes
-    stated = stated_prediction(component.tensors)
-    predicts = {} if stated.prediction_type is None else scheduler_config(component.tensors)[0]
-    return component, predicts, (*component.notes, *stated.notes)
+        return read_json_object(beside)
+    stated = stated_prediction(unet.tensors)
+    return {} if stated.prediction_type is None else scheduler_config(unet.tensors)[0]
 
 
 def _open_vae(path: str, variant: str | None) -> Component:
@@ -214,8 +222,16 @@ def _open_vae(path: str, variant: str | None) -> Component:
     return open_component(found, "vae", variant)
 
 
-def _switch(config: dict[str, Any], other: Mapping[str, Any], path: str) -> tuple[str, ...]:
-    """Gives a scheduler what goes with another UNet; tells of it if that is a change."""
+def switch_prediction(
+    config: dict[str, Any], other: Mapping[str, Any], path: str
+) -> tuple[str, ...]:
+    """Gives a scheduler what goes with another UNet; tells of it if that is a change.
+
+    Args:
+        config: the scheduler's configuration, which is changed.
+        other: what is known of the other UNet's; may be empty.
+        path: where the other UNet is, for the sentences that are returned.
+    """
     if not other:
         return ()
     defaults = {"prediction_type": "epsilon", "rescale_betas_zero_snr": False}

@@ -46,7 +46,7 @@ _METHODS: tuple[tuple[str, str], ...] = (
     (r"\.on_input$|\.ia3_l(\..*)?$", "IA3"),
     (r"\.vera_lambda_[bd](\..*)?$|vera_A", "VeRA"),
     (r"\.lora_embedding_[AB](\..*)?$", "LoRA of an embedding table"),
-    (r"\.lora_diag$", "KaSA"),
+    (r"\.lora_diag(\..*)?$", "KaSA"),
     (r"\.lora_E(\..*)?$|\.ranknum(\..*)?$", "AdaLoRA"),
     (
         r"[._](q_layer|p_layer|lambda_layer)(\.|$)|\.base_(p|q|lambda)(\.|$)|\.rank_mask$",

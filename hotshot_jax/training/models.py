@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from hotshot_jax.convert.assembly import scheduler_of, switch_prediction
 from hotshot_jax.convert.builders import model_builder
 from hotshot_jax.convert.diffusers_folder import open_component
 from hotshot_jax.convert.hub import resolve
@@ -96,7 +97,11 @@ def load_models(
     for note in checkpoint.notes:
         logger.warning("%s", note)
     _warn_of_optimizer(unet_path)
-    unet = checkpoint.unet if unet_path is None else open_component(unet_path, "unet")
+    unet, scheduler = checkpoint.unet, dict(checkpoint.scheduler_config)
+    if unet_path is not None:
+        unet = open_component(unet_path, "unet")
+        for note in switch_prediction(scheduler, scheduler_of(unet), unet_path):
+            logger.warning("%s", note)
     # Read as float32: rounding what trains to the compute dtype first would lose digits.
     source = prepare_component(unet, dtype=jnp.float32)
     others = {
@@ -112,7 +117,7 @@ def load_models(
         tokenizer=load_tokenizer(checkpoint.tokenizer),
         tokenizer_2=load_tokenizer(checkpoint.tokenizer_2),
         unet=module,
-        scheduler_config=checkpoint.scheduler_config,
+        scheduler_config=scheduler,
         force_zeros_for_empty_prompt=checkpoint.index.get("force_zeros_for_empty_prompt", True),
         name=path,
     )

@@ -49,3 +49,22 @@ def test_the_reference_s_optimiser_is_said_not_to_be_read(
             dtype=np.float32, vae_dtype=np.float32, seed=0, progress=NoProgress(),
         )  # fmt: skip
     assert "optimizer.bin is not read" in caplog.text
+
+
+def test_what_a_unet_from_elsewhere_predicts_comes_with_it(
+    tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = tmp_path / "other"
+    (other / "scheduler").mkdir(parents=True)
+    (other / "unet").symlink_to(tiny_checkpoint / "unet")
+    (other / "scheduler" / "scheduler_config.json").write_text(
+        '{"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"}'
+    )
+    mesh = create_mesh(MeshConfig(), jax.devices()[:1])
+    models = load_models(
+        str(tiny_checkpoint), str(other), lambda unet: Division.of(unet, "temporal"), mesh,
+        dtype=np.float32, vae_dtype=np.float32, seed=0, progress=NoProgress(),
+    )  # fmt: skip
+    assert models.components.scheduler_config["prediction_type"] == "v_prediction"
+    assert models.components.scheduler_config["_class_name"] != "DDIMScheduler"
+    assert "prediction_type = v_prediction" in caplog.text
