@@ -22,7 +22,16 @@ from hotshot_jax.signals import heard_too_early
 INTERRUPTED = 128
 _FAILED = HotshotError.exit_status
 _LONGEST_MESSAGE = 4000
-_NO_THREAD = "can't start new thread"
+# What libraries quote of the system's refusals in errors of their own classes, and what to do.
+_SYSTEM_REFUSALS = {
+    "No space left on device": "The disk is full. Make room, or name a place on another disk.",
+    "Disk quota exceeded": "The disk quota is used up. Make room, or name a place elsewhere.",
+    "Too many open files": "Too many files are open. Raise the limit of open files (ulimit -n).",
+    "can't start new thread": (
+        "The system allows no more threads. Close other programs, or raise the limit of processes "
+        "(ulimit -u)."
+    ),
+}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Impatient people press Ctrl-C twice, and some supervisors signal a whole process group besides its
 # leader. The repetition must not cut short the cleaning up after the first.
@@ -97,19 +106,26 @@ def run(program: str, body: Callable[[], None]) -> int:
         _drop_output()
         where = f"{error.filename}: " if error.filename else ""
         return _failed(program, f"{where}{error.strerror or error}.", _FAILED)
-    except RuntimeError as error:
-        if _NO_THREAD not in str(error):
+    except Exception as error:
+        refusal = _system_refusal(error)
+        if refusal is None:
             raise
-        return _failed(
-            program,
-            "The system allows no more threads. Close other programs, or raise the limit of "
-            "processes (ulimit -u).",
-            _FAILED,
-        )
+        return _failed(program, refusal, _FAILED)
     except KeyboardInterrupt as stop:
         outcome = getattr(stop, "outcome", None) or "nothing unfinished was left behind"
         return _stopped(program, getattr(stop, "number", signal.SIGINT), outcome)
     return 0
+
+
+def _system_refusal(error: BaseException | None) -> str | None:
+    """What to say of an error that the system caused; None where a bug may have."""
+    while error is not None:
+        text = str(error)
+        for quoted, message in _SYSTEM_REFUSALS.items():
+            if quoted in text:
+                return message
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def say(text: str) -> None:

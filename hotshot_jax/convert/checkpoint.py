@@ -23,6 +23,7 @@ from orbax.checkpoint import v1 as ocp
 from hotshot_jax.convert.file_content import read_json_object
 from hotshot_jax.convert.name_lists import first_names
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.files.plain_file import check_plain_folder
 from hotshot_jax.writing.staging import check_disk_space
 
 # Pieces in which an array is stored. A device that holds a shard reads whole pieces: smaller ones
@@ -90,9 +91,11 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, jax.ShapeDtypeStruct]:
         raise HotshotError(f"{path} does not exist or is no folder; expected an Orbax checkpoint")
     _check_file_list(path)
     try:
+        check_plain_folder(path)
         with _quiet():
             tree = ocp.metadata(path).metadata
-    except (OSError, ValueError, KeyError, ocp.errors.InvalidLayoutError) as error:
+    # Orbax and TensorStore raise errors of every class on files that are damaged or edited.
+    except Exception as error:
         raise _broken(path, error) from error
     if tree is None:
         raise _broken(path, None)
@@ -139,7 +142,7 @@ def load(path: str | os.PathLike[str], abstract: Mapping[Any, Any]) -> dict[Any,
     try:
         with _quiet(), _context([*jax.tree.leaves(targets), *stored.values()]):
             loaded = ocp.load(path, targets)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
         raise _broken(path, error) from error
     return _like(abstract, loaded)
 

@@ -223,10 +223,10 @@ class Loader:
             for name, value in here.items()
             if name != "next_batch" and state.get(name) != value
         ]
-        if changed or "next_batch" not in state:
+        if changed or type(state.get("next_batch")) is not int:
             raise HotshotError(
                 "The saved position in the data does not fit: "
-                f"{'; '.join(changed) or 'next_batch is missing'}.\n"
+                f"{'; '.join(changed) or 'next_batch is no number'}.\n"
                 "Resume with the data and the settings of that run, or start a new one."
             )
         self.close()

@@ -30,6 +30,8 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
     """
     try:
         with warnings.catch_warnings():
+            # Pillow tells of damage on the terminal, too.
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             Image.init()
             formats = [name for name in _FORMATS if name in Image.OPEN]

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.files.limits import MOST_FILE_BYTES
 from hotshot_jax.files.parsed import parse_json
-from hotshot_jax.files.plain_file import open_plain, read_bytes
+from hotshot_jax.files.plain_file import open_plain, read_bytes, read_text
 from hotshot_jax.media.frame_times import frame_times
 from hotshot_jax.media.gif import encode_gif
 from hotshot_jax.writing.staging import replace_anything, staged_file
@@ -38,6 +38,7 @@ _MODULES = {
 }
 _RUN_ID_FILE = "wandb_run_id"
 _MILLISECONDS = 1000
+_LONGEST_RUN_ID = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +177,7 @@ class WandbReport:
     def __init__(self, folder: Path, project: str, name: str, config: Mapping[str, Any]):
         self._wandb = importlib.import_module("wandb")
         kept = folder / _RUN_ID_FILE
-        stored = kept.read_text().strip() if kept.exists() else ""
+        stored = _run_id_in(kept)
         run_id = os.environ.get("WANDB_RUN_ID") or stored or secrets.token_hex(4)
         self._run = self._wandb.init(
             project=project,
@@ -310,6 +311,13 @@ def open_reports(
 
 def _gif(frames: Video) -> bytes:
     return encode_gif(frames, frame_times(_MILLISECONDS, len(frames), unit_ms=10))
+
+
+def _run_id_in(file: Path) -> str:
+    try:
+        return read_text(file, _LONGEST_RUN_ID).strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def is_metrics(file: Path) -> bool:

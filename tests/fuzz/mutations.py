@@ -1,6 +1,7 @@
 """Damage of every kind, decided by a random generator alone."""
 
 import json
+import math
 import random
 from typing import Any
 
@@ -46,7 +47,10 @@ def _with_another_meaning(content: bytes, chance: random.Random) -> bytes | None
     except ValueError:
         return None
     for _ in range(chance.choice((1, 1, 2, 5))):
-        value = _replace(value, chance)
+        if is_header and isinstance(value, dict) and chance.random() < 0.4:
+            _reshape(value, chance)
+        else:
+            value = _replace(value, chance)
     changed = json.dumps(value)
     if chance.random() < 0.2:
         # A number that Python's own writer would refuse.
@@ -57,6 +61,34 @@ def _with_another_meaning(content: bytes, chance: random.Random) -> bytes | None
         if is_header
         else encoded
     )
+
+
+def _reshape(header: dict[str, Any], chance: random.Random) -> None:
+    """Gives a tensor another shape of as many values, another type, place or name."""
+    names = [name for name, entry in header.items() if isinstance(entry, dict) and "shape" in entry]
+    if not names:
+        return
+    one, other = chance.choice(names), chance.choice(names)
+    entry, shape = header[one], header[one]["shape"]
+    way = chance.randrange(5)
+    if way == 0 and isinstance(shape, list) and all(isinstance(side, int) for side in shape):
+        flat = math.prod(shape)
+        entry["shape"] = chance.choice(
+            ([flat], shape[::-1], [1, *shape], [*shape, 1, 1], [flat, 1], [1] * 70 + shape)
+        )
+    elif way == 1:
+        entry["dtype"] = chance.choice(
+            ("F32", "I32", "U32", "F64", "F16", "BF16", "F8_E4M3", "BOOL")
+        )
+    elif way == 2:
+        entry["shape"], entry["data_offsets"] = [0, *shape], [0, 0]
+    elif way == 3:
+        header[one], header[other] = header[other], header[one]
+    else:
+        ending = chance.choice(
+            ("hada_w1_a", "lokr_w1", "alpha", "dora_scale", "diff", "lora_up.weight")
+        )
+        header[one.rpartition(".")[0] + "." + ending] = header.pop(one)
 
 
 def _replace(value: Any, chance: random.Random) -> Any:

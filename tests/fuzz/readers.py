@@ -153,9 +153,8 @@ def _read_checkpoint(path: Path) -> None:
 
 
 def _read_weights(path: Path) -> None:
-    checkpoint = open_assembled(str(path))
-    for name in KINDS:
-        prepare_component(checkpoint.components[name], dtype=np.float32).load()
+    component = open_assembled(str(path)).components["vae"]
+    prepare_component(component, dtype=np.float32).load()
 
 
 def _read_controlnet(path: Path) -> None:
@@ -185,6 +184,12 @@ def kinds(checkpoint: Path) -> dict[str, Kind]:
     def copy(source: Path) -> Callable[[Path], Any]:
         return lambda path: shutil.copytree(source, path)
 
+    def without_sizes(path: Path) -> None:
+        # The list of sizes would tell of the damage before Orbax meets it.
+        shutil.copytree(converted, path)
+        for file in path.rglob("hotshot_files.json"):
+            file.unlink()
+
     settings = json.dumps(_SETTINGS)
     clips = ("clip.gif", "clip.webp", "clip.mp4", "clip.png", "clip.jpg")
     return {
@@ -211,7 +216,8 @@ def kinds(checkpoint: Path) -> dict[str, Kind]:
         "checkpoint": Kind(copy(checkpoint), _read_checkpoint, "*.json"),
         "weights": Kind(copy(checkpoint), _read_checkpoint, "*.safetensors"),
         "converted": Kind(copy(converted), _read_checkpoint, "*.json"),
-        "converted_weights": Kind(copy(converted), _read_weights, "weights/*"),
+        "converted_weights": Kind(copy(converted), _read_weights, "vae/weights/*"),
+        "converted_without_sizes": Kind(without_sizes, _read_weights, "vae/weights/*"),
         "controlnet": Kind(lambda p: write_tiny_controlnet(p, 0), _read_controlnet),
         "data": Kind(_data, _read_data),
         "videos": Kind(_videos, _read_videos),
