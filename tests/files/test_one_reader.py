@@ -29,6 +29,7 @@ ALLOWED = {
     "convert/memory.py .read_text": "the kernel's",
     "parallel/hosts.py json.loads": "what another process of this run says",
     "writing/staging.py os.open": "a folder, to be locked",
+    "cli/train_resume.py json.loads": "the settings of this run, as JSON gives them back",
     "cli/run.py open": "the null device",
     "cli/run.py os.open": "the null device",
 }
