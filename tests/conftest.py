@@ -1,6 +1,9 @@
 """What tests of several rooms share."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Before JAX starts: the suite means the same on a machine with an accelerator, and loading code may
 # not reach for the network.
@@ -9,6 +12,13 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # than they gain there.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 os.environ["HF_HUB_OFFLINE"] = "1"
+# One cache of compiled programs for a whole run: its workers and the commands that tests start
+# inherit it. It goes with the process that made it, so nothing of an older run is ever tested.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="hotshot-jax-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 from pathlib import Path
 
