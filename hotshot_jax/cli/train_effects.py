@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from hotshot_jax.cli.train_settings import TrainSettings
 from hotshot_jax.cli.without_effect import Acts, refuse_without_effect
 from hotshot_jax.errors import UsageError
-from hotshot_jax.training.loop import LoopConfig
 from hotshot_jax.training.lora import LoraTrainee
 from hotshot_jax.training.trainee import Trainee
 
@@ -95,9 +94,8 @@ class Planned:
     @property
     def saves(self) -> bool:
         """Whether any checkpoint is due, but for the last."""
-        settings = self.settings
-        when = LoopConfig(self.steps, settings.save_n_steps, settings.save_starting_step)
-        return any(map(when.saves, range(1, self.steps + 1)))
+        first = self.settings.save_starting_step or self.settings.save_n_steps
+        return self.settings.save_n_steps > 0 and first <= self.steps
 
     @property
     def validates(self) -> bool:

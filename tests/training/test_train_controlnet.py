@@ -176,9 +176,10 @@ def test_from_flags_with_cached_latents_to_a_gif(
     from hotshot_jax.cli.infer import main
 
     # At a higher rate Adam turns gradients of round-off size into whole steps.
-    given: list[Any] = ["--train", "controlnet", "--validation_steps", 1, "--learning_rate", "1e-9"]
+    given: list[Any] = ["--train", "controlnet", "--learning_rate", "1e-9"]
     given += ["--canny_high_threshold", 150, "--data_dir", "shapes:train?length=6&size=16"]
     shown = ["--validate_every_steps", 2, "--test_prompts", "a red circle|a blue star"]
+    shown += ["--validation_steps", 1]
     whole = train(*given, *shown, "--output_dir", tmp_path / "whole")
     assert whole.status == 0, whole.stderr
     clips = sorted(path.name for path in (whole.output / "validation" / "step-0000004").iterdir())
