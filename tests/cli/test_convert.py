@@ -196,7 +196,8 @@ def test_v_prediction_and_zero_terminal_noise_are_honoured(
 ) -> None:
     seen = []
 
-    def see(runtime: Any, scheduler: Any, *_: Any, **__: Any) -> Any:
+    def see(runtime: Any, sampling: Any, *_: Any, **__: Any) -> Any:
+        scheduler = sampling.scheduler
         seen.append((scheduler.prediction_type, scheduler.rescale_betas_zero_snr))
         raise HotshotError("seen")
 
