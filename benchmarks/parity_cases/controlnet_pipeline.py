@@ -14,15 +14,16 @@ from benchmarks.parity_cases.layout import channels_first, channels_last
 from benchmarks.parity_cases.models import load_controlnet
 from benchmarks.parity_cases.pipeline import (
     MODEL_CLASSES,
-    check_call,
+    call_of,
+    call_pipeline,
     check_embeddings,
-    check_schedule,
+    check_made,
     check_unet_calls,
     conditioning,
     make_pipeline,
     read_inputs,
-    read_scheduler,
 )
+from benchmarks.parity_cases.solver import check_schedule, read_solver
 from hotshot_jax.control.frames import prepare_control_frames
 from hotshot_jax.control.residuals import control_residuals, make_control
 from hotshot_jax.control.windows import ControlWindow, scale_table
@@ -32,8 +33,6 @@ from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.runtime.precision import Precision, current_platform
 
-_FIRST = "step0."
-
 
 def matches(case: Case) -> bool:
     """Whether the case runs the pipeline with a ControlNet."""
@@ -41,53 +40,51 @@ def matches(case: Case) -> bool:
 
 
 def run(case: Case) -> Iterator[Result]:
-    """Compares control frames, scales, the first step's residuals, all latents and the video."""
+    """Compares control frames, scales, residuals, all latents and the video."""
     yield from check_embeddings(case)
-    scheduler, difference = read_scheduler(case)
-    yield from difference
-    yield from check_schedule(case, scheduler)
+    solver = read_solver(case)
+    yield from check_schedule(case, solver)
     window = _window(case)
-    scales = scale_table([window], case.arguments["num_inference_steps"])
-    yield compare("cond_scale_per_step", scales[:, 0], case["cond_scale_per_step"], EXACT)
+    scales = scale_table([window], solver.schedule.whole_calls)
+    stored_scales = case["cond_scale_per_step"]
+    yield compare("cond_scale_per_step", scales[:, 0], stored_scales, EXACT)
     frames = prepare_control_frames(
         case["control_images_uint8"],
         **{name: case.arguments[name] for name in ("video_length", "height", "width")},
     )
-    yield compare(
-        f"{_FIRST}controlnet_cond",
-        channels_first(frames),
-        case[f"{_FIRST}controlnet_cond"],
-        EXACT,
-    )
-    yield from _check_controlnet_inputs(case)
-
     controlnet = load_controlnet(case.model("ControlNetModel"))
-    residuals = _first_residuals(
-        controlnet,
-        jnp.asarray(frames[None]),
-        conditioning(case, "prompt_embeds", True),
-        conditioning(case, "pooled_prompt_embeds", True),
-        jnp.asarray(case["time_ids"]),
-        channels_last(case[f"{_FIRST}unet_input"]),
-        jnp.float32(case["timesteps"][0]),
-        jnp.asarray(scales[0]),
-        guess_mode=_guess_mode(case),
-    )
-    yield from compare_residuals(
-        case,
-        residuals,
-        f"{_FIRST}down_block_additional_residuals",
-        f"{_FIRST}mid_block_additional_residual",
-    )
-    yield from check_unet_calls(case, scheduler, {_FIRST: residuals})
-
+    residuals = {}
+    for prefix in case.prefixes("mid_block_additional_residual"):
+        yield from _check_inputs(case, prefix, frames)
+        call = call_of(prefix)
+        model_input = case[f"{prefix}unet_input"]
+        guided = len(model_input) > len(case["latents"])
+        residuals[prefix] = _residuals(
+            controlnet,
+            jnp.asarray(frames[None]),
+            conditioning(case, "prompt_embeds", guided),
+            conditioning(case, "pooled_prompt_embeds", guided),
+            jnp.asarray(case["time_ids"]),
+            channels_last(model_input),
+            jnp.float32(case["timesteps"][call]),
+            jnp.asarray(scales[call]),
+            guided=guided,
+            guess_mode=_guess_mode(case),
+        )
+        yield from compare_residuals(
+            case,
+            residuals[prefix],
+            f"{prefix}down_block_additional_residuals",
+            f"{prefix}mid_block_additional_residual",
+        )
     plain = make_pipeline(tuple(case.model(name) for name in MODEL_CLASSES.values()))
     components = dataclasses.replace(plain.components, controlnets=(controlnet,))
     precision = Precision.named("f32", current_platform())
     pipeline = HotshotXLPipeline(components, precision=precision)
-    pipeline.scheduler = scheduler
     control = ControlInput(case["control_images_uint8"], window)
-    yield from check_call(case, pipeline, controls=[control], **read_inputs(case))
+    made = call_pipeline(case, pipeline, solver, controls=[control], **read_inputs(case))
+    yield from check_unet_calls(case, solver, made, residuals)
+    yield from check_made(case, solver, made)
 
 
 def _window(case: Case) -> ControlWindow:
@@ -103,30 +100,34 @@ def _guess_mode(case: Case) -> bool:
     return bool(case.arguments.get("guess_mode", False))
 
 
-def _check_controlnet_inputs(case: Case) -> Iterator[Result]:
-    """Compares what the ControlNet is given in the first step, but for its control frames.
+def _check_inputs(case: Case, prefix: str, control_frames: np.ndarray) -> Iterator[Result]:
+    """Compares what the ControlNet is given in one call, where that is stored.
 
     PyTorch's ControlNet takes frames as rows of a batch; in guess mode the conditional ones alone.
     """
-    rows = slice(-1, None) if _guess_mode(case) else slice(None)
+    model_input, videos = case[f"{prefix}unet_input"], len(case["latents"])
+    guided = len(model_input) > videos
+    rows = slice(-videos, None) if _guess_mode(case) else slice(None)
     frames = case.arguments["video_length"]
-    sample = np.moveaxis(case[f"{_FIRST}unet_input"][rows], 2, 1)
+    sample = np.moveaxis(model_input[rows], 2, 1)
     given = {
+        "cond": (channels_first(control_frames), EXACT),
         "sample": (sample.reshape(-1, *sample.shape[2:]), SINGLE_MODULE),
-        "encoder_hidden_states": (conditioning(case, "prompt_embeds", True)[rows], EXACT),
+        "encoder_hidden_states": (conditioning(case, "prompt_embeds", guided)[rows], EXACT),
         "text_embeds": (
-            np.repeat(conditioning(case, "pooled_prompt_embeds", True)[rows], frames, axis=0),
+            np.repeat(conditioning(case, "pooled_prompt_embeds", guided)[rows], frames, axis=0),
             EXACT,
         ),
         "time_ids": (np.repeat(case["time_ids"][rows], frames, axis=0), EXACT),
     }
     for name, (got, bound) in given.items():
-        stored = f"{_FIRST}controlnet_{name}"
-        yield compare(stored, got, case[stored], bound)
+        stored = f"{prefix}controlnet_{name}"
+        if stored in case:
+            yield compare(stored, got, case[stored], bound)
 
 
-@jit_for_few_calls(static_argnames=("guess_mode",))
-def _first_residuals(
+@jit_for_few_calls(static_argnames=("guided", "guess_mode"))
+def _residuals(
     controlnet: ControlNetModel,
     frames: jax.Array,
     hidden: jax.Array,
@@ -136,9 +137,12 @@ def _first_residuals(
     timestep: jax.Array,
     scales: jax.Array,
     *,
+    guided: bool,
     guess_mode: bool,
 ) -> Residuals:
-    control = make_control(controlnet, hidden, [frames], only_last=1 if guess_mode else None)
+    videos = len(model_input) // 2 if guided else len(model_input)
+    only_last = videos if guided and guess_mode else None
+    control = make_control(controlnet, hidden, [frames], only_last=only_last)
     return control_residuals(
         [controlnet],
         [control],
@@ -147,6 +151,6 @@ def _first_residuals(
         timestep,
         pooled,
         time_ids,
-        videos=1,
+        videos=videos,
         guess_mode=guess_mode,
     )

@@ -10,10 +10,11 @@ from benchmarks.formula_checkpoint import write_checkpoint
 from benchmarks.parity_cases.case import EXACT, Case, Result, compare
 from benchmarks.parity_cases.pipeline import (
     MODEL_CLASSES,
-    check_call,
-    check_schedule,
+    call_pipeline,
+    check_made,
     is_from_text,
 )
+from benchmarks.parity_cases.solver import check_schedule, read_solver
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.prompt import tokenize
 from hotshot_jax.sampling.torch_noise import TorchGenerator
@@ -40,8 +41,9 @@ def run(case: Case) -> Iterator[Result]:
         pipeline = HotshotXLPipeline.from_pretrained(folder, precision=_PRECISIONS[dtype])
         yield from _check_token_ids(case, pipeline)
         yield from _check_noise(case)
-        yield from check_schedule(case, pipeline.scheduler)
-        yield from check_call(case, pipeline)
+        solver = read_solver(case)
+        yield from check_schedule(case, solver)
+        yield from check_made(case, solver, call_pipeline(case, pipeline, solver))
 
 
 def _write(case: Case, folder: Path) -> None:
@@ -70,7 +72,9 @@ def _check_token_ids(case: Case, pipeline: HotshotXLPipeline) -> Iterator[Result
         for prefix in ("", "negative_"):
             name = f"{prefix}input_ids{suffix}"
             if name in case:
-                ids = tokenize(tokenizer, [case.arguments[f"{prefix}prompt"] or ""])
+                prompt = case.arguments.get(f"{prefix}prompt")
+                prompt = case.arguments.get(f"{prefix}prompt{suffix}", prompt)
+                ids = tokenize(tokenizer, [prompt or ""])
                 yield compare(name, ids, case[name], EXACT)
 
 

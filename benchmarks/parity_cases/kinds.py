@@ -1,4 +1,9 @@
-"""All kinds of cases, and the choice among them."""
+"""All kinds of cases, and the choice among them.
+
+A new kind is a module with `matches` and `run`, listed here. One that runs the pipeline is made of
+the parts of `pipeline` and `solver`: `check_embeddings`, `check_schedule`, `call_pipeline`,
+`check_unet_calls`, `check_made`.
+"""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -33,15 +38,14 @@ class Kind(Protocol):
         """Checks that part."""
 
 
+_PIPELINES: tuple[Kind, ...] = (controlnet_pipeline, end_to_end, pipeline)
 _KINDS: tuple[Kind, ...] = (
+    *_PIPELINES,
     aspect_fill,
     controlnet,
-    controlnet_pipeline,
-    end_to_end,
     lora,
     noise,
     noise_schedule,
-    pipeline,
     schedulers,
     tables,
     temporal,
@@ -54,7 +58,7 @@ _KINDS: tuple[Kind, ...] = (
 
 def runs_pipeline(case: Case) -> bool:
     """Whether the case goes through a pipeline."""
-    return any(kind.matches(case) for kind in (controlnet_pipeline, end_to_end, pipeline))
+    return any(kind.matches(case) for kind in _PIPELINES)
 
 
 def run_case(case: Case) -> Iterator[Result]:

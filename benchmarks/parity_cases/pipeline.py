@@ -1,7 +1,9 @@
 """The pipeline from given embeddings and latents."""
 
+import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,13 +26,12 @@ from benchmarks.parity_cases.case import (
 )
 from benchmarks.parity_cases.layout import channels_first, channels_last
 from benchmarks.parity_cases.models import load_text_encoder, load_unet, load_vae
+from benchmarks.parity_cases.solver import Solver, check_schedule, read_solver
 from hotshot_jax.models.unet import Residuals
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.prompt import encode_tokens
 from hotshot_jax.runtime.precision import Precision, current_platform
-from hotshot_jax.schedulers import known_difference, make_scheduler
-from hotshot_jax.schedulers.base import Scheduler
 
 MODEL_CLASSES = {
     "unet": "UNet3DConditionModel",
@@ -41,7 +42,8 @@ MODEL_CLASSES = {
 # Arguments of the case that are arguments of the call.
 _PASSED = (
     "video_length height width num_inference_steps guidance_scale guidance_rescale denoising_end "
-    "original_size crops_coords_top_left target_size eta prompt negative_prompt seed guess_mode"
+    "original_size crops_coords_top_left target_size eta prompt prompt_2 negative_prompt "
+    "negative_prompt_2 seed guess_mode"
 ).split()
 # Arguments that say how the case was made, or that are read elsewhere.
 _DESCRIBED = (
@@ -61,27 +63,14 @@ def is_from_text(case: Case) -> bool:
 
 
 def run(case: Case) -> Iterator[Result]:
-    """Compares embeddings, one call of the UNet, the latents after each step, and the video."""
+    """Compares embeddings, calls of the UNet, the latents after each step, and the video."""
     yield from check_embeddings(case)
-    scheduler, difference = read_scheduler(case)
-    yield from difference
-    yield from check_schedule(case, scheduler)
-    yield from check_unet_calls(case, scheduler, {})
-
+    solver = read_solver(case)
+    yield from check_schedule(case, solver)
     pipeline = make_pipeline(tuple(case.model(name) for name in MODEL_CLASSES.values()))
-    pipeline.scheduler = scheduler
-    yield from check_call(case, pipeline, **read_inputs(case))
-
-
-def read_scheduler(case: Case) -> tuple[Scheduler, list[Result]]:
-    """The case's scheduler, as it was when the case was made, and what is different about it."""
-    entry = case.description["scheduler"]
-    scheduler = make_scheduler(entry["class"], entry["config"])
-    difference = known_difference(entry["class"], entry["config"])
-    if difference is None:
-        return scheduler, []
-    note = Result("scheduler", Verdict.DIFFERS, note=difference.sentence)
-    return difference.scheduler(type(scheduler), entry["config"]), [note]
+    made = call_pipeline(case, pipeline, solver, **read_inputs(case))
+    yield from check_unet_calls(case, solver, made, {})
+    yield from check_made(case, solver, made)
 
 
 def read_inputs(case: Case) -> dict[str, Any]:
@@ -122,8 +111,27 @@ def make_pipeline(models: tuple[ModelReference, ...]) -> HotshotXLPipeline:
     return HotshotXLPipeline(components, precision=Precision.named("f32", current_platform()))
 
 
-def check_call(case: Case, pipeline: HotshotXLPipeline, **given: Any) -> Iterator[Result]:
-    """Calls the pipeline with the case's arguments, and compares latents and video.
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """What the pipeline made.
+
+    Attributes:
+        latents: after each call of the model, channels first.
+        videos: `[videos, frames, height, width, 3]`; None where the case has none.
+    """
+
+    latents: Sequence[np.ndarray]
+    videos: np.ndarray | None
+
+
+def call_pipeline(case: Case, pipeline: HotshotXLPipeline, solver: Solver, **given: Any) -> Made:
+    """Calls the pipeline with the case's arguments.
+
+    Args:
+        case: the case.
+        pipeline: is given the solver's scheduler.
+        solver: from `read_solver`.
+        given: arguments of the call that are tensors, or that the case has under other names.
 
     Raises:
         LookupError: the case has an argument that is not known here.
@@ -132,28 +140,44 @@ def check_call(case: Case, pipeline: HotshotXLPipeline, **given: Any) -> Iterato
     if unknown:
         raise LookupError(f"arguments that are not known here: {sorted(unknown)}")
     arguments = {name: value for name, value in case.arguments.items() if name in _PASSED}
-    steps: list[np.ndarray] = []
+    latents: list[np.ndarray] = []
 
-    def keep(_: Any, step: int, timestep: float, values: dict[str, Any]) -> dict[str, Any]:
-        steps.append(channels_first(values["latents"]))
+    def keep(_: Any, call: int, timestep: float, values: dict[str, Any]) -> dict[str, Any]:
+        latents.append(channels_first(values["latents"]))
         return values
 
-    output = pipeline(**arguments, **given, callback_on_step_end=keep)
+    pipeline.scheduler = solver.scheduler
+    output = pipeline(
+        **arguments,
+        **given,
+        # Brackets are text to the reference.
+        prompt_weights=False,
+        output_type="np" if "video" in case else "latent",
+        callback_on_step_end=keep,
+    )
+    return Made(latents, output.videos if "video" in case else None)
+
+
+def check_made(case: Case, solver: Solver, made: Made) -> Iterator[Result]:
+    """Compares latents and video."""
     expected = case["latents_per_step"]
-    if len(steps) != len(expected):
-        note = f"{len(steps)} steps, expected {len(expected)}"
+    calls = solver.recorded(len(expected), len(made.latents))
+    if calls is None:
+        note = f"{len(expected)} entries for {len(made.latents)} calls of the model"
         yield Result("latents_per_step", Verdict.FAILED, None, PIPELINE_STEP, note)
     else:
         yield worst(
             "latents_per_step",
             [
-                compare("", got, reference, PIPELINE_STEP, note=f"step {index} of {len(steps)}")
-                for index, (got, reference) in enumerate(zip(steps, expected, strict=True))
+                compare("", made.latents[call], reference, PIPELINE_STEP, note=f"call {call}")
+                for call, reference in zip(calls, expected, strict=True)
             ],
         )
-    yield compare("video", channels_first(output.videos), case["video"], PIXEL, absolute=True)
-    if "frames_uint8" in case:
-        yield _check_frames(output.videos, case["frames_uint8"])
+    if made.videos is not None:
+        video = channels_first(made.videos)
+        yield compare("video", video, case["video"], PIXEL, absolute=True)
+        if "frames_uint8" in case:
+            yield _check_frames(made.videos, case["frames_uint8"])
 
 
 def check_embeddings(case: Case) -> Iterator[Result]:
@@ -171,48 +195,40 @@ def check_embeddings(case: Case) -> Iterator[Result]:
             yield compare(name, got, case[name], WHOLE_MODEL)
 
 
-def check_schedule(case: Case, scheduler: Scheduler) -> Iterator[Result]:
-    """Compares timesteps and noise levels."""
-    schedule = scheduler.schedule(case.arguments["num_inference_steps"])
-    expected = case["timesteps"]
-    bound = EXACT if np.issubdtype(expected.dtype, np.integer) else SINGLE_MODULE
-    yield compare("timesteps", schedule.timesteps, expected, bound)
-    if "sigmas" in case:
-        yield compare("sigmas", schedule.sigmas, case["sigmas"], SINGLE_MODULE)
-    if "init_noise_sigma" in case.arguments:
-        sigma = np.asarray(case.arguments["init_noise_sigma"])
-        yield compare("init_noise_sigma", schedule.init_noise_sigma, sigma, SINGLE_MODULE)
-
-
 def check_unet_calls(
-    case: Case, scheduler: Scheduler, residuals: Mapping[str, Residuals]
+    case: Case, solver: Solver, made: Made, residuals: Mapping[str, Residuals]
 ) -> Iterator[Result]:
-    """Compares what goes into and comes out of the UNet in the steps for which that is stored.
+    """Compares what goes into and comes out of the UNet in the calls for which that is stored.
 
     Args:
-        case: the case.
-        scheduler: scales the UNet's input.
-        residuals: what a ControlNet adds in some of these steps, by the prefix of their tensors.
+        case: the case, with tensors `stepN.unet_input` and `stepN.unet_output`; N counts the calls
+            from 0.
+        solver: scales the UNet's input.
+        made: gives the latents before calls for which the case has none.
+        residuals: what a ControlNet adds in some of these calls, by the prefix of their tensors.
     """
-    schedule = scheduler.schedule(case.arguments["num_inference_steps"])
-    time_ids = case["time_ids"]
+    schedule, time_ids = solver.schedule, case["time_ids"]
     yield compare("time_ids", _time_ids(case, len(time_ids)), time_ids, EXACT)
     model = load_unet(case.model("UNet3DConditionModel"))
+    stored_latents = case["latents_per_step"]
+    calls = solver.recorded(len(stored_latents), len(made.latents)) or []
+    after_call = dict(zip(calls, stored_latents, strict=False))
     for prefix in case.prefixes("unet_input"):
-        step = int(prefix.removeprefix("step").removesuffix("."))
-        if step:
-            latents = case["latents_per_step"][step - 1]
-        else:
-            latents = case["latents"] * np.float32(schedule.init_noise_sigma)
-        scaled = np.asarray(scheduler.scale_model_input(schedule.row(step), latents))
+        call = call_of(prefix)
+        before, bound = after_call.get(call - 1), SINGLE_MODULE
+        if call == 0:
+            before = case["latents"] * np.float32(schedule.init_noise_sigma)
+        elif before is None:
+            before, bound = made.latents[call - 1], PIPELINE_STEP
+        scaled = np.asarray(solver.scheduler.scale_model_input(schedule.row(call), before))
         stored = case[f"{prefix}unet_input"]
-        guided = len(stored) == 2 * len(latents)
+        guided = len(stored) == 2 * len(before)
         expected = np.concatenate([scaled, scaled]) if guided else scaled
-        yield compare(f"{prefix}unet_input", expected, stored, SINGLE_MODULE)
+        yield compare(f"{prefix}unet_input", expected, stored, bound)
         output = unet.forward(
             model,
             channels_last(stored),
-            jnp.full(len(stored), schedule.timesteps[step], jnp.float32),
+            jnp.full(len(stored), schedule.timesteps[call], jnp.float32),
             conditioning(case, "prompt_embeds", guided),
             conditioning(case, "pooled_prompt_embeds", guided),
             jnp.asarray(time_ids),
@@ -221,6 +237,18 @@ def check_unet_calls(
         )
         name = f"{prefix}unet_output"
         yield compare(name, channels_first(output), case[name], WHOLE_MODEL)
+
+
+def call_of(prefix: str) -> int:
+    """The number in `stepN.`.
+
+    Raises:
+        LookupError: the prefix is another.
+    """
+    found = re.fullmatch(r"step(\d+)\.", prefix)
+    if found is None:
+        raise LookupError(f"tensors of {prefix!r}: expected stepN., N being the number of a call")
+    return int(found[1])
 
 
 def conditioning(case: Case, name: str, guided: bool) -> jax.Array:

@@ -232,7 +232,7 @@ def embed_prompts(
     # Both halves are read before one is encoded, since the longer decides the length of both.
     read = {texts: encoder.read(texts) for texts in (*positive, *negative) if texts is not None}
     chunks = max((len(each) for r in read.values() for side in r for each in side), default=1)
-    if given is not None:
+    if given is not None and read:
         length = encoder.runtime.components.tokenizer.model_max_length
         chunks = max(chunks, given.hidden.shape[-2] // length)
     encoded = {texts: encoder.encode(each, chunks) for texts, each in read.items()}
