@@ -148,7 +148,7 @@ def save_control(controls: Sequence[ControlInput], settings: InferSettings) -> l
     Raises:
         HotshotError: they cannot be written.
     """
-    paths = _save_paths(settings, len(controls))
+    paths = control_outputs(settings, len(controls))
     for index, path in enumerate(paths):
         frames = controls[index].frames
         write_video(path, frames, settings.video_duration, {}, settings.overwrite)
@@ -185,7 +185,8 @@ def _check_count(flag: str, values: int, controlnets: int, otherwise: str) -> No
         )
 
 
-def _save_paths(settings: InferSettings, controlnets: int) -> list[str]:
+def control_outputs(settings: InferSettings, controlnets: int) -> list[str]:
+    """Where the control frames of each ControlNet are written, if they are."""
     base = settings.save_control
     if base is None or controlnets == 0:
         return []
@@ -196,7 +197,7 @@ def _save_paths(settings: InferSettings, controlnets: int) -> list[str]:
 
 def _check_save_paths(settings: InferSettings, controlnets: int, outputs: Sequence[str]) -> None:
     taken = {output_target(output) for output in outputs}
-    for path in _save_paths(settings, controlnets):
+    for path in control_outputs(settings, controlnets):
         if output_target(path) in taken:
             raise UsageError(f"--save_control {path} is also where the result goes; name another.")
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from hotshot_jax.cli.run import Parser, run, say
+from hotshot_jax.cli.run import Parser, program_name, run, say
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.cli.without_effect import Acts, given_flags, refuse_without_effect
 from hotshot_jax.convert.assembly import open_temporal
@@ -113,7 +113,7 @@ def _write_temporal(given: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m convert",
+        prog=program_name("python -m convert"),
         description="Converts a Hotshot-XL checkpoint or an SDXL ControlNet from PyTorch's layout "
         "to Orbax, or back.",
     )

@@ -4,11 +4,13 @@ import argparse
 import dataclasses
 import difflib
 import reprlib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hotshot_jax.cli.run import Parser
+from hotshot_jax.cli.run import Parser, Switch
+from hotshot_jax.cli.translation import OtherNames, translate
 from hotshot_jax.errors import UsageError
 from hotshot_jax.files.limits import MOST_SETTINGS_BYTES
 from hotshot_jax.files.parsed import ParseError, parse_json, parse_yaml
@@ -35,6 +37,7 @@ class Flag:
         repeatable: given once for each value; the setting is a tuple.
         bare: the value if the flag is given without one; None if it needs one.
         local: a path on this machine; what is an address is refused.
+        source: names what is read, fetched or run; a picture has no say in it.
     """
 
     help: str
@@ -45,6 +48,7 @@ class Flag:
     repeatable: bool = False
     bare: Any = None
     local: bool = False
+    source: bool = False
 
 
 def flag(default: Any, help: str, type: type, group: str, **options: Any) -> Any:
@@ -63,6 +67,7 @@ def parse_flags(
     program: str,
     description: str,
     config_help: str,
+    names: OtherNames | None = None,
 ) -> dict[str, Any]:
     """The values given on the command line, `config` among them, without any default.
 
@@ -72,9 +77,10 @@ def parse_flags(
         program: name of the command.
         description: what it does.
         config_help: what `--config` takes.
+        names: what other tools call the flags; the help does not list them.
 
     Raises:
-        UsageError: a flag is unknown or a value has the wrong form.
+        UsageError: a flag is unknown or given twice, or a value has the wrong form.
     """
     parser = Parser(prog=program, description=description, argument_default=argparse.SUPPRESS)
     parser.add_argument("--config", metavar="FILE", help=config_help)
@@ -86,7 +92,7 @@ def parse_flags(
         shown = "" if field.default in (None, False, ()) else f" (default: {field.default})"
         options: dict[str, Any] = {"help": (flag.help + shown).replace("%", "%%")}
         if flag.type is bool:
-            options["action"] = argparse.BooleanOptionalAction
+            options["action"] = Switch
         else:
             options |= {"type": flag.type, "choices": flag.choices}
             if flag.choices is None:
@@ -96,6 +102,11 @@ def parse_flags(
             if flag.bare is not None:
                 options |= {"nargs": "?", "const": flag.bare}
         groups[flag.group].add_argument(f"--{field.name}", **options)
+    if names is not None:
+        switches = [name for name, flag in flags_of(settings).items() if flag.type is bool]
+        valued = [name for name in ("config", *flags_of(settings)) if name not in switches]
+        arguments = sys.argv[1:] if arguments is None else arguments
+        arguments = translate(arguments, [*switches, "help"], valued, names)
     given = vars(parser.parse_args(arguments))
     for name, flag in flags_of(settings).items():
         if flag.local and isinstance(given.get(name), str):
@@ -122,8 +133,16 @@ def written_settings(path: str) -> Any:
         raise UsageError(f"--config {path}: not readable as YAML or JSON: it {reason}.") from error
 
 
-def checked_settings(settings: type, path: str, values: Any) -> dict[str, Any]:
+def checked_settings(
+    settings: type, path: str, values: Any, names: OtherNames | None = None
+) -> dict[str, Any]:
     """The values of a configuration file, if they are what the dataclass has fields for.
+
+    Args:
+        settings: the dataclass.
+        path: of the file, for messages.
+        values: its content.
+        names: what other tools call the settings, for messages.
 
     Raises:
         UsageError: a key is unknown, or a value of the wrong type.
@@ -135,16 +154,17 @@ def checked_settings(settings: type, path: str, values: Any) -> dict[str, Any]:
     flags = flags_of(settings)
     # What is null is as if it were not there.
     return {
-        name: _checked(flags, path, name, value)
+        name: _checked(flags, path, name, value, names or OtherNames())
         for name, value in values.items()
         if name not in flags or value is not None
     }
 
 
-def _checked(flags: Mapping[str, Flag], path: str, name: Any, value: Any) -> Any:
+def _checked(flags: Mapping[str, Flag], path: str, name: Any, value: Any, names: OtherNames) -> Any:
     flag = flags.get(name)
     if flag is None:
-        near = difflib.get_close_matches(str(name)[:_LONGEST_NAME], flags, 1)
+        near = [names.same[name]] if name in names.same else []
+        near = near or difflib.get_close_matches(str(name)[:_LONGEST_NAME], flags, 1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
         raise UsageError(f"--config {path}: unknown key {reprlib.repr(name)}{hint}")
     if flag.repeatable:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,16 +12,25 @@ import numpy as np
 from hotshot_jax.builtin import NAME as BUILTIN_NAME
 from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
-from hotshot_jax.cli.control import ControlPlan, control_inputs, plan_control, save_control
+from hotshot_jax.cli.control import (
+    ControlPlan,
+    control_inputs,
+    control_outputs,
+    plan_control,
+    save_control,
+)
 from hotshot_jax.cli.devices import explained_memory_errors, use_device
 from hotshot_jax.cli.flags import flags_of
 from hotshot_jax.cli.hosts import on_hosts
+from hotshot_jax.cli.infer_arguments import parse_arguments
+from hotshot_jax.cli.infer_effects import check_effects, check_effort
 from hotshot_jax.cli.native_settings import native_settings
 from hotshot_jax.cli.outputs import Job, batches, plan_jobs
 from hotshot_jax.cli.presets import describe_preset
 from hotshot_jax.cli.prompts import check_prompts, has_break, warn_of_unknown
-from hotshot_jax.cli.run import run, say
-from hotshot_jax.cli.settings import InferSettings, parse_settings
+from hotshot_jax.cli.run import program_name, run, say
+from hotshot_jax.cli.settings import InferSettings
+from hotshot_jax.cli.sources import SOURCES, check_not_replaced, digests, public_settings
 from hotshot_jax.cli.stored_settings import STORED
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.compile_effort import effort_options
@@ -59,11 +68,24 @@ _SIZE_FLAGS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and gives its exit status: 0, 1 (run failed) or 2 (wrong usage)."""
-    return run(PROGRAM, lambda: generate(parse_settings(arguments, PROGRAM)))
+    program = program_name(PROGRAM) if arguments is None else PROGRAM
+
+    def body() -> None:
+        parsed = parse_arguments(arguments, program)
+        generate(parsed.settings, parsed.given, parsed.config)
+
+    return run(program, body)
 
 
-def generate(settings: InferSettings) -> None:
+def generate(
+    settings: InferSettings, given: Collection[str] = (), config: str | None = None
+) -> None:
     """Makes the videos that the settings ask for.
+
+    Args:
+        settings: of the run.
+        given: those that stand on the command line itself, and therefore have to act.
+        config: the file that others come from, which is not to be replaced.
 
     Raises:
         UsageError: the settings cannot be met.
@@ -71,11 +93,16 @@ def generate(settings: InferSettings) -> None:
     """
     settings = settings.sized()
     _check(settings)
+    check_effects(given, settings)
     with on_hosts(PROGRAM, dataclasses.asdict(settings)):
         jobs = plan_jobs(settings)
         check_prompts(settings, [job.prompt for job in jobs])
-        control = plan_control(settings, [output for job in jobs for output in job.outputs])
+        outputs = [output for job in jobs for output in job.outputs]
+        saved = control_outputs(settings, len(settings.controlnet or settings.control_type))
+        check_not_replaced(settings, {"--output": outputs, "--save_control": saved}, config)
+        control = plan_control(settings, outputs)
         device = use_device(settings.device)
+        check_effort(current_platform(), settings.compile_effort, given)
         if settings.compile_effort is not None:
             effort_options(current_platform(), settings.compile_effort)
         mesh = _mesh_config(settings, jobs)
@@ -139,6 +166,7 @@ def _generate(
     memory = _estimate(pipeline, settings, mesh)
     _say(f"{device}; {memory}; {pipeline.precision.description}")
 
+    read = digests(InferSettings, settings.stored(), InferSettings())
     written: list[str] = []
     # Prompts of a batch would be padded to the longest, which changes what they draw.
     alone = settings.long_prompts or any(has_break(settings, job.prompt) for job in jobs)
@@ -148,7 +176,7 @@ def _generate(
         if not is_first():
             continue
         for job, of_job in zip(batch.jobs, np.split(videos, len(batch.prompts)), strict=False):
-            for output in _write(of_job, settings, job):
+            for output in _write(of_job, settings, job, read):
                 written.append(output)
                 print(output)
     if settings.json and is_first():
@@ -265,7 +293,9 @@ def _sample(
     return np.asarray(output.videos)
 
 
-def _write(videos: np.ndarray, settings: InferSettings, job: Job) -> Iterator[str]:
+def _write(
+    videos: np.ndarray, settings: InferSettings, job: Job, read: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
     for number, (video, output) in enumerate(zip(videos, job.outputs, strict=True)):
         frames = to_uint8(video)
         if (frames == frames[:, :1, :1]).all():
@@ -274,9 +304,11 @@ def _write(videos: np.ndarray, settings: InferSettings, job: Job) -> Iterator[st
                 "damaged, or a setting is far from what the model knows."
             )
         kept = dataclasses.replace(settings, prompt=job.prompt, prompts_file=None).stored()
+        public = public_settings(InferSettings, kept)
         metadata = {
-            STORED: json.dumps(kept),
-            "model": settings.pretrained_path or BUILTIN_NAME,
+            STORED: json.dumps(public),
+            **({SOURCES: json.dumps(read)} if read else {}),
+            "model": public.get("pretrained_path", BUILTIN_NAME),
             "video": f"{number + 1} of {len(job.outputs)}",
             "versions": f"hotshot-jax {__version__}, jax {jax.__version__}",
         }

@@ -11,12 +11,11 @@ from hotshot_jax.files.limits import MOST_TEXT_BYTES
 from hotshot_jax.files.plain_file import read_text
 from hotshot_jax.media.frame_times import check_duration
 from hotshot_jax.media.output import check_output
-from hotshot_jax.media.output_form import OutputForm, output_form
+from hotshot_jax.media.output_form import TIMED_FORMS, output_form
 
 _DEFAULT_FOLDER = Path("outputs")
 _SLUG_LENGTH = 60
 _MOST_VIDEOS = 1000
-_TIMED = (OutputForm.GIF, OutputForm.MP4, OutputForm.WEBP)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +45,7 @@ def plan_jobs(settings: InferSettings) -> list[Job]:
         raise UsageError(f"--num_videos is {settings.num_videos}; expected 1 to {_MOST_VIDEOS}.")
     total = len(prompts) * settings.num_videos
     base = settings.output if settings.output is not None else _default_output(settings, prompts)
-    if settings.video_length > 1 or output_form(base) in _TIMED:
+    if settings.video_length > 1 or output_form(base) in TIMED_FORMS:
         check_duration(settings.video_duration, settings.video_length)
     paths = [base] if total == 1 else [numbered(base, n, total) for n in range(1, total + 1)]
     for path in paths:

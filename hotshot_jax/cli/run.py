@@ -13,6 +13,7 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePath
 from typing import Any, NoReturn
 
 from hotshot_jax.errors import HotshotError, UsageError
@@ -46,10 +47,36 @@ class _Stopped(KeyboardInterrupt):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are ours: two lines instead of a page of usage."""
+    """A parser whose errors are ours: two lines instead of a page of usage.
+
+    A flag that is given twice, with values of which one would count, is refused.
+    """
 
     def __init__(self, **options: Any):
         super().__init__(allow_abbrev=False, **options)
+        self._given: dict[str, Any] = {}
+        for name, action in ((None, _Store), ("store", _Store), ("store_true", _StoreTrue)):
+            self.register("action", name, action)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses what is known.
+
+        Raises:
+            UsageError: a flag is given twice.
+        """
+        self._given = {}
+        return super().parse_known_args(args, namespace)
+
+    def note(self, flag: str, value: Any) -> None:
+        """Keeps in mind that a flag is given.
+
+        Raises:
+            UsageError: it was given before, with another value.
+        """
+        if self._given.setdefault(flag, value) != value:
+            raise UsageError(
+                f"{flag} is given twice, as {self._given[flag]!r} and {value!r}; give it once."
+            )
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parses, and names the nearest flag for one that is unknown.
@@ -64,7 +91,46 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises `UsageError`."""
-        raise UsageError(f"{message}. --help lists all flags.")
+        stop = "" if message.endswith((".", "?", "!")) else "."
+        raise UsageError(f"{message}{stop} --help lists all flags.")
+
+
+class _Store(argparse._StoreAction):
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        if option_string is not None:
+            parser.note(f"--{self.dest}", values)
+        super().__call__(parser, namespace, values, option_string)
+
+
+class _StoreTrue(argparse._StoreTrueAction):
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        parser.note(f"--{self.dest}", True)
+        super().__call__(parser, namespace, values, option_string)
+
+
+class Switch(argparse.BooleanOptionalAction):
+    """`--name` and `--no-name`."""
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        """Sets the value, once."""
+        parser.note(f"--{self.dest}", not str(option_string).startswith("--no-"))
+        super().__call__(parser, namespace, values, option_string)
+
+
+def program_name(default: str) -> str:
+    """What the person called a command: that of the installed command, if it is one.
+
+    Args:
+        default: its name otherwise.
+    """
+    called = PurePath(sys.argv[0]).stem if sys.argv else ""
+    return called if called.startswith("hotshot-jax") else default
 
 
 def run(program: str, body: Callable[[], None]) -> int:

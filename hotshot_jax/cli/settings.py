@@ -1,24 +1,11 @@
-"""What a run of `infer.py` is asked to do: flags over a configuration file over defaults."""
+"""What a run of `infer.py` is asked to do."""
 
 import dataclasses
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from hotshot_jax.cli import hosts
-from hotshot_jax.cli.flags import (
-    DEVICES,
-    TEXT_ENDINGS,
-    checked_settings,
-    flag,
-    flags_of,
-    parse_flags,
-    written_settings,
-)
-from hotshot_jax.cli.native_settings import native_settings
-from hotshot_jax.cli.presets import PRESETS, preset_values
-from hotshot_jax.cli.stored_settings import stored_settings
+from hotshot_jax.cli.flags import DEVICES, flag, flags_of
+from hotshot_jax.cli.presets import PRESETS
 from hotshot_jax.compile_effort import EFFORTS
 from hotshot_jax.control.canny import HIGH_THRESHOLD, LOW_THRESHOLD
 from hotshot_jax.control.depth import DEFAULT_CHECKPOINT
@@ -30,7 +17,7 @@ from hotshot_jax.sampling.noise import NOISES
 from hotshot_jax.schedulers.prediction import PREDICTION_TYPES
 from hotshot_jax.schedulers.timestep_spacing import SPACINGS
 
-_SIZES = ("width", "height")
+SIZES = ("width", "height")
 
 _PROMPT, _SIZE, _SAMPLING, _MODEL, _OUTPUT = "prompt", "size", "sampling", "model", "output"
 _CONTROL = "composition (ControlNet)"
@@ -60,6 +47,7 @@ class InferSettings:
         str,
         _PROMPT,
         local=True,
+        source=True,
     )
     clip_skip: int = flag(
         0, "text encoder layers to leave out before the last but one", int, _PROMPT
@@ -153,6 +141,7 @@ class InferSettings:
         "converted, or a single SDXL file with --temporal; default: the built-in small model",
         str,
         _MODEL,
+        source=True,
     )
     variant: str | None = flag(
         None, "weight files to prefer where there are several, such as fp16", str, _MODEL
@@ -162,9 +151,14 @@ class InferSettings:
         "any SDXL whose UNet replaces the spatial layers: folder, single file or Hub id",
         str,
         _MODEL,
+        source=True,
     )
     base: str | None = flag(
-        None, "any SDXL for spatial layers, text encoders and VAE, likewise", str, _MODEL
+        None,
+        "any SDXL for spatial layers, text encoders and VAE, likewise",
+        str,
+        _MODEL,
+        source=True,
     )
     temporal: str | None = flag(
         None,
@@ -172,14 +166,16 @@ class InferSettings:
         "ComfyUI's file or a diffusers MotionAdapter",
         str,
         _MODEL,
+        source=True,
     )
-    vae: str | None = flag(None, "another VAE: folder, file or Hub id", str, _MODEL)
+    vae: str | None = flag(None, "another VAE: folder, file or Hub id", str, _MODEL, source=True)
     lora: tuple[str, ...] = flag(
         (),
         "LoRA file, folder or Hub id, PATH or PATH:SCALE; repeatable",
         str,
         _MODEL,
         repeatable=True,
+        source=True,
     )
     lora_allow_partial: bool = flag(
         False,
@@ -194,6 +190,7 @@ class InferSettings:
         str,
         _MODEL,
         repeatable=True,
+        source=True,
     )
     precision: str = flag(
         "f16", "numbers of text encoders and UNet", str, _MODEL, choices=PRECISIONS
@@ -241,6 +238,7 @@ class InferSettings:
         str,
         _CONTROL,
         repeatable=True,
+        source=True,
     )
     allow_private_urls: bool = flag(
         False,
@@ -256,6 +254,7 @@ class InferSettings:
         str,
         _CONTROL,
         repeatable=True,
+        source=True,
     )
     controlnet_conditioning_scale: tuple[float, ...] = flag(
         (),
@@ -302,7 +301,11 @@ class InferSettings:
         HIGH_THRESHOLD, "gradient from which a pixel is an edge", float, _CONTROL
     )
     depth_checkpoint: str = flag(
-        DEFAULT_CHECKPOINT, "depth-estimation model, a folder or Hub id", str, _CONTROL
+        DEFAULT_CHECKPOINT,
+        "depth-estimation model, a folder or Hub id",
+        str,
+        _CONTROL,
+        source=True,
     )
     save_control: str | None = flag(
         None,
@@ -325,6 +328,13 @@ class InferSettings:
     process_count: int | None = hosts.process_count(_HOSTS)
     process_index: int | None = hosts.process_index(_HOSTS)
 
+    trust_config: bool = flag(
+        False,
+        "read and fetch what a picture given to --config names, without its being repeated",
+        bool,
+        _OUTPUT,
+        about_this_run=True,
+    )
     output: str | None = flag(
         None,
         "file to write: .gif, .mp4, .webp, a folder for PNGs, or .jpg/.png for one frame "
@@ -366,56 +376,7 @@ class InferSettings:
             return self
         if self.width is not None or self.height is not None:
             raise UsageError("--aspect_ratio sets width and height; give one or the other.")
-        width, height = size_of_aspect_ratio(self.aspect_ratio)
+        width, height = size_of_aspect_ratio(
+            self.aspect_ratio, otherwise="for any other size give --width and --height"
+        )
         return dataclasses.replace(self, width=width, height=height, aspect_ratio=None)
-
-
-def parse_settings(arguments: Sequence[str] | None, program: str) -> InferSettings:
-    """Reads flags, and the configuration file that they may name.
-
-    Raises:
-        UsageError: a flag or a key of the file is unknown, or a value has the wrong form.
-    """
-    given = parse_flags(
-        InferSettings,
-        arguments,
-        program,
-        "Text to GIF with Hotshot-XL.",
-        "settings to start from: a YAML or JSON file, or a result of an earlier run",
-    )
-    config = given.pop("config", None)
-    values = {} if config is None else read_config_file(config)
-    # A size on the command line replaces the size of the file, in whichever form either is.
-    if "aspect_ratio" in given:
-        values = {name: values[name] for name in values if name not in _SIZES}
-    if any(name in given for name in _SIZES):
-        values.pop("aspect_ratio", None)
-    values = _native_settings(values | given) | values
-    files = InferSettings(**(values | given)).model_files
-
-    def preset(layer: Mapping[str, Any]) -> dict[str, Any]:
-        return preset_values(layer["preset"], files) if "preset" in layer else {}
-
-    # A preset from the command line wins over the file's values, a preset in the file does not.
-    return InferSettings(**(preset(values) | values | preset(given) | given))
-
-
-def _native_settings(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model is used with, unless something else is asked for."""
-    native = native_settings(asked.get("pretrained_path"), flags_of(InferSettings))
-    taken = _SIZES if "aspect_ratio" in asked else ()
-    return {name: value for name, value in native.items() if name not in taken}
-
-
-def read_config_file(path: str) -> dict[str, Any]:
-    """Reads settings from YAML, JSON, or the metadata of a result.
-
-    Raises:
-        UsageError: the file is missing, not readable as any of these, or has an unknown key or a
-            value of the wrong type.
-    """
-    if not os.path.exists(path):
-        raise UsageError(f"--config {path}: there is no such file.")
-    is_text = Path(path).suffix.lower() in TEXT_ENDINGS
-    values = written_settings(path) if is_text else stored_settings(InferSettings, path)
-    return checked_settings(InferSettings, path, values)

@@ -33,8 +33,7 @@ from hotshot_jax.cli.train_plan import (
     where_numbers_go,
 )
 from hotshot_jax.cli.train_resume import Identity, checkpoints_to_resume, resume
-from hotshot_jax.cli.train_settings import TrainSettings, parse_train_settings
-from hotshot_jax.cli.without_effect import given_flags
+from hotshot_jax.cli.train_settings import TrainSettings, parse_train_arguments
 from hotshot_jax.compile_effort import effort_options
 from hotshot_jax.data.loader import Loader
 from hotshot_jax.parallel.gather import on_host
@@ -64,10 +63,7 @@ PROGRAM = "train.py"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and gives its exit status: 0, 1 (run failed) or 2 (wrong usage)."""
-    return run(
-        PROGRAM,
-        lambda: _train_on_hosts(parse_train_settings(arguments, PROGRAM), given_flags(arguments)),
-    )
+    return run(PROGRAM, lambda: _train_on_hosts(*parse_train_arguments(arguments, PROGRAM)))
 
 
 def _train_on_hosts(settings: TrainSettings, given: Collection[str]) -> None:

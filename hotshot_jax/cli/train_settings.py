@@ -13,6 +13,7 @@ from hotshot_jax.cli.flags import (
     parse_flags,
     written_settings,
 )
+from hotshot_jax.cli.other_names import TRAIN
 from hotshot_jax.compile_effort import DEFAULT_EFFORT, EFFORTS
 from hotshot_jax.control.canny import HIGH_THRESHOLD, LOW_THRESHOLD, check_thresholds
 from hotshot_jax.data.buckets import bucket_sizes
@@ -342,7 +343,17 @@ class TrainSettings:
 
 
 def parse_train_settings(arguments: Sequence[str] | None, program: str) -> TrainSettings:
+    """The settings alone of `parse_train_arguments`."""
+    return parse_train_arguments(arguments, program)[0]
+
+
+def parse_train_arguments(
+    arguments: Sequence[str] | None, program: str
+) -> tuple[TrainSettings, frozenset[str]]:
     """Reads flags, and the configuration file that they may name.
+
+    Returns:
+        The settings, and the names of those that stand on the command line itself.
 
     Raises:
         UsageError: a flag or a key of the file is unknown, or a value has the wrong form.
@@ -353,11 +364,12 @@ def parse_train_settings(arguments: Sequence[str] | None, program: str) -> Train
         program,
         "Fine-tune Hotshot-XL.",
         "settings to start from: a YAML or JSON file, such as the config.yaml of an earlier run",
+        TRAIN,
     )
     config = given.pop("config", None)
     values: dict[str, Any] = {}
     if config is not None:
         if not os.path.isfile(config):
             raise UsageError(f"--config {config}: there is no such file.")
-        values = checked_settings(TrainSettings, config, written_settings(config))
-    return TrainSettings(**(values | given))
+        values = checked_settings(TrainSettings, config, written_settings(config), TRAIN)
+    return TrainSettings(**(values | given)), frozenset(given)

@@ -37,14 +37,20 @@ class DepthEstimator:
         transformers = require("transformers", extra="depth", purpose="Estimating depth")
         self._name = str(checkpoint)
         try:
-            self._processor = transformers.AutoImageProcessor.from_pretrained(self._name)
-            self._model = transformers.AutoModelForDepthEstimation.from_pretrained(self._name)
+            # A model names the code that it wants run, and a pickle is code.
+            self._processor = transformers.AutoImageProcessor.from_pretrained(
+                self._name, trust_remote_code=False
+            )
+            self._model = transformers.AutoModelForDepthEstimation.from_pretrained(
+                self._name, trust_remote_code=False, use_safetensors=True
+            )
         except (OSError, ValueError, KeyError, ImportError) as error:
             reason = str(error).strip().splitlines()
             raise HotshotError(
                 f"{self._name}: cannot load it as a depth-estimation checkpoint: "
                 f"{reason[0] if reason else type(error).__name__}\n"
-                "Expected a folder or Hub id that transformers' AutoModelForDepthEstimation reads."
+                "Expected a folder or Hub id that transformers' AutoModelForDepthEstimation reads, "
+                "with weights in .safetensors and no code of its own."
             ) from error
         self._model.eval()
 

@@ -47,7 +47,9 @@ def bucket_sizes(resolution: int, aspect_ratio: str | None = None) -> tuple[Size
         }
     if aspect_ratio is None:
         return tuple(published.values())
-    wanted = size_of_aspect_ratio(aspect_ratio, _PUBLISHED)
+    wanted = size_of_aspect_ratio(
+        aspect_ratio, _PUBLISHED, "left out, each sample has the one that is nearest to its own"
+    )
     names = {size: name for name, size in SIZES_BY_RESOLUTION[_PUBLISHED].items()}
     return (published[names[wanted]],)
 

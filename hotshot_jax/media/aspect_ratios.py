@@ -57,12 +57,15 @@ def best_aspect_ratio(
     return name, sizes[name]
 
 
-def size_of_aspect_ratio(text: str, resolution: int = TRAINED_RESOLUTION) -> Size:
+def size_of_aspect_ratio(
+    text: str, resolution: int = TRAINED_RESOLUTION, otherwise: str = "take that"
+) -> Size:
     """Look up the size of a published aspect ratio by its name.
 
     Args:
         text: a name such as "1.75", or another way of writing that ratio: "1", "7:4", "672x384".
         resolution: 512 or 1024.
+        otherwise: what else can be done about a ratio that is none of them, for the message.
 
     Returns:
         (width, height) in pixels.
@@ -78,8 +81,7 @@ def size_of_aspect_ratio(text: str, resolution: int = TRAINED_RESOLUTION) -> Siz
     name, size = best_aspect_ratio(ratio, resolution)
     if min(abs(ratio - float(name)), abs(ratio - _ratio(size))) > _NAME_TOLERANCE:
         raise UsageError(
-            f"--aspect_ratio {text} is not one of {names}. The nearest is {name}; "
-            "for any other size give --width and --height."
+            f"--aspect_ratio {text} is not one of {names}. The nearest is {name}; {otherwise}."
         )
     return size
 

@@ -30,6 +30,8 @@ _FORMS: Final = {
     ".jpeg": OutputForm.JPEG,
     ".png": OutputForm.PNG,
 }
+TIMED_FORMS: Final = (OutputForm.GIF, OutputForm.MP4, OutputForm.WEBP)
+"""Those whose frames have times."""
 ONE_FRAME_FORMS: Final = (OutputForm.JPEG, OutputForm.PNG)
 CLIP_FORMS_TEXT: Final = ".gif, .mp4, .webp, or a folder (no ending, or a final /) for PNGs"
 FRAME_FILE: Final = re.compile(r"frame_\d{4,}\.png")

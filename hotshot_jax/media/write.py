@@ -11,7 +11,13 @@ from hotshot_jax.media.gif import encode_gif
 from hotshot_jax.media.metadata import METADATA_KEY, exif_of_metadata, pack_metadata, read_metadata
 from hotshot_jax.media.mp4 import write_mp4
 from hotshot_jax.media.output import check_output, check_replaced, output_target
-from hotshot_jax.media.output_form import AnyPath, OutputForm, frame_file_name, output_form
+from hotshot_jax.media.output_form import (
+    TIMED_FORMS,
+    AnyPath,
+    OutputForm,
+    frame_file_name,
+    output_form,
+)
 from hotshot_jax.media.still import encode_jpeg, encode_png
 from hotshot_jax.media.webp import encode_webp
 from hotshot_jax.writing.staging import staged_file, staged_folder
@@ -58,7 +64,7 @@ def write_video(
         )
     check_output(path, len(frames), overwrite)
     form, target = output_form(path), output_target(path)
-    if form in (OutputForm.GIF, OutputForm.MP4, OutputForm.WEBP):
+    if form in TIMED_FORMS:
         check_duration(duration_ms, len(frames))
 
     def may_replace(_: Path) -> None:

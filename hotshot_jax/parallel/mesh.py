@@ -138,10 +138,11 @@ class MeshConfig:
         named = math.prod(getattr(self, axis) for axis in AXES if getattr(self, axis) != -1)
         free = [axis for axis in AXES if getattr(self, axis) == -1]
         if devices % named or (not free and named != devices):
+            there = "is 1 device" if devices == 1 else f"are {devices} devices"
             raise UsageError(
-                f"mesh {self} does not fit: its axes multiply to {named}, but there are {devices} "
-                "devices. Change --mesh so that the product is the number of devices, or write -1 "
-                "for one axis."
+                f"mesh {self} does not fit: its axes multiply to {named}, but there {there}. "
+                "Change --mesh so that the product is the number of devices, or write -1 for one "
+                "axis."
             )
         return dataclasses.replace(self, **dict.fromkeys(free, devices // named))
 

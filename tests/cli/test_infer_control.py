@@ -14,7 +14,8 @@ from PIL import Image
 
 from hotshot_jax.builtin.controlnets import builtin_controlnets
 from hotshot_jax.cli.control import control_inputs, plan_control
-from hotshot_jax.cli.settings import InferSettings, parse_settings
+from hotshot_jax.cli.infer_arguments import parse_settings
+from hotshot_jax.cli.settings import InferSettings
 from hotshot_jax.control.depth import DepthEstimator
 from hotshot_jax.media.metadata import read_metadata
 from hotshot_jax.media.read import open_clip

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from hotshot_jax.cli.infer import _scheduler_options
+from hotshot_jax.cli.infer_arguments import parse_settings
 from hotshot_jax.cli.presets import PRESETS, describe_preset
-from hotshot_jax.cli.settings import InferSettings, parse_settings
+from hotshot_jax.cli.settings import InferSettings
 from hotshot_jax.errors import UsageError
 from hotshot_jax.pipelines import HotshotXLPipeline
 from hotshot_jax.schedulers import make_scheduler
