@@ -38,8 +38,13 @@ def _is_timed(settings: InferSettings) -> bool:
 
 RULES = (
     Acts(
+        ("gif",),
+        # Saving without control is refused with more to say.
+        lambda s: _controlled(s) or s.save_control is not None,
+        "without --control_type or --controlnet",
+    ),
+    Acts(
         (
-            "gif",
             "controlnet_conditioning_scale",
             "control_guidance_start",
             "control_guidance_end",

@@ -73,10 +73,11 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UsageError: it was given before, with another value.
         """
-        if self._given.setdefault(flag, value) != value:
+        if flag in self._given and self._given[flag] != value:
             raise UsageError(
                 f"{flag} is given twice, as {self._given[flag]!r} and {value!r}; give it once."
             )
+        self._given[flag] = value
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parses, and names the nearest flag for one that is unknown.

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 from huggingface_hub import constants
 
 from hotshot_jax.convert import load
 from hotshot_jax.media import output
+from hotshot_jax.media.write import write_video
 from hotshot_jax.runtime.runtime import Runtime
 from tests.cli.checkpoints import (
     everything,
@@ -92,7 +94,7 @@ def test_numbers(infer: Infer, tmp_path: Path, case: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("eulr", "euler"), ("EulerAncestral", "euler_ancestral"), ("dpm++2m", "dpm")],
+    [("eulr", "euler"), ("EulerAncestrall", "euler_ancestral"), ("dpm++3m", "dpm")],
 )
 def test_unknown_schedulers(infer: Infer, name: str, nearest: str) -> None:
     run = infer("--scheduler", name)
@@ -162,9 +164,7 @@ def test_a_disk_that_is_full_while_writing(
     infer: Infer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     path = tmp_path / name
-    old = path if path.suffix else path / "frame_0000.png"
-    old.parent.mkdir(exist_ok=True)
-    old.write_bytes(b"before")
+    write_video(path, np.zeros((1, 8, 8, 3), np.uint8), 1000, {})
     before = everything(tmp_path)
 
     def half_written(file: Path, data: bytes) -> int:

@@ -369,4 +369,7 @@ def test_a_picture_from_elsewhere_does_not_allow_private_urls(
     }
     write_video(tmp_path / "theirs.gif", _frames(8), 1000, {"settings": json.dumps(settings)})
     run = infer("--config", tmp_path / "theirs.gif")
-    assert_refused_at_once(run, 2, "--allow_private_urls allows it")
+    assert_refused_at_once(run, 2, "--trust_config", f"--controlnet {net}")
+    for trust in (["--trust_config"], ["--gif", *settings["gif"], "--controlnet", str(net)]):
+        run = infer("--config", tmp_path / "theirs.gif", *trust)
+        assert_refused_at_once(run, 2, "--allow_private_urls allows it")
