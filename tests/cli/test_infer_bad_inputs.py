@@ -94,7 +94,7 @@ def test_numbers(infer: Infer, tmp_path: Path, case: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("eulr", "euler"), ("EulerAncestrall", "euler_ancestral"), ("dpm++3m", "dpm")],
+    [("eulr", "euler"), ("EulerAncestrall", "euler_ancestral"), ("dpm_2m", "dpm")],
 )
 def test_unknown_schedulers(infer: Infer, name: str, nearest: str) -> None:
     run = infer("--scheduler", name)
