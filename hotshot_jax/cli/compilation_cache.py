@@ -1,37 +1,36 @@
 """Compiled programs kept on disk between runs."""
 
 import contextlib
-import glob
 import logging
 import os
-import re
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax._src import compilation_cache as jax_cache
+from jax._src.compilation_cache_interface import CacheInterface
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-from hotshot_jax.errors import UsageError
+from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.runtime.program_folder import ProgramFolder
 
 logger = logging.getLogger(__name__)
 
 _NONE = "none"
 _HIT = "/jax/compilation_cache/cache_hits"
-_CACHE_ERROR = re.compile(
-    r"Error (?P<what>reading|writing) persistent compilation cache entry for '(?P<program>[^']*)'"
-)
-_MISS = "/jax/compilation_cache/cache_misses"
+# Recorded for every program, whether it is compiled or taken from the cache.
+_MADE = "/jax/core/compile/backend_compile_duration"
 
 
 def default_folder() -> Path:
     """The user's folder for compiled programs, after the XDG convention."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if not os.path.isabs(base):
-        # There are containers whose user has no home.
-        base = tempfile.gettempdir()
+        # There are containers whose user has no home. The temporary folder is everybody's, and the
+        # name below is taken only if it is this user's.
+        base = os.path.join(tempfile.gettempdir(), f"hotshot-jax-{os.getuid()}")
     return Path(base) / "hotshot-jax" / "compiled"
 
 
@@ -55,42 +54,19 @@ def chosen_folder(flag: str | None) -> Path | None:
 
 @contextlib.contextmanager
 def compilation_cache(folder: Path | None) -> Iterator[None]:
-    """Keeps compiled programs in `folder`; without one, or where it cannot be written, nowhere.
+    """Keeps compiled programs in `folder`; nowhere without one, or where it cannot be trusted.
 
-    A program that was kept but cannot be read again is removed, so that it is compiled and kept
-    anew: JAX leaves it there, and every run would be slow.
+    A folder that JAX is told of in the environment is not used either: whether others can write to
+    it is not looked at there.
     """
-    if folder is None or not _is_writable(folder):
-        yield
-        return
-    # Small programs count too: a run starts in seconds only when nothing at all is compiled.
+    programs = None if folder is None else _open(folder)
     settings = {
-        "jax_compilation_cache_dir": str(folder),
+        "jax_compilation_cache_dir": None if programs is None else str(programs.path),
+        # Small programs count too: a run starts in seconds only when nothing at all is compiled.
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
-    with _jax_settings(settings), warnings.catch_warnings():
-        warnings.filterwarnings("always", message=_CACHE_ERROR.pattern)
-        show = warnings.showwarning
-        told = False
-
-        def explain(message: Any, *arguments: Any, **options: Any) -> None:
-            nonlocal told
-            error = _CACHE_ERROR.match(str(message))
-            if error is None:
-                show(message, *arguments, **options)
-                return
-            if error["what"] == "reading":
-                _remove_program(folder, error["program"])
-            if not told:
-                logger.warning(
-                    "--compilation_cache %s: %s. What is damaged there is compiled anew.",
-                    folder,
-                    " ".join(str(message).split()),
-                )
-            told = True
-
-        warnings.showwarning = explain
+    with _jax_settings(settings), _jax_reads(programs):
         yield
 
 
@@ -109,27 +85,42 @@ def _jax_settings(settings: dict[str, Any]) -> Iterator[None]:
         reset_cache()
 
 
-def _is_writable(folder: Path) -> bool:
+@contextlib.contextmanager
+def _jax_reads(programs: ProgramFolder | None) -> Iterator[None]:
+    """Has JAX read and write through `programs`, for which it has no public way.
+
+    Its own reader takes whatever lies under a name.
+    """
+    before = jax_cache.get_file_cache
+    setattr(jax_cache, "get_file_cache", lambda path: programs and (_JaxCache(programs), path))  # noqa: B010
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
+        yield
+    finally:
+        setattr(jax_cache, "get_file_cache", before)  # noqa: B010
+
+
+class _JaxCache(CacheInterface):
+    """A `ProgramFolder` as JAX takes it."""
+
+    def __init__(self, programs: ProgramFolder) -> None:
+        self._path = programs.path
+        self._programs = programs
+
+    def get(self, key: str) -> bytes | None:
+        return self._programs.get(key)
+
+    def put(self, key: str, value: bytes) -> None:
+        self._programs.put(key, value)
+
+
+def _open(folder: Path) -> ProgramFolder | None:
+    try:
+        return ProgramFolder(folder)
+    except HotshotError as error:
         logger.warning(
-            "Compiled programs cannot be kept in %s (%s); every run will compile anew. "
-            "--compilation_cache names another folder.",
-            folder,
-            error.strerror,
+            "%s; every run will compile anew. --compilation_cache names another folder.", error
         )
-        return False
-    return True
-
-
-def _remove_program(folder: Path, name: str) -> None:
-    for file in folder.glob(f"{glob.escape(name)}-*"):
-        with contextlib.suppress(OSError):
-            file.unlink()
+        return None
 
 
 class CompilationCounter:
@@ -137,9 +128,17 @@ class CompilationCounter:
 
     def __init__(self) -> None:
         self.hits = 0
-        self.misses = 0
+        self._made = 0
         jax.monitoring.register_event_listener(self._listen)
+        jax.monitoring.register_event_duration_secs_listener(self._listen_to_duration)
+
+    @property
+    def misses(self) -> int:
+        """Programs that were compiled, whether there is a cache or none."""
+        return self._made - self.hits
 
     def _listen(self, event: str, **_: Any) -> None:
         self.hits += event == _HIT
-        self.misses += event == _MISS
+
+    def _listen_to_duration(self, event: str, duration_secs: float, **_: Any) -> None:
+        self._made += event == _MADE

@@ -1,0 +1,119 @@
+"""Compiled programs in a folder that its user alone can write, each bound to its key.
+
+To load a compiled program is to run it. So none is taken from a folder or file that others can
+write, and none under another's key: a file begins with a digest of key and program.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import secrets
+import stat
+from pathlib import Path
+
+from hotshot_jax.errors import HotshotError
+
+logger = logging.getLogger(__name__)
+
+_SUFFIX = ".program"
+_DIGEST = hashlib.sha256
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+# What file systems take as a name, less the suffix.
+_LONGEST_NAME = 200
+
+
+class ProgramFolder:
+    """Keeps programs by key. What cannot be read or written is compiled anew, with one warning.
+
+    Args:
+        path: the folder; made, for this user alone, where it is not there.
+
+    Raises:
+        HotshotError: the folder cannot be written, is another user's, or others can write to it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(os.path.realpath(path))
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fault = _fault(self.path.stat())
+            if fault is None:
+                self._write(self.path / f".writable-{secrets.token_hex(4)}", b"")
+        except OSError as error:
+            raise HotshotError(
+                f"Compiled programs cannot be kept in {path} ({error.strerror or error})"
+            ) from error
+        if fault is not None:
+            raise HotshotError(f"Compiled programs are not taken from {path}: {fault}")
+        self._told = False
+
+    def get(self, key: str) -> bytes | None:
+        """The program of a key; None where there is none that can be trusted."""
+        file = self.file(key)
+        try:
+            # Neither through links nor from pipes, which would wait for a writer.
+            descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with open(descriptor, "rb") as opened:
+                status = os.fstat(descriptor)
+                fault = _fault(status) if stat.S_ISREG(status.st_mode) else "it is no file"
+                content = b"" if fault else opened.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._tell(file, str(error.strerror or error))
+            return None
+        size = _DIGEST().digest_size
+        program = content[size:]
+        if fault is None and content[:size] != _digest(key, program):
+            fault = "it is damaged, or another program's"
+        if fault is None:
+            return program
+        self._tell(file, fault)
+        with contextlib.suppress(OSError):
+            file.unlink()
+        return None
+
+    def put(self, key: str, program: bytes) -> None:
+        """Keeps a program; replaces what is kept for its key."""
+        file = self.file(key)
+        staged = file.with_name(f".{secrets.token_hex(8)}.tmp")
+        try:
+            self._write(staged, _digest(key, program) + program, file)
+        except OSError as error:
+            self._tell(file, str(error.strerror or error))
+
+    def file(self, key: str) -> Path:
+        """Where the program of a key is kept."""
+        return self.path / (re.sub(r"[^\w.-]", "_", key)[-_LONGEST_NAME:] + _SUFFIX)
+
+    def _write(self, path: Path, content: bytes, final: Path | None = None) -> None:
+        """Writes a file and renames it to `final`; without that, only tries whether it could."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with open(descriptor, "wb") as opened:
+                opened.write(content)
+            if final is not None:
+                os.replace(path, final)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _tell(self, file: Path, fault: str) -> None:
+        if not self._told:
+            logger.warning("%s: %s. Programs of which this is so are compiled anew.", file, fault)
+        self._told = True
+
+
+def _digest(key: str, program: bytes) -> bytes:
+    name = key.encode()
+    return _DIGEST(len(name).to_bytes(8, "little") + name + program).digest()
+
+
+def _fault(status: os.stat_result) -> str | None:
+    """Why what is at a path cannot be trusted, if it cannot."""
+    if status.st_uid not in (os.getuid(), 0):
+        return "it belongs to another user"
+    if status.st_mode & _WRITABLE_BY_OTHERS:
+        return "others can write to it (chmod go-w takes that away)"
+    return None
