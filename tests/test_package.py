@@ -93,3 +93,6 @@ def test_making_a_gif_imports_nothing_that_it_does_not_need(
         check=False,
     )
     assert run.returncode == 0, run.stderr
+    # Neither is that told as if something were missing.
+    assert "PyTorch" not in run.stderr
+    assert "taken from the cache" not in run.stderr

@@ -80,11 +80,6 @@ class Checkpoint:
     paddings: tuple[str | None, str | None] = (None, None)
     notes: tuple[str, ...] = ()
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all weights as they are stored."""
-        return sum(each.nbytes for each in self.components.values())
-
 
 def open_assembled(path: str, parts: Parts = Parts(), *, variant: str | None = None) -> Checkpoint:
     """Opens a checkpoint with parts of it replaced.

@@ -56,7 +56,7 @@ def convert_folder(
         dest: the folder to make; it appears under its name when it is complete.
         dtype: dtype to store; None keeps the source's, so that `to_torch` gives it back bit for
             bit.
-        progress: called with the bytes of each parameter.
+        progress: called with bytes of the source, as they are converted.
 
     Raises:
         UsageError: `dest` is the source, or is not empty.
@@ -160,7 +160,7 @@ def convert_component(
         component: the model.
         folder: the folder to make.
         dtype: dtype to store; None keeps the source's, or the widest of them.
-        progress: called with the bytes of each parameter.
+        progress: called with bytes of the source, as they are converted.
 
     Returns:
         Dtypes of the source's tensors that differ from what is stored, by name.
@@ -200,7 +200,8 @@ class _Plan:
         component = self.component
         folder.mkdir(exist_ok=True)
         (folder / CONFIG).write_text(json.dumps(component.config, indent=2) + "\n")
-        module = fill_module(self.match, component.tensors, dtype=self.stored, progress=progress)
+        advance = _scaled(progress, self.nbytes, component.tensors.nbytes)
+        module = fill_module(self.match, component.tensors, dtype=self.stored, progress=advance)
         checkpoint.save(folder / WEIGHTS, parameter_tree(flat_parameters(module)))
         weights = set(self.match.names.values())
         others = {
@@ -212,6 +213,20 @@ class _Plan:
             layout = {name: (array.shape, array.dtype) for name, array in others.items()}
             write_safetensors(folder / BUFFERS, layout, others.items())
         return {slot: dtype.name for slot, dtype in self.given.items() if dtype != self.stored}
+
+
+def _scaled(progress: Progress, total: int, told_total: int) -> Progress:
+    """Takes sizes that add up to `total`, and tells sizes that add up to `told_total`."""
+    done = told = 0
+
+    def advance(size: int) -> None:
+        nonlocal done, told
+        done += size
+        now = told_total * done // total
+        progress(now - told)
+        told = now
+
+    return advance
 
 
 def _plan(component: Component, dtype: Any) -> _Plan:

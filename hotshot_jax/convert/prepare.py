@@ -1,6 +1,7 @@
 """Opening a checkpoint of either form, and loading its models once all of it has been checked."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,20 @@ class PreparedComponent:
 
     Attributes:
         module: the model with shapes in place of arrays.
+        dtype: dtype in which its parameters will lie in memory.
         read: fills it: takes shardings, progress and change as `load` does.
         reread: reads single parameters again: takes the arguments of `parameters`.
     """
 
     module: Any
+    dtype: Any
     read: Callable[..., Any]
     reread: Callable[..., dict[ParameterPath, jax.Array]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its parameters in memory: what `load` tells its progress, all in all."""
+        return parameter_bytes(self.module, self.dtype)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -159,7 +167,7 @@ def prepare_component(
     def renamed() -> TensorSource:
         return component.tensors.renamed(slot_of.get)
 
-    return PreparedComponent(match.module, read, reread)
+    return PreparedComponent(match.module, dtype, read, reread)
 
 
 def _prepare_converted(
@@ -170,7 +178,7 @@ def _prepare_converted(
     def read(*, shardings: Any, progress: Progress, change: Change | None) -> nnx.Module:
         if change is None:
             restored = component.restore(module, dtype=dtype, shardings=shardings)
-            progress(component.nbytes)
+            progress(parameter_bytes(module, dtype))
             return restored
         return fill_module(
             same, change(stored()), dtype=dtype, shardings=shardings, progress=progress
@@ -189,7 +197,18 @@ def _prepare_converted(
         host = in_host_memory()
         return module_source(component.restore(module, dtype=None, shardings=host), component.path)
 
-    return PreparedComponent(module, read, reread)
+    return PreparedComponent(module, dtype, read, reread)
+
+
+def parameter_bytes(module: nnx.Module, dtype: Any) -> int:
+    """Bytes of a module's parameters in one dtype.
+
+    Args:
+        module: concrete or with shapes in place of arrays.
+        dtype: of all parameters.
+    """
+    sizes = (math.prod(leaf.shape) for leaf in flat_parameters(module).values())
+    return sum(sizes) * np.dtype(dtype).itemsize
 
 
 def component_source(component: Component | ConvertedComponent) -> TensorSource:

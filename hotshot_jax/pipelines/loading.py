@@ -90,8 +90,10 @@ def load_components(
         prepared |= {
             name: prepare_component(each, dtype=dtypes[name]) for name, each in extended.items()
         }
-    opened_nets = [open_controlnet(net, variant=variant) for net in controlnets]
-    nets = [prepare_component(net, dtype=precision.compute) for net in opened_nets]
+    nets = [
+        prepare_component(open_controlnet(net, variant=variant), dtype=precision.compute)
+        for net in controlnets
+    ]
     scheduler_config = {**checkpoint.scheduler_config, **(scheduler_options or {})}
     components = Components(
         **{name: each.module for name, each in prepared.items()},
@@ -111,7 +113,8 @@ def load_components(
     opened = open_loras(loras, prepared, allow_partial=lora_allow_partial)
     for note in opened.trained_otherwise(scheduler_config.get("prediction_type", "epsilon")):
         logger.warning("%s", note)
-    with progress.stage("loading", checkpoint.nbytes, "B") as advance:
+    total = sum(each.nbytes for each in prepared.values())
+    with progress.stage("loading", total, "B") as advance:
         models: dict[str, Any] = {
             name: each.load(
                 shardings=_shardings(each.module, mesh, on_host=on_host),
@@ -121,8 +124,8 @@ def load_components(
             for name, each in prepared.items()
         }
     loaded_nets: list[Any] = []
-    for net, ready in zip(opened_nets, nets, strict=True):
-        with progress.stage("ControlNet", net.nbytes, "B") as advance:
+    for ready in nets:
+        with progress.stage("ControlNet", ready.nbytes, "B") as advance:
             shardings = _shardings(ready.module, mesh, on_host=on_host)
             loaded_nets.append(ready.load(shardings=shardings, progress=advance))
     return dataclasses.replace(components, **models, loras=opened, controlnets=tuple(loaded_nets))
@@ -138,7 +141,8 @@ def load_tokenizer(folder: Path, padding: str | None = None) -> Any:
     Raises:
         HotshotError: its files are missing or damaged.
     """
-    from transformers import CLIPTokenizer
+    with _without_advice():
+        from transformers import CLIPTokenizer
 
     with _damaged(folder):
         tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
@@ -146,6 +150,21 @@ def load_tokenizer(folder: Path, padding: str | None = None) -> Any:
         if padding is not None:
             tokenizer.pad_token = padding
         return tokenizer
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keeps transformers from telling that PyTorch is not there: tokenizers do without it."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "PyTorch was not found" not in record.getMessage()
+
+    transformers_logger = logging.getLogger("transformers")
+    transformers_logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        transformers_logger.removeFilter(is_other)
 
 
 @contextlib.contextmanager

@@ -123,7 +123,8 @@ def load_models(
     )
     components.check()
     division = divide(module)
-    with progress.stage("loading", checkpoint.nbytes, "B") as advance:
+    total = sum(each.nbytes for each in (source, *others.values()))
+    with progress.stage("loading", total, "B") as advance:
         values = flat_parameters(source.load(shardings=host, progress=advance))
         fingerprint, fingerprints = _fingerprint(values), {"unet": _sampled(values, np.float32)}
         trained, frozen = _placed(values, division, mesh, dtype, seed)
