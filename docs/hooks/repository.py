@@ -6,7 +6,7 @@ from posixpath import dirname, join, normpath, relpath
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|/|#)([^)#\s]+)")
@@ -29,7 +29,9 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
             text = (root / name).read_text()
             if not name.endswith(".md"):
                 text = f"# {name}\n\n```{Path(name).suffix[1:]}\n{text}\n```\n"
-            shown = File.generated(config, _shown_at(name), content=text)
+            shown = File.generated(
+                config, _shown_at(name), content=text, inclusion=InclusionLevel.NOT_IN_NAV
+            )
             files.append(shown)
             waiting.append(shown)
 

@@ -40,7 +40,8 @@ class Links(HTMLParser):
 
 
 def built(folder: Path) -> dict[Path, Links]:
-    command = [sys.executable, "-c", BUILD, "build", "--strict", "--quiet", "--site-dir", folder]
+    # Not --quiet, which would keep warnings from --strict too.
+    command = [sys.executable, "-c", BUILD, "build", "--strict", "--site-dir", folder]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
