@@ -4,7 +4,7 @@
 
 Compiles, for each attention of the model at full size, projections and all, and prints memory and
 traffic of both forms. Needs libtpu, but no TPU. The choice that follows from it is made in
-`hotshot_jax.models.attention_choice`.
+`hotshot_jax.models.layers.attention_choice`.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
-from benchmarks.topologies import Topology, without_tpu
+from benchmarks.compile.topologies import Topology, without_tpu
 
 # Name; images, tokens, heads and channels a head; tokens attended to, if not their own.
 SHAPES = (
@@ -60,9 +60,9 @@ def _row(
     import jax.numpy as jnp
     from flax import nnx
 
-    from benchmarks.hlo_costs import program_costs
-    from hotshot_jax.models import attention
-    from hotshot_jax.models.layers import Layers
+    from benchmarks.compile.hlo_costs import program_costs
+    from hotshot_jax.models.layers import attention
+    from hotshot_jax.models.layers.layers import Layers
 
     batch, frames, tokens, heads, channels = shape
     place = jax.sharding.SingleDeviceSharding(topology.devices()[0])

@@ -12,7 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks.topologies import Topology, names, without_tpu
+from benchmarks.compile.topologies import Topology, names, without_tpu
 from hotshot_jax.compile_effort import EFFORTS
 from hotshot_jax.errors import HotshotError
 
@@ -22,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     without_tpu()
     # Only now, since they start JAX.
-    from benchmarks.abstract_arrays import Size
-    from benchmarks.compile_report import compile_program, print_report, report_json
+    from benchmarks.compile.abstract_arrays import Size
+    from benchmarks.compile.report import compile_program, print_report, report_json
 
     try:
         topology = Topology.parse(options.topology, options.slices)

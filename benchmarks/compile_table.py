@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.topologies import GIB, Topology, without_tpu
+from benchmarks.compile.topologies import GIB, Topology, without_tpu
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.media.aspect_ratios import SIZES_BY_RESOLUTION, TRAINED_RESOLUTION
 
@@ -100,8 +100,8 @@ class _Compiler:
         Raises:
             HotshotError: it cannot be compiled.
         """
-        from benchmarks.abstract_arrays import Size
-        from benchmarks.compile_report import compile_program, report_json
+        from benchmarks.compile.abstract_arrays import Size
+        from benchmarks.compile.report import compile_program, report_json
 
         _, system, task, mesh, changes = row
         program = {

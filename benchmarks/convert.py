@@ -20,9 +20,9 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.formula_weights import formula_tensor
-from hotshot_jax.convert.safetensors_writer import write_safetensors
-from hotshot_jax.models.embeddings import positional_encoding
+from benchmarks.models.formula_weights import formula_tensor
+from hotshot_jax.convert.tensors.safetensors_writer import write_safetensors
+from hotshot_jax.models.layers.embeddings import positional_encoding
 
 _MODELS = Path(__file__).parent.parent / "tests" / "golden" / "models"
 _SIZES = {"full": "hotshot_xl_full.unet", "tiny": "unet_tiny"}
@@ -35,7 +35,7 @@ from pathlib import Path
 import jax
 jax.config.update("jax_platforms", "cpu")
 from hotshot_jax.convert.conversion import convert_component
-from hotshot_jax.convert.diffusers_folder import open_component
+from hotshot_jax.convert.formats.diffusers_folder import open_component
 convert_component(open_component(sys.argv[1], "unet"), Path(sys.argv[2]))
 """
 

@@ -25,9 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.convert import forget, seconds_to_read, write_unet
-from benchmarks.formula_weights import formula_tensor
-from hotshot_jax.convert.safetensors_writer import write_safetensors
-from hotshot_jax.convert.tensor_source import open_file
+from benchmarks.models.formula_weights import formula_tensor
+from hotshot_jax.convert.tensors.safetensors_writer import write_safetensors
+from hotshot_jax.convert.tensors.tensor_source import open_file
 
 _DTYPES = {"bf16": jnp.bfloat16, "f16": jnp.float16, "f32": jnp.float32}
 _ATTENTION = re.compile(r"(.*\.to_(?:q|k|v|out\.0))\.weight")
@@ -38,7 +38,7 @@ from pathlib import Path
 import jax
 jax.config.update("jax_platforms", "cpu")
 jax.numpy.zeros(1)
-from hotshot_jax.convert.diffusers_folder import open_component
+from hotshot_jax.convert.formats.diffusers_folder import open_component
 from hotshot_jax.convert.prepare import prepare_component
 from hotshot_jax.lora import ModuleNames, merged_source, open_lora
 folder, lora, dtype, merge = sys.argv[1:]

@@ -26,9 +26,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.abstract_arrays import MODELS
-from benchmarks.compiled_steps import SCHEDULER
-from benchmarks.sized_unet import UNetSize, random_arrays, torch_unet
+from benchmarks.compile.abstract_arrays import MODELS
+from benchmarks.compile.steps import SCHEDULER
+from benchmarks.models.sized_unet import UNetSize, random_arrays, torch_unet
 from benchmarks.timing import add_timing_flags, circumstances, in_turns
 from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.cli.devices import use_device

@@ -13,7 +13,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
-from benchmarks.topologies import CHIPS, Chip, without_tpu
+from benchmarks.compile.topologies import CHIPS, Chip, without_tpu
 
 # Of the published UNet.
 TEMPORAL_PARAMETERS = 236_779_200
@@ -130,9 +130,9 @@ def estimate(job: Job, chip: Chip, chips: int, assumed: Assumptions) -> Estimate
 
 def count_flops(train: str, rematerialisation: str) -> float:
     """Operations of one sample of 8 frames of 512 x 512, in the step as it is traced."""
-    from benchmarks import compiled_steps
-    from benchmarks.abstract_arrays import Size
-    from benchmarks.hlo_costs import program_costs
+    from benchmarks.compile import steps as compiled_steps
+    from benchmarks.compile.abstract_arrays import Size
+    from benchmarks.compile.hlo_costs import program_costs
 
     size = Size("full", 512, 512, 8, trained=train, rematerialisation=rematerialisation)
     return program_costs(compiled_steps.train(size, None).lower().as_text("hlo")).flops

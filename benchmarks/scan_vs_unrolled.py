@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from hotshot_jax.models.attention import Contexts
-from hotshot_jax.models.layers import Layers
-from hotshot_jax.models.spatial_transformer import Transformer2DModel
+from hotshot_jax.models.layers.attention import Contexts
+from hotshot_jax.models.layers.layers import Layers
+from hotshot_jax.models.unet.spatial_transformer import Transformer2DModel
 
 Run = Callable[[Any, jax.Array], jax.Array]
 

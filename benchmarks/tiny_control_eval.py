@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.shape_clips import (
+from benchmarks.shapes_evaluator import measure, read_clip
+from benchmarks.toy.shape_clips import (
     DEFAULTS,
     Task,
     add_flags,
@@ -31,16 +32,15 @@ from benchmarks.shape_clips import (
     measure_clips,
     spread,
 )
-from benchmarks.shape_scores import Scores, table
-from benchmarks.shapes_evaluator import measure, read_clip
+from benchmarks.toy.shape_scores import Scores, table
 from hotshot_jax.builtin import NAME as BUILTIN_NAME
 from hotshot_jax.builtin.controlnets import CONDITIONING_SCALE, builtin_controlnets
 from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
-from hotshot_jax.cli.control import control_inputs, plan_control
 from hotshot_jax.cli.devices import use_device
+from hotshot_jax.cli.infer.control import control_inputs, plan_control
+from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.cli.run import Parser, run
-from hotshot_jax.cli.settings import InferSettings
-from hotshot_jax.control.windows import DEFAULT_SCALE, control_windows
+from hotshot_jax.conditioning.control.windows import DEFAULT_SCALE, control_windows
 from hotshot_jax.data.shapes import parse_prompt, render, split_prompts
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.write import write_video

@@ -26,7 +26,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.shape_clips import (
+from benchmarks.shapes_evaluator import NEW_COLOUR_WORDS, PROMPT
+from benchmarks.toy.shape_clips import (
     DEFAULTS,
     NONE,
     Task,
@@ -37,19 +38,18 @@ from benchmarks.shape_clips import (
     measure_clips,
     spread,
 )
-from benchmarks.shape_scores import ATTRIBUTES, Scores, table
-from benchmarks.shapes_evaluator import NEW_COLOUR_WORDS, PROMPT
+from benchmarks.toy.shape_scores import ATTRIBUTES, Scores, table
 from hotshot_jax.builtin import NAME as BUILTIN_NAME
 from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
 from hotshot_jax.cli.devices import use_device
-from hotshot_jax.cli.outputs import read_prompts
+from hotshot_jax.cli.infer.outputs import read_prompts
 from hotshot_jax.cli.run import Parser, run
 from hotshot_jax.convert.load import with_parameters
-from hotshot_jax.convert.rules import flat_parameters
+from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.data.shapes import SPLITS, split_prompts
 from hotshot_jax.errors import UsageError
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
-from hotshot_jax.training.selection import TEMPORAL
+from hotshot_jax.training.trainees.selection import TEMPORAL
 
 PROGRAM = "tiny_eval"
 _INERT = "inert"

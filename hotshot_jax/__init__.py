@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 from hotshot_jax.version import __version__
 
 if TYPE_CHECKING:
-    from hotshot_jax.control.windows import ControlWindow as ControlWindow
+    from hotshot_jax.conditioning.control.windows import ControlWindow as ControlWindow
     from hotshot_jax.convert.conversion import convert_folder as convert_folder
     from hotshot_jax.convert.conversion import write_torch_folder as write_torch_folder
     from hotshot_jax.errors import HotshotError as HotshotError
     from hotshot_jax.errors import UsageError as UsageError
-    from hotshot_jax.media.read import open_clip as open_clip
+    from hotshot_jax.media.reading.read import open_clip as open_clip
     from hotshot_jax.media.write import write_video as write_video
     from hotshot_jax.models import AutoencoderKL as AutoencoderKL
     from hotshot_jax.models import CLIPTextModel as CLIPTextModel
     from hotshot_jax.models import ControlNetModel as ControlNetModel
     from hotshot_jax.models import UNet3DConditionModel as UNet3DConditionModel
-    from hotshot_jax.models.attention import dot_product_attention as dot_product_attention
-    from hotshot_jax.models.attention import replace_attention as replace_attention
+    from hotshot_jax.models.layers.attention import dot_product_attention as dot_product_attention
+    from hotshot_jax.models.layers.attention import replace_attention as replace_attention
     from hotshot_jax.parallel.mesh import MeshConfig as MeshConfig
     from hotshot_jax.parallel.mesh import create_mesh as create_mesh
     from hotshot_jax.pipelines.control import ControlInput as ControlInput
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
     from hotshot_jax.schedulers import Schedule as Schedule
     from hotshot_jax.schedulers import Scheduler as Scheduler
     from hotshot_jax.schedulers import make_scheduler as make_scheduler
-    from hotshot_jax.training.step import Trainer as Trainer
+    from hotshot_jax.training.running.step import Trainer as Trainer
 
 _MODULES = {
-    "control.windows": "ControlWindow",
+    "conditioning.control.windows": "ControlWindow",
     "convert.conversion": "convert_folder write_torch_folder",
     "errors": "HotshotError UsageError",
-    "media.read": "open_clip",
+    "media.reading.read": "open_clip",
     "media.write": "write_video",
     "models": "AutoencoderKL CLIPTextModel ControlNetModel UNet3DConditionModel",
-    "models.attention": "dot_product_attention replace_attention",
+    "models.layers.attention": "dot_product_attention replace_attention",
     "parallel.mesh": "MeshConfig create_mesh",
     "pipelines.control": "ControlInput",
     "pipelines.hotshot_xl": "HotshotXLOutput HotshotXLPipeline",
@@ -56,7 +56,7 @@ _MODULES = {
     "sampling.guidance": "ClassifierFreeGuidance Guidance",
     "sampling.predict": "Conditioning Predictor StepInput",
     "schedulers": "Schedule Scheduler make_scheduler",
-    "training.step": "Trainer",
+    "training.running.step": "Trainer",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 

@@ -12,7 +12,7 @@ import pytest
 
 from hotshot_jax.cli.run import INTERRUPTED, run
 from hotshot_jax.signals import heard_too_early
-from hotshot_jax.training.interruption import Interrupted, StopRequest
+from hotshot_jax.training.running.interruption import Interrupted, StopRequest
 
 
 @contextlib.contextmanager
@@ -58,7 +58,7 @@ def test_a_command_stops() -> None:
 
 
 def test_a_second_request_ends_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hotshot_jax.training.interruption._REPEATED_WITHIN_SECONDS", 0.0)
+    monkeypatch.setattr("hotshot_jax.training.running.interruption._REPEATED_WITHIN_SECONDS", 0.0)
     request = StopRequest()
     with request.listening():
         os.kill(os.getpid(), signal.SIGINT)

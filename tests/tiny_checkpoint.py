@@ -13,9 +13,9 @@ import numpy as np
 from flax import nnx
 
 from hotshot_jax.convert.builders import KINDS, Build, model_builder
+from hotshot_jax.convert.formats.to_torch import write_component
 from hotshot_jax.convert.load import abstract, with_parameters
-from hotshot_jax.convert.rules import flat_parameters
-from hotshot_jax.convert.to_torch import write_component
+from hotshot_jax.convert.tensors.rules import flat_parameters
 
 GOLDEN = Path(__file__).parent / "golden"
 

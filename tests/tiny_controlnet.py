@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from hotshot_jax.convert.formats.to_torch import write_component
 from hotshot_jax.convert.load import abstract, with_parameters
-from hotshot_jax.convert.rules import flat_parameters
-from hotshot_jax.convert.to_torch import write_component
-from hotshot_jax.models.controlnet_config import ControlNetConfig
-from hotshot_jax.models.controlnet_union import controlnet_class
-from hotshot_jax.models.unet_config import UNet3DConfig
+from hotshot_jax.convert.tensors.rules import flat_parameters
+from hotshot_jax.models.controlnet.config import ControlNetConfig
+from hotshot_jax.models.controlnet.union import controlnet_class
+from hotshot_jax.models.unet.config import UNet3DConfig
 from tests.tiny_checkpoint import tiny_configs
 
 

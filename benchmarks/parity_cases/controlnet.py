@@ -10,8 +10,8 @@ from benchmarks.parity_cases.case import WHOLE_MODEL, Case, Result, compare
 from benchmarks.parity_cases.compilation import jit_for_few_calls
 from benchmarks.parity_cases.layout import channels_first, channels_last
 from benchmarks.parity_cases.models import load_controlnet
-from hotshot_jax.models.controlnet import ControlNetModel
-from hotshot_jax.models.unet import Residuals
+from hotshot_jax.models.controlnet.controlnet import ControlNetModel
+from hotshot_jax.models.unet.unet import Residuals
 
 
 def matches(case: Case) -> bool:

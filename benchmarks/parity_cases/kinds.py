@@ -11,12 +11,9 @@ from typing import Protocol
 from benchmarks.parity_cases import (
     aspect_fill,
     controlnet,
-    controlnet_pipeline,
-    end_to_end,
     lora,
     noise,
     noise_schedule,
-    pipeline,
     schedulers,
     tables,
     temporal,
@@ -26,6 +23,7 @@ from benchmarks.parity_cases import (
     vae,
 )
 from benchmarks.parity_cases.case import Case, Result, Verdict
+from benchmarks.parity_cases.pipelines import controlnet_pipeline, end_to_end, pipeline
 
 
 class Kind(Protocol):

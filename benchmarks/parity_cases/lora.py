@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.formula_weights import formula_source, read_shapes
+from benchmarks.models.formula_weights import formula_source, read_shapes
 from benchmarks.parity_cases import unet
 from benchmarks.parity_cases.case import WHOLE_MODEL, Case, ModelReference, Result, compare
 from benchmarks.parity_cases.compilation import jit_for_few_calls

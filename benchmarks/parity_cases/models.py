@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import jax.numpy as jnp
 from flax import nnx
 
-from benchmarks.formula_weights import formula_source, read_shapes
+from benchmarks.models.formula_weights import formula_source, read_shapes
 from benchmarks.parity_cases.case import ModelReference
 from hotshot_jax.convert.load import load_module
 from hotshot_jax.errors import HotshotError
@@ -19,11 +19,11 @@ from hotshot_jax.models import (
     UNet3DConditionModel,
     UNet3DConfig,
 )
-from hotshot_jax.models.controlnet import ControlNetModel
-from hotshot_jax.models.controlnet_config import ControlNetConfig
-from hotshot_jax.models.encoder_config import TemporalShape
-from hotshot_jax.models.layers import Layers
-from hotshot_jax.models.temporal_transformer import TransformerTemporal
+from hotshot_jax.models.controlnet.config import ControlNetConfig
+from hotshot_jax.models.controlnet.controlnet import ControlNetModel
+from hotshot_jax.models.layers.layers import Layers
+from hotshot_jax.models.unet.encoder_config import TemporalShape
+from hotshot_jax.models.unet.temporal_transformer import TransformerTemporal
 
 Module = TypeVar("Module", bound=nnx.Module)
 

@@ -7,8 +7,8 @@ from typing import Any
 from benchmarks.parity_cases.case import EXACT, Case, Result, Verdict
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.aspect_ratios import SIZES_BY_RESOLUTION, best_aspect_ratio
-from hotshot_jax.media.key_frames import key_frame_indices
 from hotshot_jax.media.pixels import to_uint8
+from hotshot_jax.media.reading.key_frames import key_frame_indices
 from hotshot_jax.media.resize import get_crop_coordinates
 from hotshot_jax.runtime.request import Request
 

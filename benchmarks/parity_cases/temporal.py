@@ -7,9 +7,9 @@ import jax
 from benchmarks.parity_cases.case import SINGLE_MODULE, Case, Result, compare
 from benchmarks.parity_cases.layout import channels_first, channels_last
 from benchmarks.parity_cases.models import load_temporal_transformer
-from benchmarks.parity_cases.recording import recorded
-from hotshot_jax.models.embeddings import positional_encoding
-from hotshot_jax.models.temporal_transformer import TransformerTemporal
+from benchmarks.parity_cases.pipelines.recording import recorded
+from hotshot_jax.models.layers.embeddings import positional_encoding
+from hotshot_jax.models.unet.temporal_transformer import TransformerTemporal
 
 
 def matches(case: Case) -> bool:

@@ -21,7 +21,7 @@ from benchmarks.parity_cases.case import (
 from benchmarks.parity_cases.compilation import jit_for_few_calls
 from benchmarks.parity_cases.layout import channels_first, channels_last
 from benchmarks.parity_cases.models import load_unet
-from hotshot_jax.convert.rules import Slot, torch_slots
+from hotshot_jax.convert.tensors.rules import Slot, torch_slots
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.schedulers.base import Scheduler
 from hotshot_jax.training.learning_rate import learning_rate_schedule
@@ -34,8 +34,8 @@ from hotshot_jax.training.loss import (
     target,
 )
 from hotshot_jax.training.optimizer import OptimizerConfig
-from hotshot_jax.training.selection import Division, Parameters, trained_names
-from hotshot_jax.training.step import StepConfig, Trainer, TrainState
+from hotshot_jax.training.running.step import StepConfig, Trainer, TrainState
+from hotshot_jax.training.trainees.selection import Division, Parameters, trained_names
 
 # The reference's --snr_gamma is a switch, so that gamma is 1. With an infinite one all weigh 1.
 _GAMMAS = {"mse": float("inf"), "snr": 1.0}

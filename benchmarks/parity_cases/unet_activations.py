@@ -15,9 +15,9 @@ import numpy as np
 from benchmarks.parity_cases.case import SINGLE_MODULE, WHOLE_MODEL, Case, Result, compare
 from benchmarks.parity_cases.compilation import jit_for_few_calls
 from benchmarks.parity_cases.layout import channels_first, channels_last
-from benchmarks.parity_cases.recording import recorded, submodule
+from benchmarks.parity_cases.pipelines.recording import recorded, submodule
 from hotshot_jax.models import UNet3DConditionModel
-from hotshot_jax.models.embeddings import sinusoidal_embedding
+from hotshot_jax.models.layers.embeddings import sinusoidal_embedding
 
 Inputs = tuple[Any, ...]
 """Sample, timestep, text, pooled text, sizes, and added residuals or None."""

@@ -11,7 +11,6 @@ from hotshot_jax.cli.run import Parser, program_name, run, say
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.cli.without_effect import Acts, given_flags, refuse_without_effect
 from hotshot_jax.convert.assembly import open_temporal
-from hotshot_jax.convert.controlnet_files import is_controlnet, open_controlnet
 from hotshot_jax.convert.conversion import (
     convert_controlnet,
     convert_folder,
@@ -19,17 +18,18 @@ from hotshot_jax.convert.conversion import (
     write_torch_controlnet,
     write_torch_folder,
 )
-from hotshot_jax.convert.converted import (
+from hotshot_jax.convert.formats.controlnet_files import is_controlnet, open_controlnet
+from hotshot_jax.convert.formats.converted import (
     ConvertedComponent,
     ConvertedFolder,
     is_converted,
     open_converted,
 )
-from hotshot_jax.convert.diffusers_folder import Component, DiffusersFolder
+from hotshot_jax.convert.formats.diffusers_folder import Component, DiffusersFolder
+from hotshot_jax.convert.formats.temporal_layers import SPELLINGS
+from hotshot_jax.convert.formats.temporal_writer import write_temporal_layers
 from hotshot_jax.convert.hub import resolve
 from hotshot_jax.convert.prepare import component_source, open_checkpoint
-from hotshot_jax.convert.temporal_layers import SPELLINGS
-from hotshot_jax.convert.temporal_writer import write_temporal_layers
 from hotshot_jax.errors import UsageError
 from hotshot_jax.writing.places import check_local
 

@@ -14,7 +14,7 @@ from hotshot_jax.cli.flags import flag
 from hotshot_jax.cli.run import run
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.parallel.hosts import AUTO, HostsConfig, compare, join
-from hotshot_jax.training.interruption import Interrupted
+from hotshot_jax.training.running.interruption import Interrupted
 from hotshot_jax.version import __version__
 
 # What every process has for itself.

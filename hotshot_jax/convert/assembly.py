@@ -9,28 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from hotshot_jax import clip_tokenizer
-from hotshot_jax.convert.converted import (
+from hotshot_jax.convert.formats.converted import (
     ConvertedComponent,
     is_converted,
     open_converted,
 )
-from hotshot_jax.convert.diffusers_folder import (
+from hotshot_jax.convert.formats.diffusers_folder import (
     MODEL_INDEX,
     Component,
     open_component,
     open_diffusers_folder,
 )
-from hotshot_jax.convert.file_content import read_json_object
+from hotshot_jax.convert.formats.single_file import SingleFile, open_single_file
+from hotshot_jax.convert.formats.single_file_config import scheduler_config
+from hotshot_jax.convert.formats.single_file_refusals import TEMPORAL_LAYERS, refuse_other_kinds
+from hotshot_jax.convert.formats.stated_prediction import stated_prediction
+from hotshot_jax.convert.formats.temporal_layers import temporal_source, with_temporal_layers
 from hotshot_jax.convert.hub import checkpoint_files, resolve
 from hotshot_jax.convert.model_shapes import model_shapes
 from hotshot_jax.convert.prepare import component_source
-from hotshot_jax.convert.single_file import SingleFile, open_single_file
-from hotshot_jax.convert.single_file_config import scheduler_config
-from hotshot_jax.convert.single_file_refusals import TEMPORAL_LAYERS, refuse_other_kinds
-from hotshot_jax.convert.stated_prediction import stated_prediction
-from hotshot_jax.convert.temporal_layers import temporal_source, with_temporal_layers
-from hotshot_jax.convert.tensor_source import TensorSource, open_file
-from hotshot_jax.convert.weight_files import choose_weight_files, find_weight_files
+from hotshot_jax.convert.tensors.file_content import read_json_object
+from hotshot_jax.convert.tensors.tensor_source import TensorSource, open_file
+from hotshot_jax.convert.tensors.weight_files import choose_weight_files, find_weight_files
 from hotshot_jax.errors import HotshotError
 
 _TEXT = ("text_encoder", "text_encoder_2")

@@ -17,8 +17,8 @@ from hotshot_jax.models import (
     UNet3DConditionModel,
     UNet3DConfig,
 )
-from hotshot_jax.models.controlnet_config import ControlNetConfig
-from hotshot_jax.models.controlnet_union import controlnet_class
+from hotshot_jax.models.controlnet.config import ControlNetConfig
+from hotshot_jax.models.controlnet.union import controlnet_class
 
 _LONGEST_REASON = 160
 

@@ -20,8 +20,8 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from hotshot_jax.convert.file_content import read_json_object
-from hotshot_jax.convert.name_lists import first_names
+from hotshot_jax.convert.tensors.file_content import read_json_object
+from hotshot_jax.convert.tensors.name_lists import first_names
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.files.plain_file import check_plain_folder
 from hotshot_jax.writing.staging import check_disk_space

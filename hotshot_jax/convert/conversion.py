@@ -15,7 +15,7 @@ from flax import nnx
 
 from hotshot_jax.convert import checkpoint
 from hotshot_jax.convert.builders import KINDS, model_builder
-from hotshot_jax.convert.converted import (
+from hotshot_jax.convert.formats.converted import (
     BUFFERS,
     CONFIG,
     FORMAT,
@@ -26,14 +26,14 @@ from hotshot_jax.convert.converted import (
     ConvertedFolder,
     parameter_tree,
 )
-from hotshot_jax.convert.diffusers_folder import Component, DiffusersFolder
+from hotshot_jax.convert.formats.diffusers_folder import Component, DiffusersFolder
+from hotshot_jax.convert.formats.small_files import copy_small_files
+from hotshot_jax.convert.formats.to_torch import write_component
 from hotshot_jax.convert.load import Match, Progress, abstract, fill_module, match_module
-from hotshot_jax.convert.memory import check_memory
-from hotshot_jax.convert.rules import flat_parameters
-from hotshot_jax.convert.safetensors_writer import write_safetensors
-from hotshot_jax.convert.small_files import copy_small_files
-from hotshot_jax.convert.tensor_source import open_file
-from hotshot_jax.convert.to_torch import write_component
+from hotshot_jax.convert.tensors.memory import check_memory
+from hotshot_jax.convert.tensors.rules import flat_parameters
+from hotshot_jax.convert.tensors.safetensors_writer import write_safetensors
+from hotshot_jax.convert.tensors.tensor_source import open_file
 from hotshot_jax.version import __version__
 from hotshot_jax.writing.staging import check_destination, staged_folder
 

@@ -31,13 +31,13 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from hotshot_jax.convert.diffusers_folder import (
+from hotshot_jax.convert.formats.diffusers_folder import (
     MODEL_INDEX,
     TOKENIZERS,
     WEIGHT_COMPONENTS,
     refuse_other_models,
 )
-from hotshot_jax.convert.weight_files import choose_weight_files, find_weight_files
+from hotshot_jax.convert.tensors.weight_files import choose_weight_files, find_weight_files
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.writing.staging import check_disk_space
 

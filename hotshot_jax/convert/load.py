@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from hotshot_jax.convert.half_casts import to_dtype
-from hotshot_jax.convert.rules import (
+from hotshot_jax.convert.tensors.half_casts import to_dtype
+from hotshot_jax.convert.tensors.rules import (
     POSITIONAL_TABLE,
     Path,
     Slot,
@@ -18,10 +18,10 @@ from hotshot_jax.convert.rules import (
     is_spare,
     torch_slots,
 )
-from hotshot_jax.convert.tensor_source import LazyTensor, TensorSource, check_finite
+from hotshot_jax.convert.tensors.tensor_source import LazyTensor, TensorSource, check_finite
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.models.embeddings import positional_encoding
-from hotshot_jax.models.encoder_config import TemporalShape
+from hotshot_jax.models.layers.embeddings import positional_encoding
+from hotshot_jax.models.unet.encoder_config import TemporalShape
 from hotshot_jax.read_ahead import read_ahead
 
 Module = TypeVar("Module", bound=nnx.Module)

@@ -9,7 +9,7 @@ from typing import Any
 
 from hotshot_jax.convert.builders import KINDS
 from hotshot_jax.convert.load import abstract
-from hotshot_jax.convert.rules import torch_slots
+from hotshot_jax.convert.tensors.rules import torch_slots
 
 Shapes = Mapping[str, tuple[int, ...]]
 """PyTorch's shape of each tensor of a model, by PyTorch's name."""

@@ -11,13 +11,13 @@ import numpy as np
 from flax import nnx
 
 from hotshot_jax.convert.builders import model_builder
-from hotshot_jax.convert.converted import (
+from hotshot_jax.convert.formats.converted import (
     ConvertedComponent,
     ConvertedFolder,
     is_converted,
     open_converted,
 )
-from hotshot_jax.convert.diffusers_folder import (
+from hotshot_jax.convert.formats.diffusers_folder import (
     Component,
     DiffusersFolder,
     open_diffusers_folder,
@@ -30,9 +30,9 @@ from hotshot_jax.convert.load import (
     match_module,
     read_parameters,
 )
-from hotshot_jax.convert.rules import Path as ParameterPath
-from hotshot_jax.convert.rules import Slot, flat_parameters, torch_slots
-from hotshot_jax.convert.tensor_source import LazyTensor, TensorSource
+from hotshot_jax.convert.tensors.rules import Path as ParameterPath
+from hotshot_jax.convert.tensors.rules import Slot, flat_parameters, torch_slots
+from hotshot_jax.convert.tensors.tensor_source import LazyTensor, TensorSource
 from hotshot_jax.parallel.placement import in_host_memory
 
 Change = Callable[[TensorSource], TensorSource]

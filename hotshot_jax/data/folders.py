@@ -28,7 +28,7 @@ from hotshot_jax.data.pictures import PICTURE_ENDINGS, picture_size, read_pictur
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.files.limits import MOST_PROMPT_BYTES
 from hotshot_jax.files.plain_file import open_plain
-from hotshot_jax.media.read import natural_order
+from hotshot_jax.media.reading.read import natural_order
 
 PROMPT_FILE: Final = "prompt.txt"
 

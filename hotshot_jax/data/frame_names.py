@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from hotshot_jax.data.pictures import PICTURE_ENDINGS
-from hotshot_jax.media.read import natural_order
+from hotshot_jax.media.reading.read import natural_order
 
 UNNUMBERED: Final = "pictures that are not named as the frames beside them"
 SAME_NUMBER: Final = "pictures with the number of another frame"

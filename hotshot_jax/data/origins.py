@@ -30,8 +30,8 @@ from hotshot_jax.data.pictures import picture_bytes
 from hotshot_jax.data.shapes import ShapesSource
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.files.parsed import parse_json
-from hotshot_jax.media.key_frames import estimated_frame_duration, key_frame_indices
-from hotshot_jax.media.read import natural_order, open_clip
+from hotshot_jax.media.reading.key_frames import estimated_frame_duration, key_frame_indices
+from hotshot_jax.media.reading.read import natural_order, open_clip
 
 METADATA_FILE: Final = "metadata.jsonl"
 

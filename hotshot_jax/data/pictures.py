@@ -13,7 +13,7 @@ from PIL import Image
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.files.limits import MOST_FILE_BYTES, MOST_PICTURE_PIXELS
 from hotshot_jax.files.plain_file import open_plain, read_bytes
-from hotshot_jax.media.image_file import rgb_pixels, upright_size
+from hotshot_jax.media.reading.image_file import rgb_pixels, upright_size
 
 # A frame as a source hands it over: a file, the bytes of one, or pixels [height, width, 3].
 EncodedPicture = Path | bytes | npt.NDArray[np.uint8]

@@ -15,11 +15,12 @@ from tqdm import tqdm
 
 from hotshot_jax.cli.flags import checked_settings, flag, parse_flags, written_settings
 from hotshot_jax.cli.run import run
+from hotshot_jax.conditioning.text.prompt import tokenize
 from hotshot_jax.convert.assembly import AnyComponent
 from hotshot_jax.convert.builders import CONTROLNET, KINDS
-from hotshot_jax.convert.controlnet_files import is_controlnet, open_controlnet
+from hotshot_jax.convert.formats.controlnet_files import is_controlnet, open_controlnet
+from hotshot_jax.convert.formats.to_torch import write_component
 from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
-from hotshot_jax.convert.to_torch import write_component
 from hotshot_jax.data.open_data import parse_shapes
 from hotshot_jax.data.shapes import split_prompts
 from hotshot_jax.errors import UsageError
@@ -28,8 +29,7 @@ from hotshot_jax.from_scratch.fit import FitConfig, Report
 from hotshot_jax.from_scratch.folder import create_checkpoint, replace_components, to_float16
 from hotshot_jax.from_scratch.text_encoders import TextConfig, train_text_encoders
 from hotshot_jax.pipelines.loading import load_tokenizer
-from hotshot_jax.pipelines.prompt import tokenize
-from hotshot_jax.training.metrics import MetricsFile
+from hotshot_jax.training.running.metrics import MetricsFile
 from hotshot_jax.writing.staging import check_destination, staged_folder
 
 PROGRAM = "python -m hotshot_jax.from_scratch"

@@ -11,9 +11,9 @@ import numpy as np
 from flax import nnx
 
 from hotshot_jax.convert.builders import KINDS, model_builder
+from hotshot_jax.convert.formats.to_torch import write_component
 from hotshot_jax.convert.load import with_parameters
-from hotshot_jax.convert.rules import flat_parameters
-from hotshot_jax.convert.to_torch import write_component
+from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.from_scratch.vocabulary import END, write_tokenizer
 from hotshot_jax.writing.staging import check_destination, staged_folder

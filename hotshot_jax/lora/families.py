@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from hotshot_jax.convert.single_file_refusals import LORA, refuse_other_kinds
-from hotshot_jax.convert.tensor_source import TensorSource
+from hotshot_jax.convert.formats.single_file_refusals import LORA, refuse_other_kinds
+from hotshot_jax.convert.tensors.tensor_source import TensorSource
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.files.parsed import ParseError, parse_json
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from hotshot_jax.convert.file_content import read_json_object
-from hotshot_jax.convert.tensor_source import open_file
+from hotshot_jax.convert.tensors.file_content import read_json_object
+from hotshot_jax.convert.tensors.tensor_source import open_file
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.lora.adapter_config import AdapterConfig
 from hotshot_jax.lora.names import ModuleNames

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hotshot_jax.convert.half_casts import host_device
+from hotshot_jax.convert.tensors.half_casts import host_device
 from hotshot_jax.lora.changes import Added, Change, LowRank
 
 # Below this many values, compiling a program takes longer than NumPy takes for a few hundred.

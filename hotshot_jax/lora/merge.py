@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hotshot_jax.convert.half_casts import to_dtype
-from hotshot_jax.convert.tensor_source import LazyTensor, TensorSource
+from hotshot_jax.convert.tensors.half_casts import to_dtype
+from hotshot_jax.convert.tensors.tensor_source import LazyTensor, TensorSource
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.lora.changes import Change
 from hotshot_jax.lora.low_rank import add_product, joined_factors

@@ -22,7 +22,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 
-from hotshot_jax.convert.ldm_names import TEXT_ENCODER, TEXT_ENCODER_2, UNET, unet_modules
+from hotshot_jax.convert.formats.ldm_names import TEXT_ENCODER, TEXT_ENCODER_2, UNET, unet_modules
 
 Shapes = Mapping[str, tuple[int, ...]]
 """PyTorch's shape of each tensor of a model, by PyTorch's name."""

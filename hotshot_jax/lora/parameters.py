@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hotshot_jax.convert.rules import Path, Slot
+from hotshot_jax.convert.tensors.rules import Path, Slot
 from hotshot_jax.lora.merge import Scaled, merge_tensor, scaled_changes
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hotshot_jax.convert.name_lists import first_names
-from hotshot_jax.convert.stated_prediction import stated_prediction
-from hotshot_jax.convert.tensor_source import TensorSource, check_finite
-from hotshot_jax.convert.weight_types import check_weight_types
+from hotshot_jax.convert.formats.stated_prediction import stated_prediction
+from hotshot_jax.convert.tensors.name_lists import first_names
+from hotshot_jax.convert.tensors.tensor_source import TensorSource, check_finite
+from hotshot_jax.convert.tensors.weight_types import check_weight_types
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.lora.adapter_config import AdapterConfig
 from hotshot_jax.lora.build import ChangeBuilder

@@ -15,10 +15,10 @@ from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.files.limits import MOST_FILE_BYTES
 from hotshot_jax.files.parsed import ParseError, parse_json
 from hotshot_jax.files.plain_file import read_bytes
-from hotshot_jax.media.gif_blocks import GifError, parse_gif
-from hotshot_jax.media.image_file import opened_image
-from hotshot_jax.media.mp4 import read_mp4_comment
-from hotshot_jax.media.output_form import OutputForm, frame_files, output_form
+from hotshot_jax.media.formats.gif_blocks import GifError, parse_gif
+from hotshot_jax.media.formats.mp4 import read_mp4_comment
+from hotshot_jax.media.formats.output_form import OutputForm, frame_files, output_form
+from hotshot_jax.media.reading.image_file import opened_image
 
 METADATA_KEY = "hotshot_jax"
 

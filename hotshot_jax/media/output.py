@@ -5,8 +5,7 @@ from pathlib import Path
 
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.ffmpeg import ffmpeg_executable
-from hotshot_jax.media.metadata import is_result
-from hotshot_jax.media.output_form import (
+from hotshot_jax.media.formats.output_form import (
     CLIP_FORMS_TEXT,
     FRAME_FILE,
     ONE_FRAME_FORMS,
@@ -14,6 +13,7 @@ from hotshot_jax.media.output_form import (
     OutputForm,
     output_form,
 )
+from hotshot_jax.media.metadata import is_result
 from hotshot_jax.writing.places import check_no_dead_link
 from hotshot_jax.writing.staging import probe_writable
 

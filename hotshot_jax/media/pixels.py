@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 
 def to_uint8(video: npt.ArrayLike) -> npt.NDArray[np.uint8]:
@@ -23,3 +24,8 @@ def to_uint8(video: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     if np.isnan(values).any():
         raise ValueError("the video holds values that are not numbers")
     return (np.clip(values, 0, 1) * np.float32(255)).astype(np.uint8)
+
+
+def as_images(videos: npt.ArrayLike) -> list[list[Image.Image]]:
+    """Videos `[videos, frames, height, width, 3]` in [0, 1] as Pillow's images."""
+    return [[Image.fromarray(frame) for frame in to_uint8(video)] for video in np.asarray(videos)]

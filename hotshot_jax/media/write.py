@@ -6,20 +6,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hotshot_jax.media.frame_times import check_duration, frame_times
-from hotshot_jax.media.gif import encode_gif
-from hotshot_jax.media.metadata import METADATA_KEY, exif_of_metadata, pack_metadata, read_metadata
-from hotshot_jax.media.mp4 import write_mp4
-from hotshot_jax.media.output import check_output, check_replaced, output_target
-from hotshot_jax.media.output_form import (
+from hotshot_jax.media.formats.frame_times import check_duration, frame_times
+from hotshot_jax.media.formats.gif import encode_gif
+from hotshot_jax.media.formats.mp4 import write_mp4
+from hotshot_jax.media.formats.output_form import (
     TIMED_FORMS,
     AnyPath,
     OutputForm,
     frame_file_name,
     output_form,
 )
-from hotshot_jax.media.still import encode_jpeg, encode_png
-from hotshot_jax.media.webp import encode_webp
+from hotshot_jax.media.formats.still import encode_jpeg, encode_png
+from hotshot_jax.media.formats.webp import encode_webp
+from hotshot_jax.media.metadata import METADATA_KEY, exif_of_metadata, pack_metadata, read_metadata
+from hotshot_jax.media.output import check_output, check_replaced, output_target
 from hotshot_jax.writing.staging import staged_file, staged_folder
 
 __all__ = ["check_output", "read_metadata", "write_video"]

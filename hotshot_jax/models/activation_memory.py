@@ -12,8 +12,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from hotshot_jax.models.attention_choice import XLA, Accelerator, choose_attention
-from hotshot_jax.models.encoder_config import EncoderConfig
+from hotshot_jax.models.layers.attention_choice import XLA, Accelerator, choose_attention
+from hotshot_jax.models.unet.encoder_config import EncoderConfig
 from hotshot_jax.models.vae import AutoencoderKLConfig
 
 _FLOAT32 = 4

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.models.attention import AttentionFunction, dot_product_attention
 from hotshot_jax.models.config import read_config
-from hotshot_jax.models.layers import Layers
+from hotshot_jax.models.layers.attention import AttentionFunction, dot_product_attention
+from hotshot_jax.models.layers.layers import Layers
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.models.attention import Attention
 from hotshot_jax.models.config import per_block, read_config
-from hotshot_jax.models.layers import Layers
-from hotshot_jax.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
+from hotshot_jax.models.layers.attention import Attention
+from hotshot_jax.models.layers.layers import Layers
+from hotshot_jax.models.layers.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 
 _EPSILON = 1e-6
 

@@ -8,7 +8,12 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from hotshot_jax.errors import UsageError
-from hotshot_jax.models.sharding_points import BATCH_AXES, FRAME_AXES, TENSOR_AXES, split_over
+from hotshot_jax.models.layers.sharding_points import (
+    BATCH_AXES,
+    FRAME_AXES,
+    TENSOR_AXES,
+    split_over,
+)
 from hotshot_jax.parallel.rules import state_shardings
 
 Module = TypeVar("Module", bound=nnx.Module)

@@ -6,12 +6,12 @@ from typing import Any
 
 from flax import nnx
 
+from hotshot_jax.conditioning.text.prompt_weighting import Vocabulary
+from hotshot_jax.conditioning.text.textual_inversion import TextualInversion, extended_vocabulary
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models import AutoencoderKL, CLIPTextModel, UNet3DConditionModel
-from hotshot_jax.models.controlnet import ControlNetModel
+from hotshot_jax.models.controlnet.controlnet import ControlNetModel
 from hotshot_jax.pipelines.loras import Loras
-from hotshot_jax.pipelines.prompt_weighting import Vocabulary
-from hotshot_jax.pipelines.textual_inversion import TextualInversion, extended_vocabulary
 
 MODELS = ("text_encoder", "text_encoder_2", "unet", "vae")
 

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hotshot_jax.control.residuals import Control
+from hotshot_jax.conditioning.control.residuals import Control
+from hotshot_jax.conditioning.text.prompt import TextEmbeddings
 from hotshot_jax.models import ProjectedText, UNet3DConditionModel
 from hotshot_jax.parallel.placement import (
     batch_sharding,
@@ -14,7 +15,6 @@ from hotshot_jax.parallel.placement import (
     video_sharding,
 )
 from hotshot_jax.pipelines.control import ControlInput, prepare_controls, with_text
-from hotshot_jax.pipelines.prompt import TextEmbeddings
 from hotshot_jax.runtime.request import Request
 from hotshot_jax.runtime.runtime import Runtime
 from hotshot_jax.sampling.predict import Conditioning

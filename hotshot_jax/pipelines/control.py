@@ -8,12 +8,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from hotshot_jax.control.frames import prepare_control_frames
-from hotshot_jax.control.residuals import Control, make_control
-from hotshot_jax.control.windows import ControlWindow
+from hotshot_jax.conditioning.control.frames import prepare_control_frames
+from hotshot_jax.conditioning.control.residuals import Control, make_control
+from hotshot_jax.conditioning.control.windows import ControlWindow
 from hotshot_jax.errors import UsageError
 from hotshot_jax.models import ProjectedText
-from hotshot_jax.models.controlnet import ControlNetModel, EmbeddedCondition
+from hotshot_jax.models.controlnet.controlnet import ControlNetModel, EmbeddedCondition
 from hotshot_jax.parallel.placement import (
     projected_text_shardings,
     video_sharding,

@@ -10,8 +10,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hotshot_jax.builtin import builtin_checkpoint
+from hotshot_jax.conditioning.text.prompt import PromptEncoder, embed_prompts, given_embeddings
 from hotshot_jax.convert.assembly import Parts
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.media.pixels import as_images
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.conditioning import make_conditionings
 from hotshot_jax.pipelines.control import ControlInput
@@ -19,14 +21,13 @@ from hotshot_jax.pipelines.latents import decode_latents
 from hotshot_jax.pipelines.loading import load_components
 from hotshot_jax.pipelines.loras import COMPONENTS as CHANGED_BY_LORAS
 from hotshot_jax.pipelines.loras import LoadedLora
-from hotshot_jax.pipelines.prompt import PromptEncoder, embed_prompts, given_embeddings
 from hotshot_jax.runtime.precision import Precision, current_platform
 from hotshot_jax.runtime.progress import NoProgress, Progress
 from hotshot_jax.runtime.request import Request
 from hotshot_jax.runtime.runtime import Runtime
 from hotshot_jax.sampling.guidance import ClassifierFreeGuidance, Guidance
 from hotshot_jax.sampling.loop import AfterStep, Sampling, WrapPredictor, sample_latents
-from hotshot_jax.sampling.noise import GivenNoise, NoiseSource, make_noise
+from hotshot_jax.sampling.noise import noise_source
 from hotshot_jax.schedulers import Scheduler, make_scheduler
 
 OUTPUT_TYPES = ("np", "pil", "latent")
@@ -353,7 +354,7 @@ class HotshotXLPipeline:
                 guess_mode=guess_mode,
             ),
             request,
-            self._noise(noise, seed, videos),
+            noise_source(noise, seed, videos, self.precision.noise),
             (videos, *self._latent_shape(request)),
             of_step=told.of_step,
             initial=latents,
@@ -369,7 +370,7 @@ class HotshotXLPipeline:
                 "The result has values that are not finite; nothing was written. With precision "
                 f"{self.precision.name}, try bf16 or f32; otherwise the checkpoint is damaged."
             )
-        return HotshotXLOutput(_as_images(decoded) if output_type == "pil" else decoded)
+        return HotshotXLOutput(as_images(decoded) if output_type == "pil" else decoded)
 
     def _check(self, request: Request, output_type: str) -> None:
         encoders = (self.components.text_encoder, self.components.text_encoder_2)
@@ -384,39 +385,15 @@ class HotshotXLPipeline:
             )
         self.scheduler.schedule(request.num_inference_steps)
 
-    def _noise(
-        self, noise: str | Iterable[np.ndarray], seed: int | Sequence[int], videos: int
-    ) -> NoiseSource:
-        if not isinstance(noise, str):
-            return GivenNoise(iter(noise))
-        seeds = [seed] if isinstance(seed, int) else list(seed)
-        if len(seeds) not in (1, videos):
-            raise UsageError(f"{len(seeds)} seeds for {videos} videos; expected one, or as many.")
-        return make_noise(noise, seeds, self.precision.noise)
-
     def _latent_shape(self, request: Request) -> tuple[int, ...]:
         factor = self.components.vae.config.scale_factor
-        return (
-            request.video_length,
-            request.height // factor,
-            request.width // factor,
-            self.components.unet.config.in_channels,
-        )
+        height, width = request.height // factor, request.width // factor
+        return request.video_length, height, width, self.components.unet.config.in_channels
 
     def _after_step(self, callback: StepEnd | None) -> AfterStep | None:
-        if callback is None:
-            return None
-
         def after_step(call: int, timestep: float, latents: jax.Array) -> jax.Array:
+            assert callback is not None
             changed = callback(self, call, timestep, {"latents": latents})
             return jnp.asarray(changed["latents"], jnp.float32)
 
-        return after_step
-
-
-def _as_images(videos: np.ndarray) -> list[list[Any]]:
-    from PIL import Image
-
-    from hotshot_jax.media.pixels import to_uint8
-
-    return [[Image.fromarray(frame) for frame in to_uint8(video)] for video in videos]
+        return None if callback is None else after_step

@@ -11,17 +11,17 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
+from hotshot_jax.conditioning.text.embedding_files import ENCODERS, open_embeddings, with_embeddings
+from hotshot_jax.conditioning.text.prompt_weighting import Vocabulary
 from hotshot_jax.convert.assembly import Parts, open_assembled
 from hotshot_jax.convert.builders import KINDS
-from hotshot_jax.convert.controlnet_files import open_controlnet
+from hotshot_jax.convert.formats.controlnet_files import open_controlnet
 from hotshot_jax.convert.prepare import prepare_component
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.parallel.placement import in_host_memory
 from hotshot_jax.parallel.rules import parameter_shardings
 from hotshot_jax.pipelines.components import Components
-from hotshot_jax.pipelines.embedding_files import ENCODERS, open_embeddings, with_embeddings
 from hotshot_jax.pipelines.loras import open_loras
-from hotshot_jax.pipelines.prompt_weighting import Vocabulary
 from hotshot_jax.runtime.precision import Precision
 from hotshot_jax.runtime.progress import Progress
 from hotshot_jax.schedulers import Scheduler, make_scheduler

@@ -11,7 +11,7 @@ from flax import nnx
 from hotshot_jax.convert.hub import resolve
 from hotshot_jax.convert.load import with_parameters
 from hotshot_jax.convert.prepare import Change, PreparedComponent
-from hotshot_jax.convert.rules import flat_parameters, torch_slots
+from hotshot_jax.convert.tensors.rules import flat_parameters, torch_slots
 from hotshot_jax.errors import UsageError
 from hotshot_jax.lora import Lora, ModuleNames, changed_paths, merged_source, open_lora
 from hotshot_jax.lora.files import select_lora_files

@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 
-from hotshot_jax.convert.rules import flat_parameters
+from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.models.activation_memory import decoding_bytes, denoising_bytes, residual_bytes
-from hotshot_jax.models.attention_choice import Accelerator
+from hotshot_jax.models.layers.attention_choice import Accelerator
 from hotshot_jax.pipelines.components import MODELS
 
 _TEXT_ENCODERS = ("text_encoder", "text_encoder_2")

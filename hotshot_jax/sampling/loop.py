@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hotshot_jax.control.windows import ControlWindow, scale_table
+from hotshot_jax.conditioning.control.windows import ControlWindow, scale_table
 from hotshot_jax.errors import UsageError
 from hotshot_jax.parallel.placement import place_missing, video_sharding
 from hotshot_jax.runtime.request import Request

@@ -1,6 +1,6 @@
 """Where the random numbers of a sampling run come from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import jax
@@ -84,6 +84,31 @@ def check_seed(seed: int) -> None:
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise UsageError(f"seed {seed!r}: expected a whole number from 0 to 2**64 - 1.")
+
+
+def noise_source(
+    given: str | Iterable[np.ndarray],
+    seed: int | Sequence[int],
+    videos: int,
+    dtype: np.dtype,
+) -> NoiseSource:
+    """What a call of the pipeline draws from.
+
+    Args:
+        given: one of `NOISES`, or the arrays themselves in the order of their use.
+        seed: one for all videos together, or one for each.
+        videos: how many there are.
+        dtype: dtype drawn.
+
+    Raises:
+        UsageError: there are other numbers of seeds than of videos, or see `make_noise`.
+    """
+    if not isinstance(given, str):
+        return GivenNoise(iter(given))
+    seeds = [seed] if isinstance(seed, int) else list(seed)
+    if len(seeds) not in (1, videos):
+        raise UsageError(f"{len(seeds)} seeds for {videos} videos; expected one, or as many.")
+    return make_noise(given, seeds, dtype)
 
 
 def make_noise(kind: str, seeds: Sequence[int], dtype: np.dtype) -> NoiseSource:

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from hotshot_jax.control.residuals import Control, control_residuals
+from hotshot_jax.conditioning.control.residuals import Control, control_residuals
 from hotshot_jax.models import ProjectedText, UNet3DConditionModel
-from hotshot_jax.models.controlnet import ControlNetModel
+from hotshot_jax.models.controlnet.controlnet import ControlNetModel
 
 
 @jax.tree_util.register_dataclass

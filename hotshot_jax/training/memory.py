@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from hotshot_jax.models.activation_memory import training_bytes
-from hotshot_jax.models.attention_choice import Accelerator
+from hotshot_jax.models.layers.attention_choice import Accelerator
 from hotshot_jax.pipelines.memory import describe_size, held_bytes
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from benchmarks.formula_weights import formula_tensor, read_shapes
+from benchmarks.models.formula_weights import formula_tensor, read_shapes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SIZE = 32

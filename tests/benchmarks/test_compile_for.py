@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.topologies import CHIPS, Topology, names
+from benchmarks.compile.topologies import CHIPS, Topology, names
 from hotshot_jax.errors import HotshotError, UsageError
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.formula_weights import formula_source, formula_tensor, read_shapes
+from benchmarks.models.formula_weights import formula_source, formula_tensor, read_shapes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CHECKS = json.loads((GOLDEN / "seeded_weights_check.json").read_text())

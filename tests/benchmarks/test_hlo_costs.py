@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from benchmarks.hlo_costs import program_costs
+from benchmarks.compile.hlo_costs import program_costs
 
 PROGRAM = """HloModule jit_f, is_scheduled=true
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from benchmarks.formula_weights import formula_tensor
+from benchmarks.models.formula_weights import formula_tensor
 from benchmarks.parity import main
-from benchmarks.parity_cases import controlnet, controlnet_pipeline, lora, unet
+from benchmarks.parity_cases import controlnet, lora, unet
 from benchmarks.parity_cases.case import Case, Verdict, compare, read_cases, worst
 from benchmarks.parity_cases.kinds import run_case, runs_pipeline
+from benchmarks.parity_cases.pipelines import controlnet_pipeline
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"

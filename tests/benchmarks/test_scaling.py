@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
+from benchmarks.compile.topologies import CHIPS
 from benchmarks.scaling import Assumptions, Job, estimate
-from benchmarks.topologies import CHIPS
 
 V5E = CHIPS["v5e"]
 TEMPORAL = Job(trained=1_000_000, frozen=10_000_000, flops=V5E.flops)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import shape_clips, tiny_control_eval
+from benchmarks import tiny_control_eval
 from benchmarks.shapes_evaluator import read_clip
-from hotshot_jax.control.canny import canny_edges
+from benchmarks.toy import shape_clips
+from hotshot_jax.conditioning.control.canny import canny_edges
 from hotshot_jax.data.shapes import is_held_out, parse_prompt, render, split_prompts
 from hotshot_jax.pipelines.control import ControlInput
 from tests.tiny_controlnet import write_tiny_controlnet

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from benchmarks import shape_scores, tiny_eval
+from benchmarks import tiny_eval
 from benchmarks.shapes_evaluator import Measurement, measure, read_clip
-from hotshot_jax.convert.rules import flat_parameters
+from benchmarks.toy import shape_scores
+from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.data import shapes
-from hotshot_jax.models.temporal_transformer import TransformerTemporal
+from hotshot_jax.models.unet.temporal_transformer import TransformerTemporal
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from tests.lora_files import factors, is_spatial, write_lora
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import train_step
-from benchmarks.abstract_arrays import Size
+from benchmarks.compile.abstract_arrays import Size
 
 
 def measured(capsys: pytest.CaptureFixture[str], *given: str | Path) -> dict:

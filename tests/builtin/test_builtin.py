@@ -6,7 +6,7 @@ from safetensors.numpy import load_file
 
 from benchmarks.shapes_evaluator import measure, score
 from hotshot_jax.builtin import builtin_checkpoint, builtin_settings
-from hotshot_jax.cli.infer_arguments import parse_settings
+from hotshot_jax.cli.infer.arguments import parse_settings
 from hotshot_jax.data.shapes import split_prompts
 from hotshot_jax.media.pixels import to_uint8
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline

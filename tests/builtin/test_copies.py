@@ -9,8 +9,8 @@ import pytest
 
 from hotshot_jax.builtin import builtin_checkpoint, builtin_settings
 from hotshot_jax.cli import convert
-from hotshot_jax.cli.infer_arguments import parse_settings
-from hotshot_jax.convert.small_files import NATIVE_SETTINGS, copy_small_files
+from hotshot_jax.cli.infer.arguments import parse_settings
+from hotshot_jax.convert.formats.small_files import NATIVE_SETTINGS, copy_small_files
 
 
 def native(path: Path, *arguments: str) -> dict[str, Any]:

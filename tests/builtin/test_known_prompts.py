@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from hotshot_jax.builtin import builtin_checkpoint
-from hotshot_jax.cli.infer_arguments import parse_settings
-from hotshot_jax.cli.prompts import warn_of_unknown
-from hotshot_jax.cli.settings import InferSettings
-from hotshot_jax.convert.small_files import KNOWN_PROMPTS, copy_small_files
+from hotshot_jax.cli.infer.arguments import parse_settings
+from hotshot_jax.cli.infer.prompts import warn_of_unknown
+from hotshot_jax.cli.infer.settings import InferSettings
+from hotshot_jax.convert.formats.small_files import KNOWN_PROMPTS, copy_small_files
 from hotshot_jax.data import shapes
 from hotshot_jax.pipelines.known_prompts import KnownPrompts
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from hotshot_jax.convert.tensor_source import open_file
+from hotshot_jax.convert.tensors.tensor_source import open_file
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"

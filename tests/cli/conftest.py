@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hotshot_jax.cli import convert as convert_command
-from hotshot_jax.cli.infer import main
+from hotshot_jax.cli.infer.infer import main
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from hotshot_jax.cli import convert, infer, train
-from hotshot_jax.cli.train_settings import parse_train_settings
-from hotshot_jax.data import build, inspect
+from hotshot_jax.cli import convert
+from hotshot_jax.cli.data import build, inspect
+from hotshot_jax.cli.infer import infer
+from hotshot_jax.cli.train import train
+from hotshot_jax.cli.train.settings import parse_train_settings
 from hotshot_jax.errors import UsageError
 from hotshot_jax.from_scratch import __main__ as from_scratch
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from hotshot_jax.cli import convert as convert_command
-from hotshot_jax.convert import checkpoint, memory
+from hotshot_jax.convert import checkpoint
+from hotshot_jax.convert.tensors import memory
 from tests.cli.checkpoints import (
     TABLE,
     UNET,

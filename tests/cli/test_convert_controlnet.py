@@ -8,7 +8,7 @@ import numpy as np
 from diffusers import ControlNetModel
 from safetensors.numpy import save_file
 
-from hotshot_jax.convert.controlnet_files import open_controlnet
+from hotshot_jax.convert.formats.controlnet_files import open_controlnet
 from hotshot_jax.convert.prepare import component_source
 from tests.cli.checkpoints import read_tensors
 from tests.cli.conftest import Infer

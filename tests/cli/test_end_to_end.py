@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from benchmarks.formula_checkpoint import write_checkpoint
+from benchmarks.models.formula_checkpoint import write_checkpoint
 from hotshot_jax.cli.convert import main as convert
 
 ROOT = Path(__file__).parent.parent.parent

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from hotshot_jax.cli.control import plan_control
-from hotshot_jax.cli.outputs import read_prompts
-from hotshot_jax.cli.prompts import check_prompts
+from hotshot_jax.cli.data.inspect import inspect_data
+from hotshot_jax.cli.infer.control import plan_control
+from hotshot_jax.cli.infer.outputs import read_prompts
+from hotshot_jax.cli.infer.prompts import check_prompts
+from hotshot_jax.cli.infer.settings import InferSettings, read_config_file
 from hotshot_jax.cli.run import run
-from hotshot_jax.cli.settings import InferSettings, read_config_file
+from hotshot_jax.conditioning.text.embedding_files import open_embeddings
 from hotshot_jax.convert.assembly import open_assembled
-from hotshot_jax.data.inspect import inspect_data
 from hotshot_jax.data.origins import VideoOrigin
 from hotshot_jax.lora.files import open_lora
-from hotshot_jax.media.clip import Clip
-from hotshot_jax.media.read import open_clip, read_key_frames
-from hotshot_jax.pipelines.embedding_files import open_embeddings
+from hotshot_jax.media.reading.clip import Clip
+from hotshot_jax.media.reading.read import open_clip, read_key_frames
 from tests.lora.lora_cases import names
 
 DIGITS = "9" * 5000

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from hotshot_jax import clip_tokenizer
-from hotshot_jax.convert.ldm_names import to_single_file
-from hotshot_jax.convert.tensor_source import open_file
+from hotshot_jax.convert.formats.ldm_names import to_single_file
+from hotshot_jax.convert.tensors.tensor_source import open_file
 from tests.cli.checkpoints import (
     TEXT,
     TEXT_2,

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from hotshot_jax.builtin.controlnets import builtin_controlnets
-from hotshot_jax.cli.control import control_inputs, plan_control
-from hotshot_jax.cli.infer_arguments import parse_settings
-from hotshot_jax.cli.settings import InferSettings
-from hotshot_jax.control.depth import DepthEstimator
+from hotshot_jax.cli.infer.arguments import parse_settings
+from hotshot_jax.cli.infer.control import control_inputs, plan_control
+from hotshot_jax.cli.infer.settings import InferSettings
+from hotshot_jax.conditioning.control.depth import DepthEstimator
 from hotshot_jax.media.metadata import read_metadata
-from hotshot_jax.media.read import open_clip
+from hotshot_jax.media.reading.read import open_clip
 from hotshot_jax.media.resize import scale_aspect_fill
 from hotshot_jax.media.write import write_video
 from tests.cli.conftest import Infer, Run

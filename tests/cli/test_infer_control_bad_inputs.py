@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hotshot_jax.cli.control import plan_control
-from hotshot_jax.cli.settings import InferSettings
+from hotshot_jax.cli.infer.control import plan_control
+from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media import ffmpeg
 from hotshot_jax.media.write import write_video

@@ -2,9 +2,9 @@
 
 import pytest
 
-from hotshot_jax.cli.infer_arguments import parse_arguments
-from hotshot_jax.cli.infer_effects import check_effects, check_effort
-from hotshot_jax.cli.train_settings import parse_train_arguments
+from hotshot_jax.cli.infer.arguments import parse_arguments
+from hotshot_jax.cli.infer.effects import check_effects, check_effort
+from hotshot_jax.cli.train.settings import parse_train_arguments
 from hotshot_jax.errors import UsageError
 
 

@@ -5,7 +5,7 @@ import re
 import jax
 import pytest
 
-from hotshot_jax.cli.outputs import Job, batches
+from hotshot_jax.cli.infer.outputs import Job, batches
 from tests.cli.conftest import Infer
 
 

@@ -4,12 +4,12 @@ import sys
 
 import pytest
 
-from hotshot_jax.cli import infer
 from hotshot_jax.cli.flags import flags_of
-from hotshot_jax.cli.infer_arguments import parse_settings
+from hotshot_jax.cli.infer import infer
+from hotshot_jax.cli.infer.arguments import parse_settings
+from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.cli.other_names import INFER, TRAIN, sampler
-from hotshot_jax.cli.settings import InferSettings
-from hotshot_jax.cli.train_settings import TrainSettings, parse_train_settings
+from hotshot_jax.cli.train.settings import TrainSettings, parse_train_settings
 from hotshot_jax.errors import UsageError
 from hotshot_jax.schedulers import SHORT_NAMES
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hotshot_jax.cli.infer_arguments import parse_settings
-from hotshot_jax.cli.settings import InferSettings
-from hotshot_jax.cli.sources import (
+from hotshot_jax.cli.infer.arguments import parse_settings
+from hotshot_jax.cli.infer.settings import InferSettings
+from hotshot_jax.cli.infer.sources import (
     SOURCES,
     check_not_replaced,
     digest,
@@ -19,7 +19,7 @@ from hotshot_jax.cli.sources import (
     public_settings,
     source_flags,
 )
-from hotshot_jax.cli.stored_settings import STORED, argument_text
+from hotshot_jax.cli.infer.stored_settings import STORED, argument_text
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.write import write_video
 

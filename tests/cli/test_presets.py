@@ -7,10 +7,10 @@ import diffusers
 import numpy as np
 import pytest
 
-from hotshot_jax.cli.infer import _scheduler_options
-from hotshot_jax.cli.infer_arguments import parse_settings
-from hotshot_jax.cli.presets import PRESETS, describe_preset
-from hotshot_jax.cli.settings import InferSettings
+from hotshot_jax.cli.infer.arguments import parse_settings
+from hotshot_jax.cli.infer.infer import _scheduler_options
+from hotshot_jax.cli.infer.presets import PRESETS, describe_preset
+from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.errors import UsageError
 from hotshot_jax.pipelines import HotshotXLPipeline
 from hotshot_jax.schedulers import make_scheduler

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from hotshot_jax.builtin import builtin_settings
-from hotshot_jax.cli.infer_arguments import parse_settings
-from hotshot_jax.cli.settings import InferSettings
-from hotshot_jax.cli.stored_settings import STORED
+from hotshot_jax.cli.infer.arguments import parse_settings
+from hotshot_jax.cli.infer.settings import InferSettings
+from hotshot_jax.cli.infer.stored_settings import STORED
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.write import write_video
 from tests.cli.conftest import Infer

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hotshot_jax.cli.train_output import check_output_dir, save_config
-from hotshot_jax.cli.train_settings import TrainSettings
+from hotshot_jax.cli.train.output import check_output_dir, save_config
+from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.training.metrics import MetricsFile
+from hotshot_jax.training.running.metrics import MetricsFile
 from hotshot_jax.writing.made_here import list_files
 
 

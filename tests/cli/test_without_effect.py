@@ -7,15 +7,15 @@ import pytest
 
 from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.cli import convert
-from hotshot_jax.cli.train_effects import Planned, check_effects, check_effects_of, checked_rank
-from hotshot_jax.cli.train_settings import TrainSettings, parse_train_settings
+from hotshot_jax.cli.data import build, inspect
+from hotshot_jax.cli.train.effects import Planned, check_effects, check_effects_of, checked_rank
+from hotshot_jax.cli.train.settings import TrainSettings, parse_train_settings
 from hotshot_jax.cli.without_effect import given_flags
 from hotshot_jax.convert.builders import model_builder
 from hotshot_jax.convert.load import abstract
-from hotshot_jax.data import build, inspect
 from hotshot_jax.errors import UsageError
-from hotshot_jax.training.loop import LoopConfig
-from hotshot_jax.training.lora import LoraTrainee
+from hotshot_jax.training.running.loop import LoopConfig
+from hotshot_jax.training.trainees.lora import LoraTrainee
 from tests.data.clips import write_data
 from tests.tiny_checkpoint import tiny_configs
 

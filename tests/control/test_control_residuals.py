@@ -20,12 +20,12 @@ from controlnet_cases import (
 from flax import nnx
 from safetensors.numpy import load_file
 
-from hotshot_jax.control.frames import prepare_control_frames
-from hotshot_jax.control.residuals import control_residuals, make_control
-from hotshot_jax.models.controlnet import ControlNetModel, add_residuals
-from hotshot_jax.models.controlnet_config import ControlNetConfig
-from hotshot_jax.models.controlnet_union import ControlNetUnionModel
-from hotshot_jax.models.unet import Residuals
+from hotshot_jax.conditioning.control.frames import prepare_control_frames
+from hotshot_jax.conditioning.control.residuals import control_residuals, make_control
+from hotshot_jax.models.controlnet.config import ControlNetConfig
+from hotshot_jax.models.controlnet.controlnet import ControlNetModel, add_residuals
+from hotshot_jax.models.controlnet.union import ControlNetUnionModel
+from hotshot_jax.models.unet.unet import Residuals
 
 
 @pytest.mark.parametrize("case", ["controlnet_pipeline", "controlnet_pipeline_guess"])

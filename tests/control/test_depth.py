@@ -9,7 +9,7 @@ import torch
 from transformers import DPTForDepthEstimation
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
-from hotshot_jax.control.depth import DepthEstimator, _to_grey
+from hotshot_jax.conditioning.control.depth import DepthEstimator, _to_grey
 from hotshot_jax.errors import HotshotError
 from tests.tiny_depth import write_tiny_depth
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hotshot_jax.control.canny import canny_edges
-from hotshot_jax.control.preprocess import Preprocessing, make_control_frames
+from hotshot_jax.conditioning.control.canny import canny_edges
+from hotshot_jax.conditioning.control.preprocess import Preprocessing, make_control_frames
 from hotshot_jax.errors import UsageError
 
 

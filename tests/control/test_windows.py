@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hotshot_jax.control.windows import ControlWindow, control_windows, scale_table
+from hotshot_jax.conditioning.control.windows import ControlWindow, control_windows, scale_table
 from hotshot_jax.errors import UsageError
 
 CASES = Path(__file__).parents[1] / "golden" / "cases"

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from hotshot_jax.convert.builders import CONTROLNET, model_builder
-from hotshot_jax.convert.ldm_names import unet_modules
+from hotshot_jax.convert.formats.ldm_names import unet_modules
 from hotshot_jax.convert.load import abstract
-from hotshot_jax.convert.rules import torch_slots
+from hotshot_jax.convert.tensors.rules import torch_slots
 
 CONFIG: dict[str, Any] = {
     "_class_name": "ControlNetModel",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from hotshot_jax.convert.tensor_source import TensorSource, open_file
+from hotshot_jax.convert.tensors.tensor_source import TensorSource, open_file
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 _RULE = runpy.run_path(str(GOLDEN / "seeded_weights.py"))

@@ -10,10 +10,10 @@ from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 from safetensors.numpy import save_file
 
 from hotshot_jax.convert.builders import CONTROLNET, model_builder
-from hotshot_jax.convert.controlnet_files import is_controlnet, open_controlnet
+from hotshot_jax.convert.formats.controlnet_files import is_controlnet, open_controlnet
 from hotshot_jax.convert.load import match_module
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.models.controlnet_config import ControlNetConfig
+from hotshot_jax.models.controlnet.config import ControlNetConfig
 from tests.convert.controlnet_files import CONFIG, controlnet_tensors, original_names
 
 

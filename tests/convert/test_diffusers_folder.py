@@ -22,7 +22,7 @@ from checkpoint_folders import (
 )
 from safetensors.numpy import save_file
 
-from hotshot_jax.convert.diffusers_folder import open_component, open_diffusers_folder
+from hotshot_jax.convert.formats.diffusers_folder import open_component, open_diffusers_folder
 from hotshot_jax.errors import HotshotError, UsageError
 from tests.other_models import change_json
 

@@ -3,7 +3,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from hotshot_jax.convert.half_casts import to_dtype
+from hotshot_jax.convert.tensors.half_casts import to_dtype
 
 
 def same_bits(one: np.ndarray, other: np.ndarray) -> None:

@@ -18,7 +18,7 @@ from local_hub import COMMIT, LocalHub, files_of, serve, write_cache
 from safetensors.numpy import save_file
 
 from hotshot_jax.convert import hub
-from hotshot_jax.convert.diffusers_folder import open_diffusers_folder
+from hotshot_jax.convert.formats.diffusers_folder import open_diffusers_folder
 from hotshot_jax.convert.hub import HubId, checkpoint_files, parse_hub_id, resolve
 from hotshot_jax.errors import HotshotError, UsageError
 from tests.other_models import change_json

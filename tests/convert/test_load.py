@@ -13,11 +13,11 @@ from transformers import CLIPTextConfig as TorchConfig
 from transformers import CLIPTextModel as TorchTextModel
 
 from hotshot_jax.convert.builders import Build, model_builder
+from hotshot_jax.convert.formats.to_torch import write_weights
 from hotshot_jax.convert.load import abstract, load_module
-from hotshot_jax.convert.rules import flat_parameters, torch_slots
-from hotshot_jax.convert.safetensors_writer import write_safetensors
-from hotshot_jax.convert.tensor_source import open_file
-from hotshot_jax.convert.to_torch import write_weights
+from hotshot_jax.convert.tensors.rules import flat_parameters, torch_slots
+from hotshot_jax.convert.tensors.safetensors_writer import write_safetensors
+from hotshot_jax.convert.tensors.tensor_source import open_file
 from hotshot_jax.errors import HotshotError
 from tests.tiny_checkpoint import tiny_configs
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save, save_file
 
-from hotshot_jax.convert.safetensors_file import SafetensorsFile
+from hotshot_jax.convert.tensors.safetensors_file import SafetensorsFile
 from hotshot_jax.errors import HotshotError
 
 DTYPES = [

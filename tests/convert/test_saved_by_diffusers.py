@@ -10,7 +10,7 @@ from checkpoint_folders import GOLDEN
 from diffusers import AutoencoderKL
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from hotshot_jax.convert.diffusers_folder import open_component
+from hotshot_jax.convert.formats.diffusers_folder import open_component
 
 
 def _config(name: str) -> dict:

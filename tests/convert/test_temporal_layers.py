@@ -6,7 +6,7 @@ from diffusers import MotionAdapter
 from diffusers.loaders.single_file_utils import convert_animatediff_checkpoint_to_diffusers
 from sdxl_tiny import as_source, state_dict
 
-from hotshot_jax.convert.temporal_layers import (
+from hotshot_jax.convert.formats.temporal_layers import (
     COMFYUI,
     DIFFUSERS,
     HOTSHOT,
@@ -19,7 +19,7 @@ from hotshot_jax.convert.temporal_layers import (
     write_names,
 )
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.models.embeddings import positional_encoding
+from hotshot_jax.models.layers.embeddings import positional_encoding
 
 TABLE = "down_blocks.1.temporal_attentions.0.transformer_blocks.0.attention_blocks.1.pos_encoder"
 TABLE += ".positional_encoding"

@@ -10,7 +10,7 @@ import pytest
 from checkpoint_folders import write_json, write_shards
 from safetensors.numpy import save_file
 
-from hotshot_jax.convert.tensor_source import (
+from hotshot_jax.convert.tensors.tensor_source import (
     TensorSource,
     check_finite,
     open_file,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hotshot_jax.convert.weight_files import (
+from hotshot_jax.convert.tensors.weight_files import (
     choose_weight_files,
     describe_unread,
     find_weight_files,

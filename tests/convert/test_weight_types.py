@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from hotshot_jax.convert.tensor_source import TensorSource, open_file
-from hotshot_jax.convert.weight_types import check_config_not_quantised, check_weight_types
+from hotshot_jax.convert.tensors.tensor_source import TensorSource, open_file
+from hotshot_jax.convert.tensors.weight_types import check_config_not_quantised, check_weight_types
 from hotshot_jax.errors import HotshotError
 
 

@@ -12,7 +12,7 @@ import pytest
 from checkpoint_folders import tensors
 from safetensors.numpy import save_file
 
-from hotshot_jax.convert.diffusers_folder import open_diffusers_folder
+from hotshot_jax.convert.formats.diffusers_folder import open_diffusers_folder
 from hotshot_jax.errors import HotshotError, UsageError
 from tests.other_models import change_json, refiner, stable_diffusion, transformer
 

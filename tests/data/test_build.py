@@ -10,7 +10,7 @@ from clips import picture, write_data, write_sample
 from PIL import Image
 from test_folders import BROKEN, break_samples
 
-from hotshot_jax.data import build
+from hotshot_jax.cli.data import build
 from hotshot_jax.data.folders import open_folders
 from hotshot_jax.data.loader import Loader, LoaderConfig
 from hotshot_jax.data.open_data import open_data

@@ -7,7 +7,7 @@ from clips import write_data, write_sample
 from PIL import Image
 from test_folders import BROKEN, break_samples
 
-from hotshot_jax.data import build, inspect
+from hotshot_jax.cli.data import build, inspect
 from hotshot_jax.data.contact_sheet import contact_sheet
 from hotshot_jax.data.open_data import open_data
 

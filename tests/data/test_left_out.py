@@ -9,7 +9,7 @@ from clips import write_sample
 from PIL import Image
 from test_build import built, failed, write_gif
 
-from hotshot_jax.data import inspect
+from hotshot_jax.cli.data import inspect
 from hotshot_jax.data.folders import open_folders
 from hotshot_jax.data.frame_names import GAPS, SAME_NUMBER, UNNUMBERED, sort_out_frames
 from hotshot_jax.data.left_out import Tally, kind_of_file
@@ -168,8 +168,8 @@ def test_videos_of_too_many_frames_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hotshot_jax.data import origins
-    from hotshot_jax.media.clip import ReadLimits
-    from hotshot_jax.media.read import open_clip
+    from hotshot_jax.media.reading.clip import ReadLimits
+    from hotshot_jax.media.reading.read import open_clip
 
     make_videos(tmp_path / "in", ["a.gif", "long.gif"])
     write_gif(tmp_path / "in/long.gif", 12)

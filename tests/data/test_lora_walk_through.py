@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hotshot_jax.cli.train_settings import parse_train_settings
+from hotshot_jax.cli.train.settings import parse_train_settings
 from hotshot_jax.data.open_data import open_data
 from hotshot_jax.data.shapes import is_held_out, parse_prompt
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from hotshot_jax.data.pictures import picture_bytes, picture_size, read_picture
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.media.image_file import opened_image, rgb_pixels
+from hotshot_jax.media.reading.image_file import opened_image, rgb_pixels
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:

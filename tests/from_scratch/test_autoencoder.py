@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from hotshot_jax.convert.rules import flat_parameters
+from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.data.shapes import ShapesSource
 from hotshot_jax.from_scratch.autoencoder import (
     AutoencoderConfig,

@@ -8,8 +8,8 @@ import yaml
 from safetensors.numpy import load_file
 
 from hotshot_jax import builtin
-from hotshot_jax.cli.train_settings import parse_train_settings
-from hotshot_jax.convert.controlnet_files import is_controlnet
+from hotshot_jax.cli.train.settings import parse_train_settings
+from hotshot_jax.convert.formats.controlnet_files import is_controlnet
 from hotshot_jax.convert.prepare import open_checkpoint
 from hotshot_jax.data.open_data import parse_shapes
 from hotshot_jax.data.shapes import split_prompts

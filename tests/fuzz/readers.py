@@ -12,26 +12,26 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import save_file
 
-from hotshot_jax.cli.outputs import plan_jobs
-from hotshot_jax.cli.prompts import check_prompts
-from hotshot_jax.cli.settings import InferSettings, read_config_file
+from hotshot_jax.cli.data.inspect import describe, inspect_data
+from hotshot_jax.cli.infer.outputs import plan_jobs
+from hotshot_jax.cli.infer.prompts import check_prompts
+from hotshot_jax.cli.infer.settings import InferSettings, read_config_file
+from hotshot_jax.conditioning.text.embedding_files import open_embeddings
+from hotshot_jax.conditioning.text.prompt_weighting import Vocabulary, chunk_prompt, parse_weights
 from hotshot_jax.convert.assembly import open_assembled
 from hotshot_jax.convert.builders import KINDS
-from hotshot_jax.convert.controlnet_files import open_controlnet
 from hotshot_jax.convert.conversion import convert_folder
-from hotshot_jax.convert.diffusers_folder import open_diffusers_folder
+from hotshot_jax.convert.formats.controlnet_files import open_controlnet
+from hotshot_jax.convert.formats.diffusers_folder import open_diffusers_folder
+from hotshot_jax.convert.formats.tokenizer_files import check_tokenizer_folder
 from hotshot_jax.convert.prepare import prepare_component
-from hotshot_jax.convert.tokenizer_files import check_tokenizer_folder
-from hotshot_jax.data.inspect import describe, inspect_data
 from hotshot_jax.data.origins import VideoOrigin
 from hotshot_jax.lora.files import open_lora
-from hotshot_jax.media.read import open_clip, read_key_frames
+from hotshot_jax.media.reading.read import open_clip, read_key_frames
 from hotshot_jax.media.write import write_video
-from hotshot_jax.pipelines.embedding_files import open_embeddings
 from hotshot_jax.pipelines.loading import load_tokenizer
-from hotshot_jax.pipelines.prompt_weighting import Vocabulary, chunk_prompt, parse_weights
 from hotshot_jax.schedulers import make_scheduler
-from hotshot_jax.training.metrics import MetricsFile
+from hotshot_jax.training.running.metrics import MetricsFile
 from tests.lora.lora_cases import QUERY, factors, names
 from tests.tiny_controlnet import write_tiny_controlnet
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from hotshot_jax.convert.tensor_source import TensorSource, open_file
+from hotshot_jax.convert.tensors.tensor_source import TensorSource, open_file
 from hotshot_jax.lora import ModuleNames, merge, read_lora
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.numpy import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from hotshot_jax.convert.tensor_source import open_file
+from hotshot_jax.convert.tensors.tensor_source import open_file
 from hotshot_jax.lora import Factors, lora_metadata, lora_tensors, merge, read_lora
 
 # float32 products of rank 8 at most, weights of order 1.

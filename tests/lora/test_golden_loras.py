@@ -9,8 +9,8 @@ from flax import nnx
 from lora_cases import GOLDEN, MODELS, case, config, names, state_dict
 
 from hotshot_jax.convert.load import abstract, with_parameters
-from hotshot_jax.convert.rules import flat_parameters, torch_slots
-from hotshot_jax.convert.tensor_source import TensorSource, open_file
+from hotshot_jax.convert.tensors.rules import flat_parameters, torch_slots
+from hotshot_jax.convert.tensors.tensor_source import TensorSource, open_file
 from hotshot_jax.lora import merged_source, open_lora
 from hotshot_jax.models import CLIPTextConfig, CLIPTextModel, UNet3DConditionModel, UNet3DConfig
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from lora_cases import names, normal, state_dict, write
 
-from hotshot_jax.convert.tensor_source import TensorSource
+from hotshot_jax.convert.tensors.tensor_source import TensorSource
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.lora import merge, merge_tensor, merged_source, read_lora
 

@@ -6,7 +6,7 @@ from flax import nnx
 from lora_cases import GOLDEN, config, names, state_dict
 
 from hotshot_jax.convert.load import abstract
-from hotshot_jax.convert.rules import flat_parameters, torch_slots
+from hotshot_jax.convert.tensors.rules import flat_parameters, torch_slots
 from hotshot_jax.lora import changed_paths, merge, merged_parameters, open_lora
 from hotshot_jax.models import CLIPTextConfig, CLIPTextModel
 

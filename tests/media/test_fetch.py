@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.media import fetch as fetching
-from hotshot_jax.media.fetch import FetchLimits, fetch, is_url
+from hotshot_jax.media.reading import fetch as fetching
+from hotshot_jax.media.reading.fetch import FetchLimits, fetch, is_url
 from tests.web_server import WebServer, serving
 
 ALLOWED = FetchLimits(allow_private=True, most_seconds=5.0)

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image, ImageFilter, ImageSequence
 
 from hotshot_jax.errors import UsageError
-from hotshot_jax.media.gif import encode_gif
-from hotshot_jax.media.gif_blocks import GifError, parse_gif
+from hotshot_jax.media.formats.gif import encode_gif
+from hotshot_jax.media.formats.gif_blocks import GifError, parse_gif
 
 TIMES = [12, 13, 12, 13, 12, 13, 12, 13]
 

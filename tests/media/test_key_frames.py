@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from hotshot_jax.errors import UsageError
-from hotshot_jax.media.key_frames import estimated_frame_duration, key_frame_indices
+from hotshot_jax.media.reading.key_frames import estimated_frame_duration, key_frame_indices
 
 UTILS = json.loads((Path(__file__).parents[1] / "golden" / "cases" / "utils.json").read_text())
 TABLE = UTILS["extract_gif_frames_from_midpoint"]

@@ -9,7 +9,7 @@ import pytest
 
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.media import ffmpeg
-from hotshot_jax.media.mp4 import read_mp4_comment, write_mp4
+from hotshot_jax.media.formats.mp4 import read_mp4_comment, write_mp4
 
 
 def decode(path: Path, height: int, width: int) -> np.ndarray:

@@ -8,13 +8,13 @@ from PIL import Image
 
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.media import output
-from hotshot_jax.media.output import check_output
-from hotshot_jax.media.output_form import (
+from hotshot_jax.media.formats.output_form import (
     OutputForm,
     frame_file_name,
     frame_files,
     output_form,
 )
+from hotshot_jax.media.output import check_output
 from hotshot_jax.media.write import write_video
 
 

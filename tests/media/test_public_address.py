@@ -1,6 +1,6 @@
 import pytest
 
-from hotshot_jax.media.public_address import is_public
+from hotshot_jax.media.reading.public_address import is_public
 
 # From the special-purpose registries of IANA; the second half from what tunnels and gateways turn
 # such addresses into.

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.media.clip import ReadLimits
-from hotshot_jax.media.gif import encode_gif
-from hotshot_jax.media.read import natural_order, open_clip, read_key_frames
+from hotshot_jax.media.formats.gif import encode_gif
+from hotshot_jax.media.reading.clip import ReadLimits
+from hotshot_jax.media.reading.read import natural_order, open_clip, read_key_frames
 from hotshot_jax.media.write import write_video
 
 

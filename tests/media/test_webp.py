@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from hotshot_jax.errors import UsageError
-from hotshot_jax.media.webp import encode_webp
+from hotshot_jax.media.formats.webp import encode_webp
 
 TIMES = [125, 125, 126, 125, 124, 125, 125, 125]
 

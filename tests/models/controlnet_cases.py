@@ -14,9 +14,9 @@ import torch
 from flax import nnx
 
 from hotshot_jax.convert.load import with_parameters
-from hotshot_jax.convert.rules import flat_parameters, torch_slots
-from hotshot_jax.models.controlnet_config import ControlNetConfig
-from hotshot_jax.models.unet import Residuals
+from hotshot_jax.convert.tensors.rules import flat_parameters, torch_slots
+from hotshot_jax.models.controlnet.config import ControlNetConfig
+from hotshot_jax.models.unet.unet import Residuals
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 sys.path.insert(0, str(GOLDEN))

@@ -14,7 +14,7 @@ from hotshot_jax.models.activation_memory import (
     residual_bytes,
     training_bytes,
 )
-from hotshot_jax.models.attention_choice import Accelerator
+from hotshot_jax.models.layers.attention_choice import Accelerator
 
 MODELS = Path(__file__).parents[1] / "golden" / "models"
 GIB = 2**30

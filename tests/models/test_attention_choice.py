@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from hotshot_jax.models.attention import dot_product_attention
-from hotshot_jax.models.attention_choice import Accelerator, choose_attention
-from hotshot_jax.models.flash_attention import splash_attention
+from hotshot_jax.models.layers.attention import dot_product_attention
+from hotshot_jax.models.layers.attention_choice import Accelerator, choose_attention
+from hotshot_jax.models.layers.flash_attention import splash_attention
 
 CPU, TPU = Accelerator("cpu"), Accelerator("tpu")
 H100, T4, ROCM = Accelerator("cuda", 9.0), Accelerator("cuda", 7.5), Accelerator("rocm")

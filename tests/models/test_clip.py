@@ -9,7 +9,7 @@ import transformers
 from torch_twins import MODEL_TOLERANCE, build, fill, names, relative_error
 
 from benchmarks.parity_cases.compilation import jit_for_few_calls
-from hotshot_jax.convert.rules import torch_slots
+from hotshot_jax.convert.tensors.rules import torch_slots
 from hotshot_jax.models import CLIPTextConfig, CLIPTextModel, CLIPTextOutput
 
 

@@ -29,17 +29,17 @@ from diffusers import MultiControlNetModel as TorchMultiControlNet
 from flax import nnx
 from safetensors.numpy import load_file
 
-from hotshot_jax.convert.rules import parameter_count, torch_slots
+from hotshot_jax.convert.tensors.rules import parameter_count, torch_slots
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.models.controlnet import (
+from hotshot_jax.models.controlnet.config import ControlNetConfig
+from hotshot_jax.models.controlnet.controlnet import (
     ControlNetModel,
     add_residuals,
     controlnet_from_unet,
     copy_encoder,
 )
-from hotshot_jax.models.controlnet_config import ControlNetConfig
-from hotshot_jax.models.unet import Residuals, UNet3DConditionModel
-from hotshot_jax.models.unet_config import UNet3DConfig
+from hotshot_jax.models.unet.config import UNet3DConfig
+from hotshot_jax.models.unet.unet import Residuals, UNet3DConditionModel
 
 
 def video(frames: np.ndarray, batch: int) -> np.ndarray:

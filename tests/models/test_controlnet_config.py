@@ -7,8 +7,8 @@ import pytest
 from controlnet_cases import BASE, golden_json
 
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.models.controlnet_config import ControlNetConfig, ControlNetUnionConfig
-from hotshot_jax.models.unet_config import UNet3DConfig
+from hotshot_jax.models.controlnet.config import ControlNetConfig, ControlNetUnionConfig
+from hotshot_jax.models.unet.config import UNet3DConfig
 
 
 def test_reads_the_full_size_configuration() -> None:

@@ -7,11 +7,11 @@ import pytest
 from controlnet_cases import golden_json
 from flax import nnx
 
-from hotshot_jax.convert.rules import torch_slots
+from hotshot_jax.convert.tensors.rules import torch_slots
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models import ControlNetUnionConfig, controlnet_class
-from hotshot_jax.models.controlnet_config import ControlNetConfig
-from hotshot_jax.models.controlnet_shapes import config_from_shapes
+from hotshot_jax.models.controlnet.config import ControlNetConfig
+from hotshot_jax.models.controlnet.shapes import config_from_shapes
 
 FULL = ControlNetConfig.from_dict(golden_json("models/sdxl_full.controlnet.config.json"))
 

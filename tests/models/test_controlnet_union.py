@@ -20,10 +20,10 @@ from controlnet_cases import (
 from diffusers.models.controlnets import ControlNetUnionModel as TorchControlNetUnion
 from flax import nnx
 
-from hotshot_jax.convert.rules import torch_slots
+from hotshot_jax.convert.tensors.rules import torch_slots
 from hotshot_jax.errors import UsageError
-from hotshot_jax.models.controlnet_config import ControlNetConfig, ControlNetUnionConfig
-from hotshot_jax.models.controlnet_union import ControlNetUnionModel
+from hotshot_jax.models.controlnet.config import ControlNetConfig, ControlNetUnionConfig
+from hotshot_jax.models.controlnet.union import ControlNetUnionModel
 
 UNION: dict[str, Any] = BASE | {
     "num_control_type": 5,

@@ -15,13 +15,13 @@ from benchmarks.parity_cases.case import WHOLE_MODEL, Case
 from benchmarks.parity_cases.compilation import jit_for_few_calls
 from benchmarks.parity_cases.models import load_unet
 from hotshot_jax.models import ProjectedText, UNet3DConditionModel
-from hotshot_jax.models.attention import (
+from hotshot_jax.models.layers.attention import (
     Attention,
     Context,
     dot_product_attention,
     replace_attention,
 )
-from hotshot_jax.models.layers import Layers
+from hotshot_jax.models.layers.layers import Layers
 
 GOLDEN = Path(__file__).parents[1] / "golden-clips"
 

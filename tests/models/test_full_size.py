@@ -13,7 +13,7 @@ from flax import nnx
 from torch_twins import build, fill, from_torch, names, normal, relative_error, to_torch
 
 from hotshot_jax.convert.load import abstract
-from hotshot_jax.convert.rules import POSITIONAL_TABLE, parameter_count, torch_slots
+from hotshot_jax.convert.tensors.rules import POSITIONAL_TABLE, parameter_count, torch_slots
 from hotshot_jax.models import (
     AutoencoderKL,
     AutoencoderKLConfig,
@@ -22,8 +22,8 @@ from hotshot_jax.models import (
     UNet3DConditionModel,
     UNet3DConfig,
 )
-from hotshot_jax.models.layers import Layers
-from hotshot_jax.models.unet_blocks import UNetMidBlock3DCrossAttn
+from hotshot_jax.models.layers.layers import Layers
+from hotshot_jax.models.unet.blocks import UNetMidBlock3DCrossAttn
 
 MODELS = Path(__file__).parents[1] / "golden" / "models"
 COUNTS = json.loads((MODELS / "parameter_counts.json").read_text())

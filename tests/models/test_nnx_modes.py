@@ -10,7 +10,7 @@ SCRIPT = """
 import jax, jax.numpy as jnp, numpy as np
 from flax import nnx
 from hotshot_jax.convert.load import abstract, with_parameters
-from hotshot_jax.convert.rules import flat_parameters
+from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.models import *
 
 unet_config = UNet3DConfig(

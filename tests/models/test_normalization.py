@@ -10,7 +10,7 @@ import torch
 from torch_twins import normal, relative_error
 
 from benchmarks.parity_cases.compilation import jit_for_few_calls
-from hotshot_jax.models.normalization import GroupNorm, LayerNorm
+from hotshot_jax.models.layers.normalization import GroupNorm, LayerNorm
 
 # A mean, a variance and an affine map in float32.
 TOLERANCE = 2e-6

@@ -10,12 +10,12 @@ from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from flax import nnx
 from torch_twins import MODEL_TOLERANCE, build, from_torch, normal, relative_error, to_torch
 
-from benchmarks.formula_weights import formula_tensor
+from benchmarks.models.formula_weights import formula_tensor
 from benchmarks.parity_cases.compilation import jit_for_few_calls
-from hotshot_jax.models.embeddings import positional_encoding
-from hotshot_jax.models.encoder_config import TemporalShape
-from hotshot_jax.models.layers import Layers
-from hotshot_jax.models.temporal_transformer import TransformerTemporal
+from hotshot_jax.models.layers.embeddings import positional_encoding
+from hotshot_jax.models.layers.layers import Layers
+from hotshot_jax.models.unet.encoder_config import TemporalShape
+from hotshot_jax.models.unet.temporal_transformer import TransformerTemporal
 
 # The names of the motion transformer, as diffusers converts motion modules.
 _RENAMED = {

@@ -21,7 +21,7 @@ from torch_twins import (
 
 from benchmarks.parity_cases.compilation import jit_for_few_calls
 from hotshot_jax.convert.load import with_parameters
-from hotshot_jax.convert.rules import flat_parameters, torch_slots
+from hotshot_jax.convert.tensors.rules import flat_parameters, torch_slots
 from hotshot_jax.models import AutoencoderKL, AutoencoderKLConfig, DiagonalGaussian
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from flax import nnx
 
-from benchmarks.formula_weights import formula_source, formula_tensor
+from benchmarks.models.formula_weights import formula_source, formula_tensor
 from hotshot_jax.convert.load import abstract, load_module
-from hotshot_jax.convert.rules import torch_slots
+from hotshot_jax.convert.tensors.rules import torch_slots
 
 # Two float32 implementations of one model differ by some 1e-6 of the largest value; epsilons,
 # activations or norms that are not the reference's move tiny models by 1e-5 and (mostly far) more.

@@ -22,7 +22,7 @@ from hotshot_jax.models import (
     UNet3DConditionModel,
     UNet3DConfig,
 )
-from hotshot_jax.models.sharding_points import split_over
+from hotshot_jax.models.layers.sharding_points import split_over
 from hotshot_jax.parallel.mesh import MeshConfig, create_mesh
 from hotshot_jax.parallel.rules import state_shardings
 

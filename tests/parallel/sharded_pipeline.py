@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from hotshot_jax.control.windows import ControlWindow
+from hotshot_jax.conditioning.control.windows import ControlWindow
 from hotshot_jax.parallel.mesh import MeshConfig, create_mesh
 from hotshot_jax.pipelines import HotshotXLPipeline
 from hotshot_jax.pipelines.control import ControlInput

@@ -20,8 +20,7 @@ from hotshot_jax.parallel.placement import batch_sharding, place, video_sharding
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.training.learning_rate import learning_rate_schedule
 from hotshot_jax.training.optimizer import OptimizerConfig
-from hotshot_jax.training.selection import Division
-from hotshot_jax.training.step import (
+from hotshot_jax.training.running.step import (
     StepConfig,
     Trainer,
     TrainState,
@@ -29,6 +28,7 @@ from hotshot_jax.training.step import (
     on_mesh,
     trace_step,
 )
+from hotshot_jax.training.trainees.selection import Division
 from tests.parallel.sharded_models import (
     BATCH,
     FRAMES,

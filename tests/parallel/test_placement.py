@@ -8,7 +8,7 @@ from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
 from hotshot_jax.errors import UsageError
-from hotshot_jax.models.sharding_points import image_axes, split_over
+from hotshot_jax.models.layers.sharding_points import image_axes, split_over
 from hotshot_jax.parallel.mesh import AXES, MeshConfig, create_mesh
 from hotshot_jax.parallel.placement import (
     batch_sharding,

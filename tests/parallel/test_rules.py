@@ -12,7 +12,7 @@ from flax import nnx
 from jax.sharding import AbstractMesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from hotshot_jax.convert.rules import flat_parameters
+from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.models import (
     AutoencoderKL,
     AutoencoderKLConfig,
@@ -21,9 +21,9 @@ from hotshot_jax.models import (
     UNet3DConditionModel,
     UNet3DConfig,
 )
-from hotshot_jax.models.controlnet import ControlNetModel
-from hotshot_jax.models.controlnet_config import ControlNetConfig, ControlNetUnionConfig
-from hotshot_jax.models.controlnet_union import ControlNetUnionModel
+from hotshot_jax.models.controlnet.config import ControlNetConfig, ControlNetUnionConfig
+from hotshot_jax.models.controlnet.controlnet import ControlNetModel
+from hotshot_jax.models.controlnet.union import ControlNetUnionModel
 from hotshot_jax.parallel.mesh import AXES
 from hotshot_jax.parallel.rules import (
     UnmatchedParametersError,

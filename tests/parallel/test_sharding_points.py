@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from hotshot_jax.models.encoder_config import TemporalShape
-from hotshot_jax.models.layers import Layers
-from hotshot_jax.models.spatial_transformer import Transformer2DModel
-from hotshot_jax.models.temporal_transformer import TransformerTemporal
+from hotshot_jax.models.layers.layers import Layers
+from hotshot_jax.models.unet.encoder_config import TemporalShape
+from hotshot_jax.models.unet.spatial_transformer import Transformer2DModel
+from hotshot_jax.models.unet.temporal_transformer import TransformerTemporal
 from hotshot_jax.parallel.mesh import MeshConfig, create_mesh
 
 VIDEO = jax.ShapeDtypeStruct((2, 4, 3, 5, 32), jnp.float32)

@@ -9,12 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from hotshot_jax.control.windows import ControlWindow
+from hotshot_jax.conditioning.control.windows import ControlWindow
 from hotshot_jax.convert.load import abstract, with_parameters
-from hotshot_jax.convert.rules import flat_parameters
+from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.models.controlnet import ControlNetModel
-from hotshot_jax.models.controlnet_config import ControlNetConfig
+from hotshot_jax.models.controlnet.config import ControlNetConfig
+from hotshot_jax.models.controlnet.controlnet import ControlNetModel
 from hotshot_jax.pipelines import HotshotXLPipeline
 from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.runtime.precision import Precision

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from hotshot_jax.convert.tensor_source import open_file
+from hotshot_jax.conditioning.text.embedding_files import open_embeddings, select_embedding_files
+from hotshot_jax.conditioning.text.prompt import PromptEncoder, TextEmbeddings
+from hotshot_jax.convert.tensors.tensor_source import open_file
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.pipelines import HotshotXLPipeline
-from hotshot_jax.pipelines.embedding_files import open_embeddings, select_embedding_files
-from hotshot_jax.pipelines.prompt import PromptEncoder, TextEmbeddings
 
 WIDTHS = {"text_encoder": 24, "text_encoder_2": 40}
 TABLE = "text_model.embeddings.token_embedding.weight"

@@ -48,7 +48,7 @@ def test_a_batch_gives_what_its_prompts_give_alone(pipeline: HotshotXLPipeline) 
 
 
 def test_embeddings_stand_for_prompts(pipeline: HotshotXLPipeline) -> None:
-    from hotshot_jax.pipelines.prompt import PromptEncoder
+    from hotshot_jax.conditioning.text.prompt import PromptEncoder
 
     encoder = PromptEncoder(pipeline.runtime)
     positive, negative = encoder.prompts("a fox", None), encoder.prompts("blurry", None)

@@ -9,8 +9,8 @@ import pytest
 from huggingface_hub import constants
 from safetensors.numpy import save_file
 
+from hotshot_jax.convert.formats.temporal_writer import write_temporal_layers
 from hotshot_jax.convert.prepare import component_source, open_checkpoint
-from hotshot_jax.convert.temporal_writer import write_temporal_layers
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.pipelines import HotshotXLPipeline
 from tests.cli.checkpoints import change_tensors, write_hub_cache

@@ -8,9 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hotshot_jax.errors import UsageError
-from hotshot_jax.pipelines import HotshotXLPipeline
-from hotshot_jax.pipelines.prompt import (
+from hotshot_jax.conditioning.text.prompt import (
     PromptEncoder,
     Text,
     TextEmbeddings,
@@ -19,6 +17,8 @@ from hotshot_jax.pipelines.prompt import (
     encode_tokens,
     given_embeddings,
 )
+from hotshot_jax.errors import UsageError
+from hotshot_jax.pipelines import HotshotXLPipeline
 
 PROMPT = "a red panda, dancing in the rain"
 WORD = "letter "

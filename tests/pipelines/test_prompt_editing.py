@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from hotshot_jax.pipelines.prompt_editing import (
+from hotshot_jax.conditioning.text.prompt_editing import (
     edited_texts,
     edits_without_effect,
     has_alternatives,

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
-from hotshot_jax.errors import UsageError
-from hotshot_jax.pipelines.prompt_weighting import (
+from hotshot_jax.conditioning.text.prompt_weighting import (
     PromptChunks,
     Vocabulary,
     WeightedText,
@@ -21,6 +20,7 @@ from hotshot_jax.pipelines.prompt_weighting import (
     split_at_breaks,
     weigh_embeddings,
 )
+from hotshot_jax.errors import UsageError
 
 TOKENIZERS = Path(__file__).parents[1] / "golden" / "e2e"
 PROMPT = "a photo of a red panda, dancing in the rain, 4k"

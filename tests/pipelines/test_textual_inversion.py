@@ -5,10 +5,8 @@ import pytest
 from safetensors.numpy import save_file
 from transformers import CLIPTokenizer
 
-from hotshot_jax.convert.tensor_source import open_file
-from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.pipelines.prompt_weighting import Vocabulary, chunk_prompt, parse_weights
-from hotshot_jax.pipelines.textual_inversion import (
+from hotshot_jax.conditioning.text.prompt_weighting import Vocabulary, chunk_prompt, parse_weights
+from hotshot_jax.conditioning.text.textual_inversion import (
     TextualInversion,
     extended_config,
     extended_table,
@@ -17,6 +15,8 @@ from hotshot_jax.pipelines.textual_inversion import (
     read_textual_inversion,
     refuse_pickle,
 )
+from hotshot_jax.convert.tensors.tensor_source import open_file
+from hotshot_jax.errors import HotshotError, UsageError
 
 WIDTHS = {"text_encoder": 24, "text_encoder_2": 40}
 TOKENIZER = Path(__file__).parents[1] / "golden" / "e2e" / "tokenizer"

@@ -17,7 +17,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*given: Any, **options: Any) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("hotshot_jax.cli.train.load_models", load)
+    monkeypatch.setattr("hotshot_jax.cli.train.train.load_models", load)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.hlo_costs import program_costs
+from benchmarks.compile.hlo_costs import program_costs
 from hotshot_jax.training.flops import traced_flops
 
 

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import pytest
 
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.training import interruption
-from hotshot_jax.training.checkpoint import Checkpoints
-from hotshot_jax.training.interruption import Interrupted, StopRequest
-from hotshot_jax.training.step import TrainState
+from hotshot_jax.training.running import interruption
+from hotshot_jax.training.running.checkpoint import Checkpoints
+from hotshot_jax.training.running.interruption import Interrupted, StopRequest
+from hotshot_jax.training.running.step import TrainState
 from tests.training.conftest import ROOT, Run, start
 
 Train = Callable[..., Run]
@@ -191,8 +191,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.training.checkpoint import Checkpoints
-from hotshot_jax.training.step import TrainState
+from hotshot_jax.training.running.checkpoint import Checkpoints
+from hotshot_jax.training.running.step import TrainState
 
 disk = Path(sys.argv[1])
 # A mebibyte that does not compress.

@@ -13,10 +13,10 @@ from hotshot_jax.parallel.mesh import MeshConfig, create_mesh
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.loading import load_tokenizer
 from hotshot_jax.runtime.progress import NoProgress
-from hotshot_jax.training import encoding
-from hotshot_jax.training.encoding import Encoders
-from hotshot_jax.training.models import load_models
-from hotshot_jax.training.selection import Division
+from hotshot_jax.training.feeding import encoding
+from hotshot_jax.training.feeding.encoding import Encoders
+from hotshot_jax.training.trainees.models import load_models
+from hotshot_jax.training.trainees.selection import Division
 
 
 def test_only_the_first_prompt_that_is_cut_off_is_told(

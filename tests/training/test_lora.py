@@ -18,15 +18,15 @@ from safetensors.numpy import load_file
 
 from hotshot_jax.convert.load import with_parameters
 from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
-from hotshot_jax.convert.rules import flat_parameters, torch_slots
+from hotshot_jax.convert.tensors.rules import flat_parameters, torch_slots
 from hotshot_jax.errors import UsageError
 from hotshot_jax.lora import ModuleNames, merged_parameters, open_lora
 from hotshot_jax.parallel.mesh import AXES
 from hotshot_jax.schedulers import make_scheduler
-from hotshot_jax.training.export import LORA_FILE, export
-from hotshot_jax.training.lora import LoraTrainee
-from hotshot_jax.training.selection import TEMPORAL
-from hotshot_jax.training.step import StepConfig, Trainer
+from hotshot_jax.training.running.step import StepConfig, Trainer
+from hotshot_jax.training.trainees.export import LORA_FILE, export
+from hotshot_jax.training.trainees.lora import LoraTrainee
+from hotshot_jax.training.trainees.selection import TEMPORAL
 from tests.training.conftest import Run
 
 RANK = 3
@@ -248,7 +248,7 @@ def test_temporal_factors_need_several_frames(train: Callable[..., Run]) -> None
 def test_a_run_resumes_and_its_file_is_loaded_by_infer(
     train: Callable[..., Run], tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    from hotshot_jax.cli.infer import main
+    from hotshot_jax.cli.infer.infer import main
 
     given: list[Any] = ["--train", "lora", "--lora_targets", "both", "--lora_rank", RANK]
     given += ["--ema_decay", 0.5]

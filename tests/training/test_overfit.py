@@ -11,14 +11,14 @@ from flax import nnx
 from PIL import Image
 
 from hotshot_jax.builtin import builtin_checkpoint
-from hotshot_jax.cli.train import main
+from hotshot_jax.cli.train.train import main
 from hotshot_jax.convert.builders import model_builder
 from hotshot_jax.data.shapes import ShapesSource
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.training.loss import LossConfig, draw
 from hotshot_jax.training.optimizer import OptimizerConfig
-from hotshot_jax.training.selection import Division
-from hotshot_jax.training.step import StepConfig, Trainer
+from hotshot_jax.training.running.step import StepConfig, Trainer
+from hotshot_jax.training.trainees.selection import Division
 from tests.tiny_checkpoint import tiny_configs
 
 STEPS = 250

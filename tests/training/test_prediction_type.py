@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hotshot_jax.cli.train_settings import parse_train_settings
+from hotshot_jax.cli.train.settings import parse_train_settings
 from hotshot_jax.errors import UsageError
 from tests.training.conftest import Run
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from hotshot_jax.cli.train_settings import TrainSettings, parse_train_settings
+from hotshot_jax.cli.train.settings import TrainSettings, parse_train_settings
 from hotshot_jax.errors import UsageError
-from hotshot_jax.models.encoder_config import TemporalShape, UNetLevel
-from hotshot_jax.models.layers import Layers
-from hotshot_jax.models.unet_blocks import DownBlock3D
+from hotshot_jax.models.layers.layers import Layers
+from hotshot_jax.models.unet.blocks import DownBlock3D
+from hotshot_jax.models.unet.encoder_config import TemporalShape, UNetLevel
 from hotshot_jax.training.rematerialisation import rematerialise
 
 LEVEL = UNetLevel(
@@ -67,7 +67,7 @@ def loss(name: str, side: int) -> Callable[..., jax.Array]:
 
 def compiled_for_tpu() -> None:
     """Prints what each way needs on a TPU, as JSON."""
-    from benchmarks.topologies import Topology, without_tpu
+    from benchmarks.compile.topologies import Topology, without_tpu
 
     without_tpu()
     device = Topology.parse("v5e-1").devices()[0]

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hotshot_jax.cli.train_plan import where_numbers_go
-from hotshot_jax.cli.train_settings import TrainSettings
+from hotshot_jax.cli.train.plan import where_numbers_go
+from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.training import metrics
-from hotshot_jax.training.metrics import (
+from hotshot_jax.training.running import metrics
+from hotshot_jax.training.running.metrics import (
     MetricsFile,
     Reports,
     TensorBoardReport,

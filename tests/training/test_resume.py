@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from hotshot_jax.cli.train_resume import Identity, changed_settings
-from hotshot_jax.cli.train_settings import TrainSettings
+from hotshot_jax.cli.train.resume import Identity, changed_settings
+from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.errors import UsageError
-from hotshot_jax.training.output_lock import only_training_in
+from hotshot_jax.training.running.output_lock import only_training_in
 from tests.training.conftest import Run, signal_after, start
 
 Train = Callable[..., Run]

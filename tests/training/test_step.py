@@ -22,8 +22,8 @@ from hotshot_jax.training.loss import (
     per_sample_loss,
 )
 from hotshot_jax.training.optimizer import OptimizerConfig
-from hotshot_jax.training.selection import Division
-from hotshot_jax.training.step import StepConfig, Trainer, compile_step
+from hotshot_jax.training.running.step import StepConfig, Trainer, compile_step
+from hotshot_jax.training.trainees.selection import Division
 from tests.tiny_checkpoint import tiny_configs
 from tests.training.batches import random_batch
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hotshot_jax.training import loop, step_clock
-from hotshot_jax.training.loop import Loop, LoopConfig
+from hotshot_jax.training.running import loop, step_clock
+from hotshot_jax.training.running.loop import Loop, LoopConfig
 
 LOADING, STEP = 1.0, 2.0
 COMPILING, ENCODERS, SAVING, VALIDATING, TRACING = 1000.0, 300.0, 50.0, 70.0, 20.0

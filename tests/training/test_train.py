@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hotshot_jax.cli.train_plan import step_count, warn_of_small_buckets
-from hotshot_jax.cli.train_settings import NO_LIMIT, TrainSettings
-from hotshot_jax.data.build import main as build_data
+from hotshot_jax.cli.data.build import main as build_data
+from hotshot_jax.cli.train.plan import step_count, warn_of_small_buckets
+from hotshot_jax.cli.train.settings import NO_LIMIT, TrainSettings
 from hotshot_jax.data.loader import Loader, LoaderConfig
 from hotshot_jax.data.open_data import open_data
-from hotshot_jax.training.cache import Cache, model_digest
-from hotshot_jax.training.checkpoint import find, read_metadata
-from hotshot_jax.training.loop import Loop, LoopConfig
-from hotshot_jax.training.step import StepConfig, compile_step
+from hotshot_jax.training.feeding.cache import Cache, model_digest
+from hotshot_jax.training.running.checkpoint import find, read_metadata
+from hotshot_jax.training.running.loop import Loop, LoopConfig
+from hotshot_jax.training.running.step import StepConfig, compile_step
 from tests.data.clips import write_data, write_sample
 from tests.training.conftest import Run, start
 
@@ -239,8 +239,8 @@ def test_the_compile_effort_reaches_the_compiler_of_the_step(
         efforts.append(effort)
         return compile_step(traced, platform)
 
-    monkeypatch.setattr("hotshot_jax.training.loop.compile_step", compile_seen)
-    monkeypatch.setattr("hotshot_jax.cli.train.current_platform", lambda: "tpu")
+    monkeypatch.setattr("hotshot_jax.training.running.loop.compile_step", compile_seen)
+    monkeypatch.setattr("hotshot_jax.cli.train.train.current_platform", lambda: "tpu")
     run = train("--compile_effort", "O1", "--max_train_steps", 1)
     assert run.status == 0, run.stderr
     assert efforts == ["O1"]
@@ -248,7 +248,7 @@ def test_the_compile_effort_reaches_the_compiler_of_the_step(
 
 
 def test_data_dir_is_required(flags: dict[str, str], capfd: pytest.CaptureFixture[str]) -> None:
-    from hotshot_jax.cli.train import main
+    from hotshot_jax.cli.train.train import main
 
     assert main([]) == 2
     assert "--data_dir is missing" in capfd.readouterr().err

@@ -12,17 +12,17 @@ import torch
 from diffusers import ControlNetModel
 from safetensors.numpy import load_file
 
-from hotshot_jax.control.canny import canny_edges
+from hotshot_jax.conditioning.control.canny import canny_edges
 from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
-from hotshot_jax.convert.rules import flat_parameters
+from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.data.batch import ClipRequest, decode_frames
 from hotshot_jax.data.open_data import open_data
 from hotshot_jax.schedulers import make_scheduler
-from hotshot_jax.training.control_frames import ControlFrames
-from hotshot_jax.training.controlnet import ControlNetTrainee
-from hotshot_jax.training.export import export
+from hotshot_jax.training.feeding.control_frames import ControlFrames
 from hotshot_jax.training.rematerialisation import rematerialise
-from hotshot_jax.training.step import StepConfig, Trainer
+from hotshot_jax.training.running.step import StepConfig, Trainer
+from hotshot_jax.training.trainees.controlnet import ControlNetTrainee
+from hotshot_jax.training.trainees.export import export
 from tests.training.batches import random_batch
 from tests.training.conftest import Run
 
@@ -173,7 +173,7 @@ def test_the_loss_falls_on_one_sample(
 def test_from_flags_with_cached_latents_to_a_gif(
     train: Callable[..., Run], tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    from hotshot_jax.cli.infer import main
+    from hotshot_jax.cli.infer.infer import main
 
     # At a higher rate Adam turns gradients of round-off size into whole steps.
     given: list[Any] = ["--train", "controlnet", "--learning_rate", "1e-9"]

@@ -1,0 +1,254 @@
+"""Compiling for a topology, and what is said about the result."""
+
+import dataclasses
+import json
+import re
+import time
+from typing import Any
+
+import jax
+
+from benchmarks.compile import steps as compiled_steps
+from benchmarks.compile.abstract_arrays import Program, Size, bytes_per_device
+from benchmarks.compile.hlo_costs import Collective, Costs, program_costs
+from benchmarks.compile.topologies import GIB, Topology
+from hotshot_jax.compile_effort import DEFAULT_EFFORT, effort_options
+from hotshot_jax.errors import HotshotError
+from hotshot_jax.parallel.mesh import create_mesh, mesh_config, slice_count
+from hotshot_jax.runtime.programs import default_effort
+from hotshot_jax.training.running.step import compiler_options
+
+_STEPS = {
+    "infer": compiled_steps.infer,
+    "decode": compiled_steps.decode,
+    "train": compiled_steps.train,
+}
+# Two ways in which the compiler says how much it would need.
+_OUT_OF_MEMORY = (
+    re.compile(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm"),
+    re.compile(r"HLO temporaries \(([\d.]+)([KMG])\) exceeds available HBM"),
+)
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+_MODELLED = ("compute_seconds", "memory_seconds", "communication_seconds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was compiled and what came of it; sizes and operations are those of one device.
+
+    Attributes:
+        topology: name and shape.
+        chips: how many devices.
+        task: what was compiled.
+        mesh: how the devices are arranged.
+        effort: of the compiler, see `compile_program`.
+        size: what the program works on.
+        compile_seconds: from Python to the program, on this machine.
+        cpu_seconds: the same in processor time.
+        parameter_bytes: weights.
+        argument_bytes: weights and all other inputs.
+        temp_bytes: what the program needs besides, at its worst moment.
+        peak_bytes: all of it, inputs that are reused for results counted once.
+        hbm_bytes: memory of a chip.
+        fits: whether the compiler found room.
+        flops_per_device: matrix products and convolutions.
+        ideal_flops_per_device: the same program before compiling, without a mesh, over the devices.
+        compute_seconds: operations at the chip's peak.
+        memory_seconds: the memory traffic of the instructions at the chip's peak.
+        communication_seconds: what a device sends, at the peak of all its links.
+        collectives: communication by kind.
+    """
+
+    topology: str
+    chips: int
+    task: str
+    mesh: str
+    effort: str
+    size: Size
+    compile_seconds: float
+    cpu_seconds: float
+    parameter_bytes: int
+    argument_bytes: int
+    temp_bytes: int
+    peak_bytes: int
+    hbm_bytes: int
+    fits: bool
+    flops_per_device: float
+    ideal_flops_per_device: float
+    compute_seconds: float
+    memory_seconds: float
+    communication_seconds: float
+    collectives: dict[str, Collective]
+
+    @property
+    def roofline_seconds(self) -> float:
+        """The slower of computing and memory, and communication that hides behind neither."""
+        return max(self.compute_seconds, self.memory_seconds) + self.communication_seconds
+
+
+def compile_program(
+    topology: Topology, task: str, mesh: str, size: Size, *, effort: str | None = None
+) -> Report:
+    """Compiles the program of a task.
+
+    Args:
+        topology: what to compile for.
+        task: "infer", "decode" or "train".
+        mesh: as after `--mesh`.
+        size: what the program works on; no `videos` means as many as suit the task.
+        effort: of the compiler for a fast program, one of `EFFORTS`; None is what the project's
+            commands compile this task with.
+
+    Raises:
+        UsageError: the mesh fits neither the topology nor the frames.
+        HotshotError: the compiler is missing or refuses the program for another reason than memory.
+    """
+    devices = topology.devices()
+    config = mesh_config(
+        mesh,
+        task,
+        len(devices),
+        frames=size.frames,
+        videos=size.videos or 1,
+        slices=slice_count(devices),
+    )
+    size = dataclasses.replace(
+        size,
+        videos=size.videos or (config.data * config.fsdp if task == "train" else 1),
+        decoded_at_once=config.frames,
+    )
+    device_mesh = create_mesh(config, devices)
+    if effort is None:
+        effort = DEFAULT_EFFORT if task == "train" else default_effort("tpu")
+    build = _STEPS[task]
+
+    start, start_cpu = time.perf_counter(), time.process_time()
+    program = build(size, device_mesh)
+    with jax.set_mesh(device_mesh):
+        options = compiler_options if task == "train" else effort_options
+        compiled = _compile(program, topology, options("tpu", effort))
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
+
+    alone = program_costs(build(size, None).lower().as_text("hlo"))
+    costs = Costs() if compiled.text is None else program_costs(compiled.text, len(devices))
+    chip = topology.chip
+    return Report(
+        topology=str(topology),
+        chips=len(devices),
+        task=task,
+        mesh=str(config),
+        effort=effort,
+        size=size,
+        compile_seconds=seconds,
+        cpu_seconds=cpu_seconds,
+        parameter_bytes=program.parameter_bytes,
+        argument_bytes=compiled.argument_bytes,
+        temp_bytes=compiled.temp_bytes,
+        peak_bytes=compiled.peak_bytes,
+        hbm_bytes=chip.hbm_bytes,
+        fits=compiled.text is not None and compiled.peak_bytes <= chip.hbm_bytes,
+        flops_per_device=costs.flops,
+        ideal_flops_per_device=alone.flops / len(devices),
+        compute_seconds=costs.mxu_flops / chip.flops,
+        memory_seconds=costs.hbm_bytes / chip.hbm_bandwidth,
+        communication_seconds=sum(kind.wire_bytes for kind in costs.collectives.values())
+        / chip.ici_bandwidth,
+        collectives=dict(costs.collectives),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Compiled:
+    text: str | None
+    argument_bytes: int
+    temp_bytes: int
+    peak_bytes: int
+
+
+def _compile(program: Program, topology: Topology, options: dict[str, str | bool]) -> _Compiled:
+    lowered = program.lower()
+    try:
+        compiled = lowered.compile(options)
+    except jax.errors.JaxRuntimeError as error:
+        arguments = bytes_per_device(program.arguments)
+        whole, temporary = (pattern.search(str(error)) for pattern in _OUT_OF_MEMORY)
+        if whole:
+            peak = int(float(whole[1]) * _UNITS[whole[2]])
+        elif temporary:
+            peak = arguments + int(float(temporary[1]) * _UNITS[temporary[2]])
+        else:
+            first = str(error).strip().splitlines()[0][:300]
+            raise HotshotError(f"{topology}: the compiler refused the program: {first}") from error
+        return _Compiled(None, arguments, peak - arguments, peak)
+    memory = compiled.memory_analysis()
+    assert memory is not None
+    peak = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+    return _Compiled(
+        compiled.as_text(), memory.argument_size_in_bytes, memory.temp_size_in_bytes, peak
+    )
+
+
+def print_report(report: Report) -> None:
+    """Prints the report for people."""
+    size = report.size
+    print(
+        f"{report.topology} ({report.chips} chips), {report.task}, {size.model} model, "
+        f"{size.frames} frames of {size.width} x {size.height}, {size.videos} video(s), "
+        f"mesh {report.mesh}"
+    )
+    for name, text in _rows(report):
+        print(f"  {name:<28}{text}")
+
+
+def _rows(report: Report) -> list[tuple[str, str]]:
+    ratio = report.flops_per_device / report.ideal_flops_per_device
+    rows = [
+        ("compile time", f"{report.compile_seconds:.1f} s ({report.cpu_seconds:.0f} s of CPU)"),
+        ("weights", _size(report.parameter_bytes)),
+        ("all arguments", _size(report.argument_bytes)),
+        ("temporary", _size(report.temp_bytes)),
+        (
+            "peak",
+            f"{_size(report.peak_bytes)} of {_size(report.hbm_bytes)}: "
+            + ("fits" if report.fits else "DOES NOT FIT"),
+        ),
+    ]
+    if not report.flops_per_device:
+        return rows
+    rows += [
+        ("FLOPs", f"{report.flops_per_device / 1e12:.3f} T ({ratio:.3f} x the ideal share)"),
+        *(
+            (
+                kind,
+                f"{found.count} x, {_size(found.bytes)}, largest {_size(found.largest_bytes)}",
+            )
+            for kind, found in sorted(report.collectives.items())
+        ),
+        (
+            "modelled (roofline)",
+            f"{1e3 * report.roofline_seconds:.1f} ms: "
+            f"computing {1e3 * report.compute_seconds:.1f}, "
+            f"memory {1e3 * report.memory_seconds:.1f}, "
+            f"communication {1e3 * report.communication_seconds:.1f}",
+        ),
+    ]
+    return rows
+
+
+def report_json(report: Report) -> str:
+    """The report on one line."""
+    values: dict[str, Any] = dataclasses.asdict(report)
+    values["roofline_seconds"] = report.roofline_seconds
+    values["modelled"] = ["roofline_seconds", *_MODELLED]
+    return json.dumps(values)
+
+
+def _size(count: float) -> str:
+    if count >= GIB / 10:
+        return f"{count / GIB:.2f} GiB"
+    return f"{count / 2**20:.2f} MiB" if count >= 2**14 else f"{count / 2**10:.2f} KiB"

@@ -1,0 +1,1 @@
+"""Models to measure, made of formulas and shapes."""

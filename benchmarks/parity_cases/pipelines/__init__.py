@@ -1,0 +1,1 @@
+"""Cases that run whole pipelines."""

@@ -1,0 +1,1 @@
+"""What the small model is measured with."""

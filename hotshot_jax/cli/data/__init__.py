@@ -1,0 +1,1 @@
+"""Commands on clips for training: building data sets of them, and looking at them."""

@@ -1,0 +1,215 @@
+"""`python -m hotshot_jax.data.inspect DIR`: what a data set holds, and what is wrong with it."""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hotshot_jax.cli.run import Parser, run, say
+from hotshot_jax.cli.without_effect import Acts, given_flags, refuse_without_effect
+from hotshot_jax.data.buckets import assign_buckets, bucket_sizes, enlarged
+from hotshot_jax.data.clip_source import ClipTable, EncodedClip
+from hotshot_jax.data.contact_sheet import contact_sheet
+from hotshot_jax.data.folders import FolderSource, scan_folders
+from hotshot_jax.data.left_out import LeftOut
+from hotshot_jax.data.open_data import OpenedData, open_data, refuse_videos
+from hotshot_jax.data.records import find_data_set
+from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.files.printable import printable
+from hotshot_jax.media.write import write_video
+from hotshot_jax.writing.places import check_local, is_inside
+
+PROGRAM = "data.inspect"
+_SHEET = "contact_sheet.png"
+_EFFECTS = (
+    Acts(("clips", "seed"), lambda given: given.contact_sheet != "", "without --contact_sheet"),
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a data set holds.
+
+    Attributes:
+        data_dir: as it was named.
+        kind: `folders`, `records` or `shapes`.
+        samples: number of samples, good and bad.
+        usable: number of good ones.
+        frames: how many samples have how many frames.
+        sizes: the commonest frame sizes in pixels, and how many samples have them.
+        buckets: samples of each aspect-ratio bucket at the resolution asked for.
+        enlarged: samples that are smaller than their bucket.
+        problems: one line for each reason why a sample cannot be used.
+        left_out: what lies among the samples and is not read.
+    """
+
+    data_dir: str
+    kind: str
+    samples: int
+    usable: int
+    frames: dict[str, int]
+    sizes: dict[str, int]
+    buckets: dict[str, int]
+    enlarged: int
+    problems: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command: status 0, 1 (there are bad samples) or 2 (wrong usage)."""
+    return run(PROGRAM, lambda: inspect(arguments))
+
+
+def inspect(arguments: Sequence[str] | None = None) -> None:
+    """Print a report and draw a contact sheet.
+
+    Raises:
+        UsageError: the arguments are wrong.
+        HotshotError: there are bad samples, after all was printed.
+    """
+    given = _parser().parse_args(arguments)
+    refuse_without_effect(given_flags(arguments), given, _EFFECTS)
+    for name in ("frames", "clips"):
+        if getattr(given, name) < 1:
+            raise UsageError(f"--{name} {getattr(given, name)} must be at least 1.")
+    check_local(given.data_dir, "DIR")
+    check_local(given.contact_sheet or "", "--contact_sheet")
+    sheet_path = _place_of_sheet(given)
+    report, clips = inspect_data(
+        given.data_dir, given.frames, given.resolution, given.clips, given.seed
+    )
+    print(json.dumps(asdict(report)) if given.json else printable(describe(report)))
+    if clips and sheet_path:
+        sheet = contact_sheet(clips)
+        path = write_video(sheet_path, sheet[None], 1000, {}, overwrite=True)
+        say(f"contact sheet of {len(clips)} samples: {path}")
+    if report.problems:
+        bad = report.samples - report.usable
+        raise HotshotError(f"{bad} of {report.samples} samples cannot be used, as listed above.")
+
+
+def _place_of_sheet(given: argparse.Namespace) -> str:
+    """Where the contact sheet goes; empty for nowhere.
+
+    Raises:
+        UsageError: it would lie among the samples, where it counts as one.
+    """
+    path: str = _SHEET if given.contact_sheet is None else given.contact_sheet
+    if not path or not Path(given.data_dir).is_dir():
+        return path
+    if not is_inside(path, given.data_dir):
+        return path
+    if given.contact_sheet is None:
+        print(
+            f"{PROGRAM}: no contact sheet is drawn, since {_SHEET} would lie among the samples; "
+            "--contact_sheet takes another place.",
+            file=sys.stderr,
+        )
+        return ""
+    raise UsageError(f"--contact_sheet {path} lies among the samples. Name a place elsewhere.")
+
+
+def inspect_data(
+    data_dir: str, frames: int, resolution: int, clips: int, seed: int = 0
+) -> tuple[Report, list[EncodedClip]]:
+    """Look at a data set closely: every picture of a folder is decoded.
+
+    Args:
+        data_dir: as for training, see `open_data`.
+        frames: that a sample must have at least.
+        resolution: that the buckets are of.
+        clips: how many random good samples to return for a contact sheet.
+        seed: of their choice.
+
+    Raises:
+        UsageError: there is no such data.
+    """
+    sizes = bucket_sizes(resolution)
+    root = Path(data_dir)
+    if root.is_dir() and find_data_set(root) is None:
+        # Not `open_data`, which takes no data set without a good sample.
+        refuse_videos(root)
+        scan = scan_folders(root, frames, "decode")
+        source = FolderSource(root, scan.names, scan.table)
+        opened = OpenedData(source, "folders", scan.total, scan.problems, scan.left_out)
+    else:
+        opened = open_data(data_dir, frames, "skip")
+    table = opened.source.table
+    buckets = assign_buckets(table, sizes)
+    names = [f"{width}x{height}" for width, height in sizes]
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(table))[:clips])
+    report = Report(
+        data_dir=data_dir,
+        kind=opened.kind,
+        samples=opened.total,
+        usable=len(table),
+        frames=_counted(table["frames"].tolist()),
+        sizes=_commonest_sizes(table),
+        buckets=dict(zip(names, np.bincount(buckets, minlength=len(sizes)).tolist(), strict=True)),
+        enlarged=enlarged(table, buckets, sizes),
+        problems=tuple(problem.message for problem in opened.problems),
+        left_out=opened.left_out,
+    )
+    return report, [opened.source[int(index)] for index in chosen]
+
+
+def describe(report: Report) -> str:
+    """The report as text."""
+    lines = [
+        f"{report.data_dir} ({report.kind}): {report.samples} samples, {report.usable} usable",
+        "",
+        "frames a sample   samples",
+        *(f"{frames:>15}   {count:>7}" for frames, count in report.frames.items()),
+        "",
+        "size (commonest)  samples",
+        *(f"{size:>15}   {count:>7}" for size, count in report.sizes.items()),
+        "",
+        "bucket            samples",
+        *(f"{size:>15}   {count:>7}" for size, count in report.buckets.items()),
+    ]
+    if report.enlarged:
+        lines += ["", f"{report.enlarged} samples are smaller than their bucket: enlarged."]
+    if report.left_out:
+        lines += ["", "not read:", *(f"  {each}" for each in report.left_out)]
+    if report.problems:
+        lines += ["", "cannot be used:", *(f"  {problem}" for problem in report.problems)]
+    return "\n".join(lines)
+
+
+def _counted(values: list[int]) -> dict[str, int]:
+    return {str(value): count for value, count in sorted(Counter(values).items())}
+
+
+def _commonest_sizes(table: ClipTable, most: int = 10) -> dict[str, int]:
+    keys = table["width"].astype(np.uint32) << 16 | table["height"]
+    values, counts = np.unique(keys, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:most]
+    return {f"{values[i] >> 16}x{values[i] & 0xFFFF}": int(counts[i]) for i in order}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m hotshot_jax.data.inspect",
+        description="Report what a data set holds and what is wrong with it.",
+    )
+    parser.add_argument("data_dir", metavar="DIR", help="as for train.py --data_dir")
+    parser.add_argument("--frames", type=int, default=8, help="frames that a sample must have")
+    parser.add_argument("--resolution", type=int, default=512, help="of the buckets")
+    parser.add_argument(
+        "--contact_sheet",
+        metavar="PNG",
+        help=f"where to draw samples (default: {_SHEET}); '' for nowhere",
+    )
+    parser.add_argument("--clips", type=int, default=16, help="samples on the contact sheet")
+    parser.add_argument("--seed", type=int, default=0, help="of their choice")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""`infer.py`: flags, checks and what it prints."""

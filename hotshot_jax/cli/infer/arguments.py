@@ -1,0 +1,111 @@
+"""From the command line of `infer.py` to its settings: flags over a file over defaults."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hotshot_jax.cli.flags import (
+    TEXT_ENDINGS,
+    checked_settings,
+    flags_of,
+    parse_flags,
+    written_settings,
+)
+from hotshot_jax.cli.infer.native_settings import native_settings
+from hotshot_jax.cli.infer.presets import preset_values
+from hotshot_jax.cli.infer.settings import SIZES, InferSettings
+from hotshot_jax.cli.infer.stored_settings import (
+    StoredSettings,
+    check_repeated,
+    stored_settings,
+    tell_differences,
+)
+from hotshot_jax.cli.other_names import INFER
+from hotshot_jax.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class InferArguments:
+    """A command line, read.
+
+    Attributes:
+        settings: what the run is asked to do.
+        given: the settings that stand on the command line itself.
+        config: the file that `--config` names, if it is given.
+    """
+
+    settings: InferSettings
+    given: frozenset[str]
+    config: str | None
+
+
+def parse_settings(arguments: Sequence[str] | None, program: str) -> InferSettings:
+    """The settings alone of `parse_arguments`."""
+    return parse_arguments(arguments, program).settings
+
+
+def parse_arguments(arguments: Sequence[str] | None, program: str) -> InferArguments:
+    """Reads flags, and the configuration file that they may name.
+
+    Raises:
+        UsageError: a flag or a key of the file is unknown, or a value has the wrong form; a picture
+            names what to read, and the command line does not.
+    """
+    given = parse_flags(
+        InferSettings,
+        arguments,
+        program,
+        "Text to GIF with Hotshot-XL.",
+        "settings to start from: a YAML or JSON file, or a result of an earlier run",
+        INFER,
+    )
+    config = given.pop("config", None)
+    trusted = given.get("trust_config", False)
+    values = _configured(config, given, trusted)
+    # A size on the command line replaces the size of the file, in whichever form either is.
+    if "aspect_ratio" in given:
+        values = {name: values[name] for name in values if name not in SIZES}
+    if any(name in given for name in SIZES):
+        values.pop("aspect_ratio", None)
+    values = _native_settings(values | given) | values
+    files = InferSettings(**(values | given)).model_files
+
+    def preset(layer: Mapping[str, Any]) -> dict[str, Any]:
+        return preset_values(layer["preset"], files) if "preset" in layer else {}
+
+    # A preset from the command line wins over the file's values, a preset in the file does not.
+    settings = InferSettings(**(preset(values) | values | preset(given) | given))
+    return InferArguments(settings, frozenset(given), config)
+
+
+def _configured(config: str | None, given: dict[str, Any], trusted: bool) -> dict[str, Any]:
+    """The settings of the file that `--config` names.
+
+    Raises:
+        UsageError: the file is missing, not readable as any of the kinds, or has an unknown key or
+            a value of the wrong type; it is a picture that names what to read.
+    """
+    picture = config is not None and Path(config).suffix.lower() not in TEXT_ENDINGS
+    if trusted and not picture:
+        raise UsageError("--trust_config is for a picture after --config; leave it out.")
+    if config is None:
+        return {}
+    if not os.path.exists(config):
+        raise UsageError(f"--config {config}: there is no such file.")
+    if not picture:
+        return checked_settings(InferSettings, config, written_settings(config), INFER)
+    stored = stored_settings(InferSettings, config)
+    values = checked_settings(InferSettings, config, stored.values, INFER)
+    if not trusted:
+        check_repeated(InferSettings(), config, values, given)
+    tell_differences(InferSettings, config, StoredSettings(values, stored.digests), values | given)
+    return values
+
+
+def _native_settings(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model is used with, unless something else is asked for."""
+    native = native_settings(asked.get("pretrained_path"), flags_of(InferSettings))
+    taken = SIZES if "aspect_ratio" in asked else ()
+    return {name: value for name, value in native.items() if name not in taken}

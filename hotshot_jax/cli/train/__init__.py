@@ -1,0 +1,1 @@
+"""`train.py`: flags, checks and what it prints."""

@@ -1,0 +1,187 @@
+"""What a run of `train.py` reads: its batches, those held out, and the clips that it shows."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jax.sharding import Mesh
+
+from hotshot_jax.cli.train.settings import TrainSettings
+from hotshot_jax.data.batch import ClipRequest, decode_frames
+from hotshot_jax.data.loader import Loader
+from hotshot_jax.data.open_data import OpenedData, open_data
+from hotshot_jax.errors import UsageError
+from hotshot_jax.media.aspect_ratios import SIZES_BY_RESOLUTION
+from hotshot_jax.runtime.progress import Progress
+from hotshot_jax.training.feeding.cache import Cache
+from hotshot_jax.training.feeding.control_frames import ControlFrames, MakeControl
+from hotshot_jax.training.feeding.encoding import Encoders
+from hotshot_jax.training.feeding.feed import CachedLatents, Feed
+from hotshot_jax.training.running.step import Trainer
+from hotshot_jax.training.running.validation import (
+    DEFAULT_PROMPTS,
+    ORIGINAL_SIZE,
+    ClipConfig,
+    ClipValidation,
+    HeldOutLoss,
+)
+from hotshot_jax.training.trainees.models import TrainingModels
+from hotshot_jax.writing.places import is_inside
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
+    """The data sets of a run, opened and checked.
+
+    Attributes:
+        training: what is trained on.
+        held_out: what the held-out loss is measured on, if anything is.
+    """
+
+    training: OpenedData
+    held_out: OpenedData | None
+
+
+def open_run_data(settings: TrainSettings) -> RunData:
+    """Opens and checks everything that a run reads besides the model, and where it writes.
+
+    What lies among the data and is not read is told.
+
+    Raises:
+        UsageError: there is no such data, or the run would write into its own data.
+        HotshotError: samples are bad, or the cache cannot be written.
+    """
+    for name in ("output_dir", "cache_dir"):
+        _check_outside_of_data(settings, name)
+    if settings.cache_dir is not None:
+        Cache(Path(settings.cache_dir)).check_writable()
+    return RunData(
+        _open(settings.data_dir or "", settings),
+        None if settings.validation_data is None else _open(settings.validation_data, settings),
+    )
+
+
+def _open(data: str, settings: TrainSettings) -> OpenedData:
+    skips = settings.on_bad_sample == "skip"
+    opened = open_data(data, settings.video_length, "skip" if skips else "error")
+    for problem in opened.problems:
+        logger.warning("Skipped: %s", problem.message)
+    for each in (*opened.left_out, *opened.remarks):
+        logger.warning("%s: %s", data, each)
+    return opened
+
+
+def _check_outside_of_data(settings: TrainSettings, name: str) -> None:
+    """Refuses a folder whose content would be taken for samples when training starts again."""
+    folder = getattr(settings, name)
+    for data in ("data_dir", "validation_data"):
+        root = getattr(settings, data)
+        if None in (folder, root) or not Path(root).is_dir():
+            continue
+        if is_inside(folder, root):
+            raise UsageError(
+                f"--{name} {folder} lies in --{data} {root}: what is written there would be read "
+                "as samples the next time. Name a folder beside it."
+            )
+
+
+def make_feeds(
+    settings: TrainSettings,
+    loader: Loader,
+    held_out_data: OpenedData | None,
+    make_control: MakeControl | None,
+    models: TrainingModels,
+    mesh: Mesh,
+    trainer: Trainer,
+    progress: Progress,
+) -> tuple[Feed, HeldOutLoss | None]:
+    """The training data, and the loss on the held-out data if there are any.
+
+    Args:
+        settings: of the run.
+        loader: of the training data.
+        held_out_data: what the held-out loss is measured on, if anything is.
+        make_control: makes control frames, where a ControlNet trains.
+        models: encode what is not cached.
+        mesh: of the devices.
+        trainer: computes the held-out loss.
+        progress: shows how far the cache is filled.
+
+    Raises:
+        HotshotError: a clip cannot be read while the cache is filled.
+    """
+    encoders = Encoders(models.components, mesh, settings.max_vae_encode)
+    cached = None
+    if settings.cache_dir is not None:
+        cached = CachedLatents(Cache(Path(settings.cache_dir)), models.components)
+
+    def feed(loader: Loader) -> Feed:
+        prepare = decode_frames if cached is None else cached.prepare
+        if cached is not None:
+            cached.fill(loader, progress)
+        loader.prepare = prepare if make_control is None else ControlFrames(make_control, prepare)
+        return Feed(loader, encoders, mesh)
+
+    training = feed(loader)
+    held_out = None
+    if held_out_data is not None:
+        held_out_feed = feed(Loader(held_out_data.source, loader.config))
+        held_out = HeldOutLoss(trainer, held_out_feed, settings.validation_batches)
+    if cached is not None:
+        encoders.release()
+    return training, held_out
+
+
+def make_clip_validation(
+    settings: TrainSettings,
+    feed: Feed,
+    held_out: HeldOutLoss | None,
+    make_control: MakeControl | None,
+    models: TrainingModels,
+) -> ClipValidation | None:
+    """What makes clips of the test prompts; None where there are no prompts.
+
+    Where a ControlNet trains, the clips follow the first clips of the held-out data, or of the
+    training data, and without `--test_prompts` the prompts are theirs.
+
+    Args:
+        settings: of the run.
+        feed: the training data.
+        held_out: the loss on the held-out data, if there are any.
+        make_control: makes control frames, where a ControlNet trains.
+        models: make the clips.
+
+    Raises:
+        HotshotError: a clip that is to be followed cannot be read.
+    """
+    prompts: Sequence[str] = DEFAULT_PROMPTS
+    if settings.test_prompts is not None:
+        prompts = [part.strip() for part in settings.test_prompts.split("|") if part.strip()]
+    if not prompts:
+        return None
+    size = feed.loader.used_sizes[-1]
+    control: list[np.ndarray] | None = None
+    if make_control is not None:
+        source = (feed if held_out is None else held_out.feed).loader.source
+        clips = [source[number % len(source)] for number in range(len(prompts))]
+        frames = range(settings.video_length)
+        prepare = ControlFrames(make_control)
+        control = [np.asarray(prepare(ClipRequest(c, frames, size))["control"]) for c in clips]
+        if settings.test_prompts is None:
+            prompts = [clip.prompt for clip in clips]
+    config = ClipConfig(
+        prompts=prompts,
+        size=size,
+        resolution=settings.resolution,
+        # Small models are trained on small clips, and know nothing of films.
+        original_size=ORIGINAL_SIZE if settings.resolution in SIZES_BY_RESOLUTION else size,
+        frames=settings.video_length,
+        steps=settings.validation_steps,
+        precision="f32" if settings.mixed_precision == "no" else "bf16",
+    )
+    folder = Path(settings.output_dir) / "validation"
+    return ClipValidation(models.components, models.division, config, folder, control)

@@ -1,0 +1,70 @@
+"""What a run of `train.py` leaves in its folder, and what it must not replace there."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hotshot_jax.cli.train.settings import TrainSettings
+from hotshot_jax.errors import UsageError
+from hotshot_jax.files.plain_file import open_plain
+from hotshot_jax.training.running.metrics import is_metrics
+from hotshot_jax.writing.made_here import check_made_here
+from hotshot_jax.writing.places import check_no_dead_link, is_inside
+from hotshot_jax.writing.staging import replace_anything, staged_file
+
+EXPORT, CONFIG, METRICS = "export", "config.yaml", "metrics.jsonl"
+_HEADER = "# Settings of a run of hotshot-jax; --config takes them.\n"
+_READ = (
+    "data_dir",
+    "validation_data",
+    "pretrained_model_name_or_path",
+    "unet_resume_path",
+)
+
+
+def check_output_dir(settings: TrainSettings) -> None:
+    """Checks, before anything is loaded, that a run replaces nothing but what an earlier one made.
+
+    Raises:
+        UsageError: names what is in the way.
+    """
+    output = Path(settings.output_dir)
+    check_no_dead_link(output)
+    export = output / EXPORT
+    for name in _READ:
+        source = getattr(settings, name)
+        if source is not None and export.exists() and is_inside(source, export):
+            raise UsageError(
+                f"--output_dir {output}: its {EXPORT} is what --{name} reads, and would be "
+                "replaced. Name another folder."
+            )
+    if export.exists() and not (export.is_dir() and not any(export.iterdir())):
+        check_made_here(export)
+    for name, is_ours in ((CONFIG, _is_config), (METRICS, is_metrics)):
+        file = output / name
+        if file.exists() and not is_ours(file):
+            raise UsageError(
+                f"--output_dir {output} holds a {name} that no run of train.py wrote, and that "
+                "this one would replace. Name another folder."
+            )
+
+
+def save_config(output: Path, values: Mapping[str, Any]) -> None:
+    """Writes the settings of a run, for `--config`.
+
+    Raises:
+        HotshotError: the folder cannot be written to.
+    """
+    text = _HEADER + yaml.safe_dump(dict(values), sort_keys=False)
+    with staged_file(output / CONFIG, may_replace=replace_anything) as staged:
+        staged.write_text(text, encoding="utf-8")
+
+
+def _is_config(file: Path) -> bool:
+    try:
+        with open_plain(file) as lines:
+            return lines.read(len(_HEADER)) == _HEADER.encode()
+    except OSError:
+        return False

@@ -1,0 +1,158 @@
+"""From the settings of `train.py` to the configurations of its parts."""
+
+import logging
+import math
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from hotshot_jax.cli.train.settings import TrainSettings
+from hotshot_jax.conditioning.control.preprocess import (
+    Preprocessing,
+    check_available,
+    make_control_frames,
+)
+from hotshot_jax.data.loader import Loader, LoaderConfig
+from hotshot_jax.models import AutoencoderKLConfig
+from hotshot_jax.training.feeding.control_frames import MakeControl
+from hotshot_jax.training.loss import LossConfig
+from hotshot_jax.training.optimizer import OptimizerConfig
+from hotshot_jax.training.running.metrics import AUTO_REPORT, chosen_reports
+from hotshot_jax.training.running.step import StepConfig
+from hotshot_jax.training.trainees.controlnet import ControlNetTrainee
+from hotshot_jax.training.trainees.lora import LoraTrainee
+from hotshot_jax.training.trainees.selection import Division
+from hotshot_jax.training.trainees.trainee import Trainee
+
+logger = logging.getLogger(__name__)
+
+
+def step_config(settings: TrainSettings) -> StepConfig:
+    """How a step is computed."""
+    if settings.mixed_precision == "fp16":
+        logger.warning(
+            "--mixed_precision fp16 is computed in bfloat16, which needs no loss scaling."
+        )
+    return StepConfig(
+        loss=LossConfig(
+            settings.noise_offset, settings.snr_gamma, settings.snr_weights, settings.loss
+        ),
+        optimizer=OptimizerConfig(
+            beta1=settings.adam_beta1,
+            beta2=settings.adam_beta2,
+            weight_decay=settings.adam_weight_decay,
+            epsilon=settings.adam_epsilon,
+            max_grad_norm=settings.max_grad_norm,
+            use_8bit_adam=settings.use_8bit_adam,
+        ),
+        accumulation_steps=settings.gradient_accumulation_steps,
+        ema_decay=settings.ema_decay,
+        text_dropout=settings.text_dropout,
+        rematerialisation=settings.rematerialisation,
+        zero_nan_latents=settings.latent_nan_checking,
+    )
+
+
+def loader_config(settings: TrainSettings, mesh: Mesh) -> LoaderConfig:
+    """How clips become batches."""
+    return LoaderConfig(
+        batch_size=settings.train_batch_size * mesh.shape["data"] * mesh.shape["fsdp"],
+        frames=settings.video_length,
+        resolution=settings.resolution,
+        aspect_ratio=settings.aspect_ratio,
+        seed=settings.seed,
+        host_index=jax.process_index(),
+        host_count=jax.process_count(),
+        on_bad_sample="skip" if settings.on_bad_sample == "skip" else "error",
+    )
+
+
+def step_count(settings: TrainSettings, loader: Loader) -> int:
+    """Updates of the whole run."""
+    if not settings.counts_epochs:
+        return settings.max_train_steps
+    updates = math.ceil(loader.batches_per_epoch / settings.gradient_accumulation_steps)
+    return settings.num_train_epochs * updates
+
+
+def warn_of_small_buckets(loader: Loader) -> None:
+    """Warns of clips that stand in one batch several times, since too few share their bucket."""
+    batch = loader.config.batch_size
+    for bucket in loader.plan.used_buckets():
+        count = loader.plan.count(bucket)
+        if count < batch:
+            width, height = loader.sizes[bucket]
+            logger.warning(
+                "The bucket %d x %d holds %d of %d samples that a batch takes: each stands in it "
+                "about %.3g times, and weighs that much more in training. Give a smaller "
+                "--train_batch_size, or one --aspect_ratio for all samples.",
+                width,
+                height,
+                count,
+                batch,
+                batch / count,
+            )
+
+
+def where_numbers_go(report_to: str) -> str:
+    """One line for the person who waits."""
+    chosen = chosen_reports(report_to)
+    line = " and ".join(("numbers go to metrics.jsonl", *chosen))
+    if report_to != AUTO_REPORT:
+        return line
+    if chosen:
+        return f"{line}, which are installed; --report_to none keeps them in the file alone"
+    return f"{line}; pip install 'hotshot-jax[logging]' brings wandb and tensorboard"
+
+
+def divide(settings: TrainSettings, unet: Any) -> Trainee:
+    """What trains.
+
+    Args:
+        settings: of the run.
+        unet: the UNet, with shapes in place of arrays.
+    """
+    if settings.train == "controlnet":
+        return ControlNetTrainee.of(unet)
+    selection, targets = settings.train, settings.lora_targets
+    if settings.video_length == 1 and "temporal" in settings.trained_layers:
+        logger.info(
+            "Single frames do not pass through the temporal layers, which stay as they are."
+        )
+        selection, targets = "spatial", "spatial"
+    if settings.train == "lora":
+        return LoraTrainee.of(unet, targets, settings.lora_rank)
+    return Division.of(unet, selection)
+
+
+def control_maker(settings: TrainSettings) -> MakeControl | None:
+    """What makes the control frames of clips; None where no ControlNet trains.
+
+    Raises:
+        HotshotError: what they are made with is not installed.
+    """
+    if settings.train != "controlnet":
+        return None
+    preprocessing = Preprocessing(
+        canny_low_threshold=settings.canny_low_threshold,
+        canny_high_threshold=settings.canny_high_threshold,
+    )
+    check_available(settings.control_type, preprocessing)
+    return lambda frames: make_control_frames(frames, settings.control_type, preprocessing)
+
+
+def largest_latents(
+    settings: TrainSettings, loader: Loader, vae: AutoencoderKLConfig, mesh: Mesh
+) -> tuple[int, ...]:
+    """The most that one device works on: `(batch, frames, height, width, channels)` of latents."""
+    width, height = max(loader.used_sizes, key=math.prod)
+    frames = math.ceil(settings.video_length / mesh.shape["frames"])
+    factor = vae.scale_factor
+    return (
+        settings.train_batch_size,
+        frames,
+        height // factor,
+        width // factor,
+        vae.latent_channels,
+    )

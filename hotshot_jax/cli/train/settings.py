@@ -1,0 +1,375 @@
+"""What a run of `train.py` is asked to do: flags over a configuration file over defaults."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from hotshot_jax.cli import hosts
+from hotshot_jax.cli.flags import (
+    DEVICES,
+    checked_settings,
+    flag,
+    parse_flags,
+    written_settings,
+)
+from hotshot_jax.cli.other_names import TRAIN
+from hotshot_jax.compile_effort import DEFAULT_EFFORT, EFFORTS
+from hotshot_jax.conditioning.control.canny import HIGH_THRESHOLD, LOW_THRESHOLD, check_thresholds
+from hotshot_jax.data.buckets import bucket_sizes
+from hotshot_jax.errors import UsageError
+from hotshot_jax.training.learning_rate import SCHEDULES
+from hotshot_jax.training.loss import LOSSES, PREDICTION_TYPES, SNR_WEIGHTS
+from hotshot_jax.training.rematerialisation import NAMES as REMATERIALISATIONS
+from hotshot_jax.training.running.metrics import REPORTS
+from hotshot_jax.training.trainees.lora import TARGETS
+from hotshot_jax.training.trainees.selection import SELECTIONS
+
+_MODEL, _DATA, _TRAINING, _OPTIMIZER = "model", "data", "training", "optimiser"
+_OUTPUT, _VALIDATION, _MACHINE = "output", "validation", "machine"
+
+TRAINEES = (*SELECTIONS, "lora", "controlnet")
+"""What `--train` takes."""
+
+NO_LIMIT = 9_999_999
+"""Of `--max_train_steps`: the number of epochs decides."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """The settings of one run; each field is a flag of the same name."""
+
+    pretrained_model_name_or_path: str = flag(
+        "hotshotco/Hotshot-XL",
+        "checkpoint folder or Hub id to start from, in the diffusers layout or converted",
+        str,
+        _MODEL,
+    )
+    unet_resume_path: str | None = flag(
+        None, "folder that holds another unet/ to start from", str, _MODEL, local=True
+    )
+    train: str = flag(
+        "temporal",
+        "what trains: temporal layers, all others, both (unet), factors beside them, or a "
+        "ControlNet",
+        str,
+        _MODEL,
+        choices=TRAINEES,
+    )
+    lora_rank: int = flag(16, "of the factors, with --train lora", int, _MODEL)
+    lora_targets: str = flag(
+        "spatial",
+        "layers whose attention gets factors, with --train lora",
+        str,
+        _MODEL,
+        choices=TARGETS,
+    )
+    control_type: str = flag(
+        "canny",
+        "control frames that are made of the clips, with --train controlnet",
+        str,
+        _MODEL,
+        choices=("canny",),
+    )
+    canny_low_threshold: float = flag(
+        LOW_THRESHOLD, "gradient at which an edge goes on", float, _MODEL
+    )
+    canny_high_threshold: float = flag(
+        HIGH_THRESHOLD, "gradient at which an edge begins", float, _MODEL
+    )
+    vae_b16: bool = flag(False, "run the VAE in bfloat16", bool, _MODEL)
+    max_vae_encode: int | None = flag(None, "frames that the VAE encodes at once", int, _MODEL)
+    mixed_precision: str = flag(
+        "no",
+        "numbers to compute in; fp16 is taken as bf16, which needs no loss scaling",
+        str,
+        _MODEL,
+        choices=("no", "fp16", "bf16"),
+    )
+
+    data_dir: str | None = flag(
+        None,
+        "folder of samples (frames and prompt.txt each) or a TFDS data set; required",
+        str,
+        _DATA,
+        local=True,
+    )
+    resolution: int = flag(512, "of the buckets: 512, 1024, or another multiple of 8", int, _DATA)
+    aspect_ratio: str | None = flag(
+        None,
+        "one bucket for all samples, such as 1.75 or 1:1 (default: the nearest for each sample)",
+        str,
+        _DATA,
+    )
+    video_length: int = flag(8, "frames of a sample", int, _DATA)
+    on_bad_sample: str = flag(
+        "error",
+        "what to do about samples that cannot be read",
+        str,
+        _DATA,
+        choices=("error", "skip"),
+    )
+    cache_dir: str | None = flag(
+        None,
+        "folder for latents and text embeddings, which are then computed once",
+        str,
+        _DATA,
+        local=True,
+    )
+    text_dropout: float = flag(0.0, "fraction of samples trained without prompt", float, _DATA)
+
+    train_batch_size: int = flag(8, "samples a batch, per device", int, _TRAINING)
+    num_train_epochs: int = flag(1, "passes over the data", int, _TRAINING)
+    max_train_steps: int = flag(
+        NO_LIMIT, "updates in all; if given, overrides num_train_epochs", int, _TRAINING
+    )
+    gradient_accumulation_steps: int = flag(1, "batches an update", int, _TRAINING)
+    gradient_checkpointing: bool = flag(
+        False, "save memory by computing layers twice: --remat blocks", bool, _TRAINING
+    )
+    remat: str | None = flag(
+        None,
+        "what is computed twice: nothing, each layer, what is cheap, or layers and their blocks",
+        str,
+        _TRAINING,
+        choices=REMATERIALISATIONS,
+    )
+    noise_offset: float = flag(0.05, "scale of the noise offset", float, _TRAINING)
+    snr_gamma: float | None = flag(
+        None,
+        "gamma of min-SNR loss weights; 5.0 if given without a number",
+        float,
+        _TRAINING,
+        bare=5.0,
+    )
+    snr_weights: str = flag(
+        "paper",
+        "min-SNR weights of v-prediction: the paper's, or the reference's, which are those of "
+        "epsilon",
+        str,
+        _TRAINING,
+        choices=SNR_WEIGHTS,
+    )
+    prediction_type: str | None = flag(
+        None,
+        "what the model learns to find (default: as the checkpoint has it)",
+        str,
+        _TRAINING,
+        choices=PREDICTION_TYPES,
+    )
+    loss: str = flag("mse", "loss to minimise", str, _TRAINING, choices=LOSSES)
+    ema_decay: float | None = flag(
+        None, "keep a moving average of what trains, such as 0.999, and export it", float, _TRAINING
+    )
+    latent_nan_checking: bool = flag(
+        False, "put zeros in place of latents that are not numbers", bool, _TRAINING
+    )
+    seed: int = flag(111, "fixes everything that is random", int, _TRAINING)
+
+    learning_rate: float = flag(5e-6, "after the warm-up", float, _OPTIMIZER)
+    scale_lr: bool = flag(
+        False, "multiply the learning rate by devices, batch and accumulation", bool, _OPTIMIZER
+    )
+    lr_scheduler: str = flag(
+        "constant", "course of the learning rate", str, _OPTIMIZER, choices=SCHEDULES
+    )
+    lr_warmup_steps: int = flag(500, "updates until it is reached", int, _OPTIMIZER)
+    use_8bit_adam: bool = flag(False, "moments of one byte", bool, _OPTIMIZER)
+    adam_beta1: float = flag(0.9, "decay of the first moment", float, _OPTIMIZER)
+    adam_beta2: float = flag(0.999, "decay of the second moment", float, _OPTIMIZER)
+    adam_weight_decay: float = flag(1e-2, "weight decay", float, _OPTIMIZER)
+    adam_epsilon: float = flag(1e-8, "added to the root of the second moment", float, _OPTIMIZER)
+    max_grad_norm: float = flag(1.0, "norm at which gradients are clipped", float, _OPTIMIZER)
+
+    output_dir: str = flag(
+        "output", "folder for everything that a run leaves behind", str, _OUTPUT, local=True
+    )
+    resume: str = flag(
+        "auto",
+        "auto goes on from the last checkpoint in output_dir if there is one; or the folder of a "
+        "run or checkpoint; or none",
+        str,
+        _OUTPUT,
+        local=True,
+    )
+    disable_optimizer_restore: bool = flag(
+        False, "resume the parameters without the optimiser's moments", bool, _OUTPUT
+    )
+    save_n_steps: int = flag(100, "updates between checkpoints; 0 for none", int, _OUTPUT)
+    save_starting_step: int = flag(100, "first update that is saved", int, _OUTPUT)
+    keep_checkpoints: int = flag(2, "how many of the last to keep", int, _OUTPUT)
+    report_to: str = flag(
+        "auto",
+        "where numbers go besides metrics.jsonl; auto takes what is installed of wandb and "
+        "tensorboard",
+        str,
+        _OUTPUT,
+        choices=REPORTS,
+    )
+    project_name: str = flag("fine-tune-hotshot-xl", "project at wandb", str, _OUTPUT)
+    run_name: str = flag("run-01", "name of the run", str, _OUTPUT)
+    logging_dir: str = flag("logs", "TensorBoard's folder in output_dir", str, _OUTPUT, local=True)
+    profile_steps: str | None = flag(
+        None, "first and last update of a profiler trace, such as 10:12", str, _OUTPUT
+    )
+
+    run_validation_at_start: bool = flag(False, "make clips before training", bool, _VALIDATION)
+    validate_every_steps: int = flag(
+        100, "updates between validations; 0 for none", int, _VALIDATION
+    )
+    test_prompts: str | None = flag(
+        None, "prompts of the clips, split by |; '' for none (default: three)", str, _VALIDATION
+    )
+    validation_steps: int = flag(30, "denoising steps of a clip", int, _VALIDATION)
+    validation_data: str | None = flag(
+        None,
+        "data like data_dir on which the held-out loss is measured",
+        str,
+        _VALIDATION,
+        local=True,
+    )
+    validation_batches: int = flag(16, "batches of it, at most", int, _VALIDATION)
+
+    device: str = flag("auto", "devices to run on", str, _MACHINE, choices=DEVICES)
+    coordinator_address: str | None = hosts.coordinator_address(_MACHINE)
+    process_count: int | None = hosts.process_count(_MACHINE)
+    process_index: int | None = hosts.process_index(_MACHINE)
+    mesh: str = flag("auto", "devices along each axis, such as data=2,fsdp=4", str, _MACHINE)
+    compilation_cache: str | None = flag(
+        None,
+        "folder for compiled programs (default: in the user's cache folder); 'none' keeps none",
+        str,
+        _MACHINE,
+        local=True,
+    )
+    compile_effort: str = flag(
+        DEFAULT_EFFORT,
+        "on TPUs, how long the compiler may look for a faster training step; O2 is its own "
+        "default, O1 compiles several times as fast",
+        str,
+        _MACHINE,
+        choices=EFFORTS,
+    )
+
+    def check(self) -> None:
+        """Refuses what makes no sense, before anything is loaded.
+
+        Raises:
+            UsageError: names the flag.
+        """
+        if self.data_dir is None:
+            raise UsageError("--data_dir is missing: the folder of samples to train on.")
+        for name in (
+            "train_batch_size",
+            "num_train_epochs",
+            "max_train_steps",
+            "gradient_accumulation_steps",
+            "video_length",
+            "keep_checkpoints",
+            "validation_steps",
+            "validation_batches",
+            "lora_rank",
+        ):
+            self._expect(name, getattr(self, name) >= 1, "at least 1")
+        for name in (
+            "lr_warmup_steps",
+            "save_n_steps",
+            "save_starting_step",
+            "validate_every_steps",
+        ):
+            self._expect(name, getattr(self, name) >= 0, "0 or more")
+        self._expect("seed", 0 <= self.seed < 2**32, "0 to 2**32 - 1")
+        self._expect(
+            "learning_rate",
+            0 < self.learning_rate < float("inf"),
+            "a positive number; at 0 nothing would be learned",
+        )
+        self._expect("noise_offset", 0 <= self.noise_offset < float("inf"), "0 or more")
+        self._expect("text_dropout", 0 <= self.text_dropout <= 1, "0 to 1")
+        if self.snr_gamma is not None:
+            self._expect("snr_gamma", 0 < self.snr_gamma < float("inf"), "a positive number")
+        if self.ema_decay is not None:
+            self._expect("ema_decay", 0 <= self.ema_decay < 1, "0 or more and less than 1")
+        if self.max_vae_encode is not None:
+            self._expect("max_vae_encode", self.max_vae_encode >= 1, "at least 1")
+        if self.trained_layers == ("temporal",) and self.video_length == 1:
+            flag = "lora_targets" if self.train == "lora" else "train"
+            raise UsageError(
+                f"--{flag} temporal needs a --video_length of 2 or more: single frames do not pass "
+                f"through the temporal layers. To train on them, give --{flag} spatial."
+            )
+        if self.prediction_type is not None and self.train in ("lora", "controlnet"):
+            raise UsageError(
+                f"--prediction_type changes what the output of the UNet means, and --train "
+                f"{self.train} leaves the UNet as it is. Train it with --train unet first."
+            )
+        check_thresholds(self.canny_low_threshold, self.canny_high_threshold)
+        bucket_sizes(self.resolution, self.aspect_ratio)
+        self.profiled()
+
+    @property
+    def counts_epochs(self) -> bool:
+        """Whether the number of epochs decides when training ends, not that of updates."""
+        return self.max_train_steps == NO_LIMIT
+
+    @property
+    def trained_layers(self) -> tuple[str, ...]:
+        """Which layers of the UNet train: "spatial", "temporal", both or none."""
+        chosen = self.lora_targets if self.train == "lora" else self.train
+        both = ("spatial", "temporal")
+        return both if chosen in ("both", "unet") else tuple(x for x in both if x == chosen)
+
+    @property
+    def rematerialisation(self) -> str:
+        """What is computed twice: `--remat`, or what the switch that others know it by means."""
+        return self.remat or ("blocks" if self.gradient_checkpointing else "none")
+
+    def profiled(self) -> tuple[int, int] | None:
+        """First and last step of the profiler trace.
+
+        Raises:
+            UsageError: they are not two numbers.
+        """
+        if self.profile_steps is None:
+            return None
+        first, _, last = self.profile_steps.partition(":")
+        valid = first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)
+        self._expect("profile_steps", valid, "first and last, such as 10:12")
+        return int(first), int(last)
+
+    def _expect(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise UsageError(f"--{name} is {getattr(self, name)}; expected {expected}.")
+
+
+def parse_train_settings(arguments: Sequence[str] | None, program: str) -> TrainSettings:
+    """The settings alone of `parse_train_arguments`."""
+    return parse_train_arguments(arguments, program)[0]
+
+
+def parse_train_arguments(
+    arguments: Sequence[str] | None, program: str
+) -> tuple[TrainSettings, frozenset[str]]:
+    """Reads flags, and the configuration file that they may name.
+
+    Returns:
+        The settings, and the names of those that stand on the command line itself.
+
+    Raises:
+        UsageError: a flag or a key of the file is unknown, or a value has the wrong form.
+    """
+    given = parse_flags(
+        TrainSettings,
+        arguments,
+        program,
+        "Fine-tune Hotshot-XL.",
+        "settings to start from: a YAML or JSON file, such as the config.yaml of an earlier run",
+        TRAIN,
+    )
+    config = given.pop("config", None)
+    values: dict[str, Any] = {}
+    if config is not None:
+        if not os.path.isfile(config):
+            raise UsageError(f"--config {config}: there is no such file.")
+        values = checked_settings(TrainSettings, config, written_settings(config), TRAIN)
+    return TrainSettings(**(values | given)), frozenset(given)

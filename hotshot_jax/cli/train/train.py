@@ -1,0 +1,332 @@
+"""`train.py`: a checkpoint and clips become a better checkpoint."""
+
+import contextlib
+import dataclasses
+import logging
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
+from hotshot_jax.cli.devices import TRAINING_WAYS_OUT, explained_memory_errors, use_device
+from hotshot_jax.cli.flags import flags_of
+from hotshot_jax.cli.hosts import on_hosts
+from hotshot_jax.cli.run import run, say
+from hotshot_jax.cli.terminal_progress import TerminalProgress
+from hotshot_jax.cli.train.data import RunData, make_clip_validation, make_feeds, open_run_data
+from hotshot_jax.cli.train.effects import Planned, check_effects, check_effects_of, checked_rank
+from hotshot_jax.cli.train.output import EXPORT, check_output_dir, save_config
+from hotshot_jax.cli.train.plan import (
+    control_maker,
+    divide,
+    largest_latents,
+    loader_config,
+    step_config,
+    step_count,
+    warn_of_small_buckets,
+    where_numbers_go,
+)
+from hotshot_jax.cli.train.resume import Identity, checkpoints_to_resume, resume
+from hotshot_jax.cli.train.settings import TrainSettings, parse_train_arguments
+from hotshot_jax.compile_effort import effort_options
+from hotshot_jax.data.loader import Loader
+from hotshot_jax.parallel.gather import on_host
+from hotshot_jax.parallel.hosts import failing_together, is_first
+from hotshot_jax.parallel.mesh import create_mesh, mesh_config, slice_count
+from hotshot_jax.parallel.placement import check_share
+from hotshot_jax.runtime.precision import current_platform
+from hotshot_jax.schedulers import make_scheduler
+from hotshot_jax.training.feeding.control_frames import MakeControl
+from hotshot_jax.training.feeding.feed import Feed
+from hotshot_jax.training.learning_rate import Schedule, learning_rate_schedule
+from hotshot_jax.training.memory import describe_training_memory, training_memory
+from hotshot_jax.training.running.checkpoint import Checkpoints
+from hotshot_jax.training.running.interruption import StopRequest
+from hotshot_jax.training.running.loop import Loop, LoopConfig
+from hotshot_jax.training.running.metrics import NoReport, Reports, open_reports
+from hotshot_jax.training.running.output_lock import only_training_in
+from hotshot_jax.training.running.step import StepConfig, Trainer, TrainState, on_mesh
+from hotshot_jax.training.running.validation import ClipValidation, HeldOutLoss
+from hotshot_jax.training.trainees.export import export
+from hotshot_jax.training.trainees.models import TrainingModels, load_models
+
+logger = logging.getLogger(__name__)
+
+PROGRAM = "train.py"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and gives its exit status: 0, 1 (run failed) or 2 (wrong usage)."""
+    return run(PROGRAM, lambda: _train_on_hosts(*parse_train_arguments(arguments, PROGRAM)))
+
+
+def _train_on_hosts(settings: TrainSettings, given: Collection[str]) -> None:
+    settings.check()
+    check_effects(given, settings)
+    with on_hosts(PROGRAM, dataclasses.asdict(settings)):
+        train(settings, given)
+
+
+def train(settings: TrainSettings, given: Collection[str] = ()) -> None:
+    """Trains as the settings ask.
+
+    Args:
+        settings: of the run.
+        given: names of those that the command line gave, which are refused if they cannot act.
+
+    Raises:
+        UsageError: the settings cannot be met.
+        HotshotError: the run failed.
+        Interrupted: a signal stopped it, after it was saved.
+    """
+    config = step_config(settings)
+    config.optimizer.check()
+    check_output_dir(settings)
+    make_control = control_maker(settings)
+    data = open_run_data(settings)
+    opened = data.training
+    device = use_device(settings.device)
+    sizes = mesh_config(
+        settings.mesh,
+        "train",
+        jax.device_count(),
+        frames=settings.video_length,
+        slices=slice_count(jax.devices()),
+    )
+    effort_options(current_platform(), settings.compile_effort)
+    mesh = create_mesh(sizes)
+    check_share(mesh, settings.train_batch_size * sizes.data * sizes.fsdp)
+    loader = Loader(opened.source, loader_config(settings, mesh))
+    warn_of_small_buckets(loader)
+    steps = step_count(settings, loader)
+    check_effects_of(given, Planned(settings, steps, current_platform()))
+    schedule = _schedule(settings, loader, steps)
+    samples = opened.total - len({problem.sample for problem in opened.problems})
+    _say(
+        f"{device}; {samples} samples in {len(loader.used_sizes)} buckets; batches of "
+        f"{loader.config.batch_size}; {steps} steps"
+    )
+    _say(where_numbers_go(settings.report_to))
+    with (
+        compilation_cache(chosen_folder(settings.compilation_cache)),
+        explained_memory_errors(
+            lambda: f"the model and {loader.config.batch_size} samples", TRAINING_WAYS_OUT
+        ),
+        _alone_in(Path(settings.output_dir)),
+        contextlib.closing(
+            Checkpoints(Path(settings.output_dir) / "checkpoints", settings.keep_checkpoints)
+        ) as checkpoints,
+    ):
+        _train(
+            settings, given, config, data, loader, make_control, mesh, steps, schedule, checkpoints
+        )
+
+
+def _train(
+    settings: TrainSettings,
+    given: Collection[str],
+    config: StepConfig,
+    data: RunData,
+    loader: Loader,
+    make_control: MakeControl | None,
+    mesh: Mesh,
+    steps: int,
+    schedule: Schedule,
+    checkpoints: Checkpoints,
+) -> None:
+    output = Path(settings.output_dir)
+    candidates = checkpoints_to_resume(settings, checkpoints)
+    progress = TerminalProgress(quiet=not is_first())
+    models = load_models(
+        settings.pretrained_model_name_or_path,
+        settings.unet_resume_path,
+        lambda unet: checked_rank(given, divide(settings, unet)),
+        mesh,
+        dtype=jnp.float32 if settings.mixed_precision == "no" else jnp.bfloat16,
+        vae_dtype=jnp.bfloat16 if settings.vae_b16 else jnp.float32,
+        seed=settings.seed,
+        progress=progress,
+    )
+    started_predicting = models.components.scheduler_config.get("prediction_type", "epsilon")
+    if settings.prediction_type is not None:
+        models = models.predicting(settings.prediction_type)
+    scheduler = make_scheduler("DDPMScheduler", models.components.scheduler_config)
+    identity = Identity.of(models, started_predicting, scheduler)
+    trainer = Trainer(
+        models.division,
+        scheduler,
+        dataclasses.replace(config, scaling_factor=models.components.vae.config.scaling_factor),
+        schedule,
+    )
+    state = on_mesh(trainer.init(models.trained, settings.seed), mesh)
+    last_step = 0
+    if candidates:
+        state, said = resume(settings, candidates, state, identity, loader)
+        last_step = int(state.step)
+        said += [f"set aside as {path}" for path in checkpoints.set_aside_after(last_step)]
+        _say("\n".join(said))
+    memory = describe_training_memory(
+        training_memory(
+            state,
+            models.frozen,
+            models.components.unet,
+            largest_latents(settings, loader, models.components.vae.config, mesh),
+            settings.rematerialisation,
+        )
+    )
+    _say(memory)
+    _save_config(output, settings)
+    feed, held_out = make_feeds(
+        settings, loader, data.held_out, make_control, models, mesh, trainer, progress
+    )
+    clips = make_clip_validation(settings, feed, held_out, make_control, models)
+    reports = Reports([NoReport()])
+    if is_first():
+        reports = open_reports(
+            settings.report_to,
+            output,
+            settings.logging_dir,
+            settings.project_name,
+            settings.run_name,
+            dataclasses.asdict(settings),
+            last_step,
+        )
+    try:
+        with explained_memory_errors(lambda: memory, TRAINING_WAYS_OUT):
+            state = _run_loop(
+                settings,
+                trainer,
+                feed,
+                held_out,
+                clips,
+                models,
+                identity,
+                checkpoints,
+                reports,
+                state,
+                steps,
+                progress,
+            )
+    finally:
+        reports.close()
+    average = on_host(state.trained if state.average is None else state.average)
+    if is_first():
+        export(
+            output / EXPORT,
+            models.folder,
+            settings.unet_resume_path,
+            models.division,
+            average,
+            models.components.scheduler_config,
+        )
+        print(output / EXPORT)
+
+
+def _schedule(settings: TrainSettings, loader: Loader, steps: int) -> Schedule:
+    rate = settings.learning_rate
+    if settings.scale_lr:
+        rate *= settings.gradient_accumulation_steps * loader.config.batch_size
+    return learning_rate_schedule(settings.lr_scheduler, rate, settings.lr_warmup_steps, steps)
+
+
+@contextlib.contextmanager
+def _alone_in(output: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as held:
+        with failing_together():
+            if is_first():
+                held.enter_context(only_training_in(output))
+        yield
+
+
+def _save_config(output: Path, settings: TrainSettings) -> None:
+    if is_first():
+        flags = flags_of(TrainSettings)
+        values = {
+            name: value
+            for name, value in dataclasses.asdict(settings).items()
+            if not flags[name].about_this_run
+        }
+        save_config(output, values)
+
+
+def _run_loop(
+    settings: TrainSettings,
+    trainer: Trainer,
+    feed: Feed,
+    held_out: HeldOutLoss | None,
+    clips: ClipValidation | None,
+    models: TrainingModels,
+    identity: Identity,
+    checkpoints: Checkpoints,
+    reports: Reports,
+    state: TrainState,
+    steps: int,
+    progress: TerminalProgress,
+) -> TrainState:
+    output = Path(settings.output_dir)
+
+    def validate(step: int, state: TrainState) -> Mapping[str, float]:
+        trained = state.trained if state.average is None else state.average
+        if clips is not None:
+            clips.run(step, trained, models.frozen, reports)
+        return {} if held_out is None else {"loss_held_out": held_out.run(trained, models.frozen)}
+
+    with _bar(steps, int(state.step)) as bar:
+
+        def advance(step: int, loss: float) -> None:
+            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            bar.update(1)
+
+        loop = Loop(
+            trainer,
+            feed,
+            models.frozen,
+            checkpoints,
+            identity.metadata(settings),
+            reports,
+            LoopConfig(
+                steps=steps,
+                whole_epochs=settings.counts_epochs,
+                save_every=settings.save_n_steps,
+                save_from=settings.save_starting_step,
+                validate_every=settings.validate_every_steps,
+                validate_at_start=settings.run_validation_at_start,
+                profile=settings.profiled(),
+                profile_folder=output / "profile",
+                compile_effort=settings.compile_effort,
+            ),
+            validate=validate,
+            advance=advance,
+            compiling=progress.compiling,
+        )
+        stop = StopRequest()
+        with stop.listening():
+            state = loop.run(state, stop)
+    for message, count in feed.loader.skipped.items():
+        logger.warning("Skipped %d times: %s", count, message)
+    return state
+
+
+@contextlib.contextmanager
+def _bar(steps: int, done: int) -> Iterator[Any]:
+    with tqdm(
+        total=steps,
+        initial=done,
+        desc="training  ",
+        unit="step",
+        file=sys.stderr,
+        dynamic_ncols=True,
+        disable=jax.process_index() != 0,
+    ) as bar:
+        yield bar
+
+
+def _say(text: str) -> None:
+    if jax.process_index() == 0:
+        say(text)

@@ -1,0 +1,1 @@
+"""What the models are conditioned on: text and control frames."""

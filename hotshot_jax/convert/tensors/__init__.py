@@ -1,0 +1,1 @@
+"""Tensors in files: reading, writing, their names and layouts."""

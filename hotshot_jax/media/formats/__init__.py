@@ -1,0 +1,1 @@
+"""File formats of clips and pictures, one a file."""

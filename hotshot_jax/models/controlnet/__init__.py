@@ -1,0 +1,1 @@
+"""ControlNets, and the union of several kinds in one."""

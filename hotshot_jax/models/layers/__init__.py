@@ -1,0 +1,1 @@
+"""Leaf layers and attention, and where activations lie on a mesh."""

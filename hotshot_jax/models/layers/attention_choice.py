@@ -1,0 +1,97 @@
+"""Which program computes an attention, by device and shapes."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hotshot_jax.models.layers.sharding_points import devices_of, image_and_head_axes
+
+XLA, CUDNN, SPLASH = "xla", "cudnn", "splash"
+
+# Kernels have costs of their own, which shorter sequences do not win back.
+_LONG = 512
+_CUDNN_CHANNELS = 128
+_CUDNN_CAPABILITY = 8.0
+_NARROW = (jnp.bfloat16, jnp.float16)
+_SPLASH_CHANNELS = (64, 128)
+# Logits up to this size stay in the 128 MiB of fast memory that TPUs have beside their main one.
+_FAST_BYTES = 96 * 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Accelerator:
+    """What a program is compiled for.
+
+    Attributes:
+        platform: "cpu", "tpu", "cuda", or another that JAX knows.
+        capability: CUDA's compute capability, 0 elsewhere.
+    """
+
+    platform: str
+    capability: float = 0.0
+
+    @classmethod
+    def current(cls) -> "Accelerator":
+        """That of the mesh in force, which need not be of this machine, or else the default one."""
+        mesh = jax.sharding.get_abstract_mesh()
+        if not mesh.empty and mesh.abstract_device is not None:
+            platform = mesh.abstract_device.platform
+        else:
+            platform = jax.default_backend()
+        if platform != "gpu":
+            return cls(platform)
+        device = jax.devices("gpu")[0]
+        if "cuda" not in device.client.platform_version.lower():
+            return cls("rocm")
+        return cls("cuda", float(getattr(device, "compute_capability", 0)))
+
+
+def choose_attention(
+    accelerator: Accelerator,
+    query: tuple[int, ...],
+    key: tuple[int, ...],
+    dtype: Any,
+    *,
+    causal: bool = False,
+) -> str:
+    """The program for an attention.
+
+    Long attention of images to themselves may go to a kernel that never writes the logits: cuDNN's
+    on NVIDIA GPUs, JAX's own on TPUs, there only if the logits that a device of the mesh in force
+    would compute at once are too many for its fast memory. Everything else is left to XLA:
+    attention to the 77 tokens of a text, over the few frames of a video, in the text encoders, in
+    the VAE (whose channels are too many and which is float32), and all of it on CPUs.
+
+    Args:
+        accelerator: what the program is compiled for.
+        query: `(batch, frames, tokens, heads, channels)`; other ranks have no kernel.
+        key: likewise.
+        dtype: of query, key and value.
+        causal: whether a query sees only the keys up to its own position.
+
+    Returns:
+        "xla", "cudnn" or "splash".
+    """
+    if len(query) != 5 or causal or min(query[-3], key[-3]) < _LONG:
+        return XLA
+    channels = query[-1]
+    if accelerator.platform == "cuda":
+        suits = (
+            accelerator.capability >= _CUDNN_CAPABILITY
+            and dtype in _NARROW
+            and channels <= _CUDNN_CHANNELS
+            and channels % 8 == 0
+        )
+        return CUDNN if suits else XLA
+    if accelerator.platform == "tpu":
+        suits = dtype == jnp.bfloat16 and channels in _SPLASH_CHANNELS
+        return SPLASH if suits and _logit_bytes(query, key) > _FAST_BYTES else XLA
+    return XLA
+
+
+def _logit_bytes(query: tuple[int, ...], key: tuple[int, ...]) -> int:
+    whole = 4 * math.prod(query[:-1]) * key[-3]
+    return whole // devices_of(axis for axes in image_and_head_axes(query) for axis in axes)

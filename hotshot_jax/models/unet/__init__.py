@@ -1,0 +1,1 @@
+"""The UNet: the way down that it shares with ControlNets, its blocks and transformers."""

@@ -1,0 +1,1 @@
+"""What trains, and how it is loaded and exported."""

@@ -1,0 +1,44 @@
+"""What trains: some of the UNet's own parameters, factors added to them, or a ControlNet beside it.
+
+The step, the loop and the checkpoints see parameters by name and the model that they make; which
+of these it is they need not know.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+from jax.sharding import Mesh
+
+from hotshot_jax.convert.tensors.rules import Path
+
+Parameters = dict[str, jax.Array]
+"""Parameters by their path, its parts joined with "/"."""
+
+
+class Trainee(Protocol):
+    """A model taken apart into what trains and what does not."""
+
+    def start(self, values: Mapping[Path, Any], seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What trains, and what does not, before the first step.
+
+        Args:
+            values: float32 parameters of the UNet, in host memory.
+            seed: of initial values that the UNet does not have.
+
+        Returns:
+            Arrays by name, in host memory.
+        """
+        ...
+
+    def shardings(self, mesh: Mesh) -> Mapping[str, jax.sharding.Sharding]:
+        """Where each parameter goes, by name; what trains and what does not."""
+        ...
+
+    def merge(self, trained: Parameters, frozen: Parameters) -> Any:
+        """The model that is trained, called as the UNet is, control frames after the sizes."""
+        ...
+
+    def components(self, trained: Parameters, frozen: Parameters) -> dict[str, Any]:
+        """The models that a pipeline needs to show what was trained, by `Components`' names."""
+        ...
