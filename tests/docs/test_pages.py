@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from hotshot_jax.cli.settings import InferSettings
 from hotshot_jax.cli.train_settings import TrainSettings
 
