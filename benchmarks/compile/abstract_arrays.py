@@ -22,7 +22,7 @@ from hotshot_jax.models import (
 from hotshot_jax.parallel.placement import batch_sharding, video_sharding, whole
 from hotshot_jax.parallel.rules import state_shardings
 
-MODELS = Path(__file__).parents[1] / "tests" / "golden" / "models"
+MODELS = Path(__file__).parents[2] / "tests" / "golden" / "models"
 CONFIGS = {
     "full": ("hotshot_xl_full.unet", "sdxl_full.vae"),
     "tiny": ("unet_tiny", "vae_tiny"),
