@@ -9,7 +9,11 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
-_LINK = re.compile(r"(?<=\]\()(?![a-z]+:|/|#)([^)#\s]+)")
+# Code blocks come first, so that what looks like a link in them is none.
+_LINK = re.compile(
+    r"^(?P<fence>```+).*?^(?P=fence)$|(?<=\]\()(?P<link>(?![a-z]+:|/|#)[^)#\s]+)",
+    re.MULTILINE | re.DOTALL,
+)
 _DOCS = "docs/"
 _FOLDER = "repository/"
 
@@ -20,15 +24,15 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     waiting = list(files.documentation_pages())
     while waiting:
         page = waiting.pop()
-        for link in _LINK.findall(page.content_string):
-            name = _target(page.src_uri, link)
-            if name.startswith(_DOCS) or files.get_file_from_path(_shown_at(name)):
+        for link in (found["link"] for found in _LINK.finditer(page.content_string)):
+            name = _target(page.src_uri, link or "")
+            if link is None or name.startswith(_DOCS) or files.get_file_from_path(_shown_at(name)):
                 continue
             if not (root / name).is_file():
                 raise PluginError(f"{page.src_uri} links to {link}, which is no file here.")
             text = (root / name).read_text()
             if not name.endswith(".md"):
-                text = f"# {name}\n\n```{Path(name).suffix[1:]}\n{text}\n```\n"
+                text = f"# {name}\n\n``````{Path(name).suffix[1:]}\n{text}\n``````\n"
             shown = File.generated(
                 config, _shown_at(name), content=text, inclusion=InclusionLevel.NOT_IN_NAV
             )
@@ -40,8 +44,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Points the links at those pages."""
     here = page.file.src_uri
 
-    def between_pages(link: re.Match[str]) -> str:
-        return relpath(_shown_at(_target(here, link[0])), dirname(here))
+    def between_pages(found: re.Match[str]) -> str:
+        if found["link"] is None:
+            return found[0]
+        return relpath(_shown_at(_target(here, found["link"])), dirname(here))
 
     return _LINK.sub(between_pages, markdown)
 
