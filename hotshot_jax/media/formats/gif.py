@@ -1,12 +1,12 @@
-"""Encoding clips as GIF: every frame whole, with a palette and a time of its own.
+"""Encoding clips as GIF: every frame with a palette and a time of its own.
 
-Pillow quantises and compresses; the file is put together here, because Pillow's own animations
-merge equal neighbours into one frame and cut times to hundredths one by one.
+Pillow compresses; the file is put together here, because Pillow's own animations merge equal
+neighbours into one frame and cut times to hundredths one by one.
 """
 
 import io
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,15 @@ from hotshot_jax.media.formats.gif_blocks import (
     loop_extension,
     parse_gif,
 )
+from hotshot_jax.media.gif_dither import dither
+from hotshot_jax.media.gif_palette import choose_palette
 
 MOST_PIXELS_A_SIDE = 65535
 
 _MOST_COLOURS = 256
-# Choosing colours takes time by the number of different ones, and a part of the pixels tells them
-# as well: measured on film clips and gradients of 672x384 pixels, no error grows by it.
-_MOST_PIXELS_SAMPLED = 2**16
+_HELD = _MOST_COLOURS - 1
+# Bounds the memory for a long clip, about 10 bytes a pixel.
+_MOST_FRAMES_TOGETHER = 32
 
 
 def encode_gif(
@@ -49,8 +51,8 @@ def encode_gif(
         )
     canvas = width.to_bytes(2, "little") + height.to_bytes(2, "little")
     parts = []
-    for index in range(count):
-        palette, pixels = _compress(quantize(frames[index]))
+    for index, frame in enumerate(_reduce_colours(frames)):
+        palette, pixels = _compress(frame)
         size_flag = len(palette).bit_length() - 3
         if index == 0:
             parts.append(b"GIF89a" + canvas + bytes([0xF0 | size_flag, 0, 0]) + palette)
@@ -59,39 +61,63 @@ def encode_gif(
             local_palette = b"\0"
         else:
             local_palette = bytes([0x80 | size_flag]) + palette
-        parts.append(graphic_control(hundredths[index]))
+        parts.append(graphic_control(hundredths[index], frame.held))
         parts.append(b"," + bytes(4) + canvas + local_palette + pixels)
     parts.append(b";")
     return b"".join(parts)
 
 
-def quantize(frame: npt.NDArray[np.uint8]) -> Image.Image:
-    """Reduce a frame to a palette of at most 256 colours.
+@dataclass(frozen=True)
+class _Frame:
+    """Indices, uint8 [height, width], into colours, uint8 [colours, 3].
 
-    Up to 256 colours are kept as they are. More are chosen by maximum coverage and mixed by
-    Floyd-Steinberg dithering: plain median cut, Pillow's default, shows steps in smooth gradients.
-
-    Args:
-        frame: uint8 [height, width, 3].
-
-    Returns:
-        A Pillow image of mode P.
+    Pixels of the index `held` are left as the frame before left them.
     """
-    image = Image.fromarray(frame)
-    if image.getcolors(_MOST_COLOURS) is None:
-        stride = math.ceil(math.sqrt(image.width * image.height / _MOST_PIXELS_SAMPLED))
-        sample = Image.fromarray(np.ascontiguousarray(frame[::stride, ::stride]))
-        palette = sample.quantize(_MOST_COLOURS, method=Image.Quantize.MAXCOVERAGE)
-        return image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+
+    indices: npt.NDArray[np.uint8]
+    colours: npt.NDArray[np.uint8]
+    held: int | None = None
+
+
+def _reduce_colours(frames: npt.NDArray[np.uint8]) -> list[_Frame]:
+    """Keep frames of up to 256 colours as they are; choose and mix colours for the others."""
+    reduced: list[_Frame] = []
+    exact = [_exact(frame) for frame in frames]
+    start = 0
+    while start < len(frames):
+        if (kept := exact[start]) is not None:
+            reduced.append(kept)
+            start += 1
+            continue
+        end = start
+        while end < min(len(frames), start + _MOST_FRAMES_TOGETHER) and exact[end] is None:
+            end += 1
+        together = frames[start:end]
+        palettes, errors = zip(
+            *(choose_palette(frame, _MOST_COLOURS - 1) for frame in together), strict=True
+        )
+        mixed = dither(together, palettes, errors, held=_HELD)
+        # A first frame that says it has a transparent index makes readers add an alpha channel.
+        held = (_HELD if np.any(indices == _HELD) else None for indices in mixed)
+        reduced += map(_Frame, mixed, palettes, held)
+        start = end
+    return reduced
+
+
+def _exact(frame: npt.NDArray[np.uint8]) -> _Frame | None:
+    """A frame of at most 256 colours with its own as the palette."""
+    if Image.fromarray(frame).getcolors(_MOST_COLOURS) is None:
+        return None
     packed = frame.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    colours, index = np.unique(packed, return_inverse=True)
-    exact = Image.fromarray(index.astype(np.uint8).reshape(packed.shape)).convert("P")
-    exact.putpalette(b"".join(int(colour).to_bytes(3, "big") for colour in colours))
-    return exact
+    colours, indices = np.unique(packed, return_inverse=True)
+    split = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1)
+    return _Frame(indices.reshape(packed.shape).astype(np.uint8), split.astype(np.uint8))
 
 
-def _compress(image: Image.Image) -> tuple[bytes, bytes]:
+def _compress(frame: _Frame) -> tuple[bytes, bytes]:
     """The palette, of 2 to 256 colours, and the compressed pixels of a still GIF by Pillow."""
+    image = Image.fromarray(frame.indices).convert("P")
+    image.putpalette(frame.colours.tobytes())
     buffer = io.BytesIO()
     image.save(buffer, "GIF", optimize=False, interlace=0)
     still = parse_gif(buffer.getvalue())

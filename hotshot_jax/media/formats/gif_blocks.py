@@ -144,9 +144,11 @@ def loop_extension() -> bytes:
     return extension(_APPLICATION, [b"NETSCAPE2.0", b"\1\0\0"])
 
 
-def graphic_control(hundredths: int) -> bytes:
-    """Spell the block that gives the next image its time and leaves it standing afterwards."""
-    leave_standing = 1 << 2
-    return extension(
-        _GRAPHIC_CONTROL, [bytes([leave_standing]) + hundredths.to_bytes(2, "little") + b"\0"]
-    )
+def graphic_control(hundredths: int, transparent: int | None = None) -> bytes:
+    """Spell the block that gives the next image its time and leaves it standing afterwards.
+
+    Pixels of the index `transparent` show what stood there before.
+    """
+    flags = 1 << 2 | (transparent is not None)
+    index = bytes([transparent or 0])
+    return extension(_GRAPHIC_CONTROL, [bytes([flags]) + hundredths.to_bytes(2, "little") + index])
