@@ -19,8 +19,8 @@ from hotshot_jax.media.formats.gif_blocks import (
     loop_extension,
     parse_gif,
 )
-from hotshot_jax.media.gif_dither import dither
-from hotshot_jax.media.gif_palette import choose_palette
+from hotshot_jax.media.formats.gif_dither import dither
+from hotshot_jax.media.formats.gif_palette import choose_palette
 
 MOST_PIXELS_A_SIDE = 65535
 

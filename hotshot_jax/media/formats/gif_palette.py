@@ -11,6 +11,7 @@ _SAMPLE_STEP = 1_000_003
 # Fewer mean a drawing, whose small parts a sample could miss.
 _FEWEST_COLOURS_SAMPLED = 1024
 _REFINEMENTS = 4
+_COLOURS_A_PART = 128
 
 
 def choose_palette(frame: npt.NDArray[np.uint8], most: int) -> tuple[npt.NDArray[np.uint8], float]:
@@ -94,7 +95,11 @@ def _nearest(
 def relative_distances(
     palette: npt.NDArray[np.float32], colours: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Squared distances [colours, palette], less each colour's square: one matrix product."""
-    ones = np.ones((len(colours), 1), np.float32)
-    squares = np.square(palette).sum(1, keepdims=True)
-    return np.hstack([colours, ones]) @ np.hstack([-2 * palette, squares]).T
+    """Squared distances [colours, palette], less each colour's square."""
+    # In parts, which BLAS does not hand to several threads: waiting for those takes longer.
+    parts = -(-len(colours) // _COLOURS_A_PART)
+    extended = np.ones((parts * _COLOURS_A_PART, 4), np.float32)
+    extended[: len(colours), :3] = colours
+    factors = np.hstack([-2 * palette, np.square(palette).sum(1, keepdims=True)]).T
+    product = extended.reshape(parts, _COLOURS_A_PART, 4) @ np.ascontiguousarray(factors)
+    return product.reshape(-1, len(palette))[: len(colours)]

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from hotshot_jax.media.gif_palette import relative_distances
+from hotshot_jax.media.formats.gif_palette import relative_distances
 
 _STRENGTH_IN_DETAIL = 0.45
 _STRENGTH_WHERE_SMOOTH = 0.9
