@@ -32,7 +32,7 @@ from hotshot_jax.cli.run import Parser, run
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.media.ffmpeg import run_ffmpeg
 from hotshot_jax.media.formats.gif import encode_gif
-from hotshot_jax.media.read import open_clip
+from hotshot_jax.media.reading.read import open_clip
 
 _Clip = npt.NDArray[np.uint8]
 _HUNDREDTHS = 12

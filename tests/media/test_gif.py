@@ -6,9 +6,11 @@ import pytest
 from PIL import Image, ImageFilter, ImageSequence
 
 from hotshot_jax.errors import UsageError
+from hotshot_jax.media.ffmpeg import run_ffmpeg
 from hotshot_jax.media.formats import gif
 from hotshot_jax.media.formats.gif import encode_gif
 from hotshot_jax.media.formats.gif_blocks import GifError, parse_gif
+from hotshot_jax.media.reading.read import open_clip
 
 TIMES = [12, 13, 12, 13, 12, 13, 12, 13]
 
@@ -116,6 +118,20 @@ def test_little_grain_in_few_bytes():
     assert peak_signal_to_noise(frames, decode(data)[0]) > 40
     # Measured 0.37.
     assert len(data) < 0.5 * former_bytes(frames)
+
+
+def test_our_reader_shows_what_others_show(tmp_path):
+    frames = moving_gradient()
+    file = tmp_path / "a.gif"
+    file.write_bytes(encode_gif(frames, TIMES[:5]))
+    shown = decode(file.read_bytes())[0]
+    np.testing.assert_array_equal(open_clip(file).frames(range(5)), shown)
+    np.testing.assert_array_equal(iio.imread(file), shown)
+    raw = run_ffmpeg(
+        ["-i", str(file), "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
+        subject="a.gif",
+    )
+    np.testing.assert_array_equal(np.frombuffer(raw, np.uint8).reshape(shown.shape), shown)
 
 
 def test_what_stands_still_does_not_change():
