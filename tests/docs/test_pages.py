@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from hotshot_jax.cli.settings import InferSettings
-from hotshot_jax.cli.train_settings import TrainSettings
+from hotshot_jax.cli.infer.settings import InferSettings
+from hotshot_jax.cli.train.settings import TrainSettings
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
