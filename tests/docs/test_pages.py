@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.cli.train.settings import TrainSettings
 
