@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import json
 import logging
 import math
 import os
@@ -20,7 +19,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from hotshot_jax.convert.tensors.file_content import read_json_object
+from hotshot_jax.convert.tensors.file_list import check_file_list, write_file_list
 from hotshot_jax.convert.tensors.name_lists import first_names
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.files.plain_file import check_plain_folder
@@ -31,9 +30,6 @@ from hotshot_jax.writing.staging import check_disk_space
 _CHUNK_BYTES = 128 * 2**20
 # Bytes on their way to or from the disk beside the arrays themselves.
 _IN_FLIGHT_BYTES = 256 * 2**20
-
-# Sizes of all files of a checkpoint, beside Orbax's own files, which it leaves alone.
-_FILE_LIST = "hotshot_files.json"
 
 
 def save(path: str | os.PathLike[str], tree: Mapping[Any, Any]) -> None:
@@ -63,7 +59,7 @@ def save(path: str | os.PathLike[str], tree: Mapping[Any, Any]) -> None:
         with _quiet(), _context(leaves):
             ocp.save(path, tree)
         if jax.process_index() == 0:
-            _write_file_list(path)
+            write_file_list(path)
     except (OSError, ValueError) as error:
         for unfinished in path.parent.glob(f"{glob.escape(path.name)}.orbax-checkpoint-tmp*"):
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -89,7 +85,7 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, jax.ShapeDtypeStruct]:
     path = Path(os.path.abspath(path))
     if not path.is_dir():
         raise HotshotError(f"{path} does not exist or is no folder; expected an Orbax checkpoint")
-    _check_file_list(path)
+    check_file_list(path, whole=False)
     try:
         check_plain_folder(path)
         with _quiet():
@@ -138,6 +134,7 @@ def load(path: str | os.PathLike[str], abstract: Mapping[Any, Any]) -> dict[Any,
     stored = metadata(path)
     expected = _flatten(abstract)
     _check_match(path, stored, expected)
+    check_file_list(path, whole=True)
     targets = jax.tree.map(_with_sharding, _text_keys(abstract))
     try:
         with _quiet(), _context([*jax.tree.leaves(targets), *stored.values()]):
@@ -158,30 +155,6 @@ def _check_writable(path: Path) -> None:
         ) from None
     except OSError as error:
         raise HotshotError(f"{path} cannot be written: {error.strerror or error}") from None
-
-
-def _write_file_list(path: Path) -> None:
-    sizes = {
-        file.relative_to(path).as_posix(): file.stat().st_size
-        for file in sorted(path.rglob("*"))
-        if file.is_file()
-    }
-    (path / _FILE_LIST).write_text(json.dumps(sizes, indent=1), encoding="utf-8")
-
-
-def _check_file_list(path: Path) -> None:
-    """Name a file that is missing or cut short before Orbax stumbles over it."""
-    if not (path / _FILE_LIST).exists():
-        return
-    for name, size in read_json_object(path / _FILE_LIST).items():
-        file = path / name
-        found = file.stat().st_size if file.is_file() else None
-        if found != size:
-            state = "is missing" if found is None else f"has {found} bytes instead of {size}"
-            raise HotshotError(
-                f"{file} {state}: the checkpoint was not copied or written completely; "
-                "copy it or convert the model again"
-            )
 
 
 def _context(leaves: list[Any]) -> ocp.Context:

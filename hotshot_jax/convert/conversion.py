@@ -30,6 +30,7 @@ from hotshot_jax.convert.formats.diffusers_folder import Component, DiffusersFol
 from hotshot_jax.convert.formats.small_files import copy_small_files
 from hotshot_jax.convert.formats.to_torch import write_component
 from hotshot_jax.convert.load import Match, Progress, abstract, fill_module, match_module
+from hotshot_jax.convert.tensors.file_list import check_file_list, write_file_list
 from hotshot_jax.convert.tensors.memory import check_memory
 from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.convert.tensors.safetensors_writer import write_safetensors
@@ -212,6 +213,7 @@ class _Plan:
         if others:
             layout = {name: (array.shape, array.dtype) for name, array in others.items()}
             write_safetensors(folder / BUFFERS, layout, others.items())
+            write_file_list(folder, [folder / BUFFERS])
         return {slot: dtype.name for slot, dtype in self.given.items() if dtype != self.stored}
 
 
@@ -275,4 +277,5 @@ def _common_dtype(dtypes: Iterable[np.dtype[Any]]) -> np.dtype[Any]:
 def _read_buffers(file: Path) -> dict[str, np.ndarray]:
     if not file.exists():
         return {}
+    check_file_list(file.parent, whole=True)
     return {name: tensor.read() for name, tensor in open_file(file).items()}

@@ -1,6 +1,7 @@
 """Orbax checkpoints: round trips, sharded loading, and damage."""
 
 import collections
+import json
 import os
 import shutil
 import subprocess
@@ -17,6 +18,9 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from hotshot_jax.convert import checkpoint
+from hotshot_jax.convert.conversion import convert_folder, write_torch_folder
+from hotshot_jax.convert.formats.converted import open_converted
+from hotshot_jax.convert.formats.diffusers_folder import open_diffusers_folder
 from hotshot_jax.errors import HotshotError
 
 DiskUsage = collections.namedtuple("DiskUsage", "total used free")
@@ -106,6 +110,9 @@ import sys
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from hotshot_jax.convert import checkpoint
+from hotshot_jax.convert.conversion import convert_folder, write_torch_folder
+from hotshot_jax.convert.formats.converted import open_converted
+from hotshot_jax.convert.formats.diffusers_folder import open_diffusers_folder
 assert len(jax.devices()) == 8
 mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 values = np.arange(64 * 24, dtype=np.float32).reshape(64, 24)
@@ -167,6 +174,41 @@ def test_each_file_that_is_missing_or_cut_short_is_named(
             path.write_bytes(content)
     assert checkpoint.load(copy, abstract(tree()))["count"] == 3
     assert capfd.readouterr().err == ""
+
+
+def test_one_bit_is_found_wherever_it_flips(copy: Path) -> None:
+    generator = np.random.default_rng(5)
+    for path in copy.rglob("*"):
+        if not path.is_file() or path.stat().st_size == 0:
+            continue
+        content = path.read_bytes()
+        for position in generator.integers(0, 8 * len(content), 12):
+            changed = bytearray(content)
+            changed[position // 8] ^= 1 << position % 8
+            path.write_bytes(changed)
+            if path.name == "hotshot_files.json" and _is_json_of(changed, content):
+                continue
+            with pytest.raises(HotshotError, match=r"convert the model again|hotshot_files"):
+                checkpoint.load(copy, abstract(tree()))
+        path.write_bytes(content)
+    assert checkpoint.load(copy, abstract(tree()))["count"] == 3
+
+
+def _is_json_of(changed: bytes, content: bytes) -> bool:
+    """Whether a change is of blanks alone."""
+    try:
+        return json.loads(changed) == json.loads(content)
+    except ValueError:
+        return False
+
+
+def test_a_list_of_sizes_alone_is_that_of_an_older_conversion(copy: Path) -> None:
+    file = copy / "hotshot_files.json"
+    entries = json.loads(file.read_text())
+    file.write_text(json.dumps({name: entry["bytes"] for name, entry in entries.items()}))
+    assert checkpoint.load(copy, abstract(tree()))["count"] == 3
+    file.unlink()
+    assert checkpoint.load(copy, abstract(tree()))["count"] == 3
 
 
 def _without_list(path: Path) -> Path:
@@ -263,6 +305,9 @@ MEMORY = """
 import re, sys
 import jax, jax.numpy as jnp
 from hotshot_jax.convert import checkpoint
+from hotshot_jax.convert.conversion import convert_folder, write_torch_folder
+from hotshot_jax.convert.formats.converted import open_converted
+from hotshot_jax.convert.formats.diffusers_folder import open_diffusers_folder
 
 def resident(kind):
     return int(re.search(kind + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
@@ -294,3 +339,16 @@ def test_memory_beside_the_arrays_is_bounded(tmp_path: Path) -> None:
     # Bytes in flight are limited to 256 MiB; reading holds them twice, packed and as an array.
     assert peak("save") < 0.25 * total
     assert peak("load") < 1.5 * total
+
+
+def test_a_bit_of_what_is_stored_beside_the_weights(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Positional tables, which no model here reads, but PyTorch's on the way back."""
+    convert_folder(open_diffusers_folder(tiny_checkpoint), tmp_path / "converted")
+    converted = open_converted(tmp_path / "converted")
+    file = tmp_path / "converted" / "unet" / "buffers.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(HotshotError, match=r"buffers\.safetensors is damaged"):
+        write_torch_folder(converted, tmp_path / "back")
+    assert not (tmp_path / "back").exists()

@@ -4,6 +4,7 @@ DEST/model_index.json, scheduler/, tokenizer/, tokenizer_2/     as in the source
 DEST/COMPONENT/config.json                                      as in the source
 DEST/COMPONENT/weights/                                         Orbax, by parameter path
 DEST/COMPONENT/buffers.safetensors                              what is stored but not learned
+DEST/.../hotshot_files.json                                     sizes and checksums of both
 DEST/hotshot_jax.json                                           format, source, dtypes
 
 A ControlNet alone has its config.json and weights/ directly in DEST.
