@@ -9,11 +9,11 @@ import hashlib
 import logging
 import os
 import re
-import secrets
 import stat
 from pathlib import Path
 
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.writing.staging import probe_writable, replace_anything, staged_file
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class ProgramFolder:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             fault = _fault(self.path.stat())
             if fault is None:
-                self._write(self.path / f".writable-{secrets.token_hex(4)}", b"")
+                probe_writable(self.path)
         except OSError as error:
             raise HotshotError(
                 f"Compiled programs cannot be kept in {path} ({error.strerror or error})"
@@ -78,26 +78,18 @@ class ProgramFolder:
     def put(self, key: str, program: bytes) -> None:
         """Keeps a program; replaces what is kept for its key."""
         file = self.file(key)
-        staged = file.with_name(f".{secrets.token_hex(8)}.tmp")
         try:
-            self._write(staged, _digest(key, program) + program, file)
-        except OSError as error:
-            self._tell(file, str(error.strerror or error))
+            with staged_file(file, may_replace=replace_anything) as staged:
+                # This user's alone, whatever the mask of new files.
+                descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with open(descriptor, "wb") as opened:
+                    opened.write(_digest(key, program) + program)
+        except HotshotError as error:
+            self._tell(file, str(error))
 
     def file(self, key: str) -> Path:
         """Where the program of a key is kept."""
         return self.path / (re.sub(r"[^\w.-]", "_", key)[-_LONGEST_NAME:] + _SUFFIX)
-
-    def _write(self, path: Path, content: bytes, final: Path | None = None) -> None:
-        """Writes a file and renames it to `final`; without that, only tries whether it could."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with open(descriptor, "wb") as opened:
-                opened.write(content)
-            if final is not None:
-                os.replace(path, final)
-        finally:
-            path.unlink(missing_ok=True)
 
     def _tell(self, file: Path, fault: str) -> None:
         if not self._told:
