@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
-from hotshot_jax.convert.tensor_source import TensorSource
+from hotshot_jax.convert.tensors.tensor_source import TensorSource
 
 from hotshot_jax.convert.conversion import convert_folder
 from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
