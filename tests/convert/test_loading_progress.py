@@ -4,10 +4,10 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
-from hotshot_jax.convert.tensors.tensor_source import TensorSource
 
 from hotshot_jax.convert.conversion import convert_folder
 from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
+from hotshot_jax.convert.tensors.tensor_source import TensorSource
 
 
 @pytest.fixture(scope="module")
