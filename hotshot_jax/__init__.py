@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from hotshot_jax.convert.conversion import write_torch_folder as write_torch_folder
     from hotshot_jax.errors import HotshotError as HotshotError
     from hotshot_jax.errors import UsageError as UsageError
+    from hotshot_jax.jobs.maker import Cancelled as Cancelled
+    from hotshot_jax.jobs.maker import Clip as Clip
+    from hotshot_jax.jobs.maker import ClipMaker as ClipMaker
+    from hotshot_jax.jobs.settings import ClipSettings as ClipSettings
+    from hotshot_jax.jobs.settings import ModelSettings as ModelSettings
+    from hotshot_jax.jobs.settings import RunSettings as RunSettings
     from hotshot_jax.media.reading.read import open_clip as open_clip
     from hotshot_jax.media.write import write_video as write_video
     from hotshot_jax.models import AutoencoderKL as AutoencoderKL
@@ -44,6 +50,8 @@ _MODULES = {
     "conditioning.control.windows": "ControlWindow",
     "convert.conversion": "convert_folder write_torch_folder",
     "errors": "HotshotError UsageError",
+    "jobs.maker": "Cancelled Clip ClipMaker",
+    "jobs.settings": "ClipSettings ModelSettings RunSettings",
     "media.reading.read": "open_clip",
     "media.write": "write_video",
     "models": "AutoencoderKL CLIPTextModel ControlNetModel UNet3DConditionModel",

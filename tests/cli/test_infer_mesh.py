@@ -1,11 +1,10 @@
-"""`--mesh` and its companions: what is refused, and which prompts go together."""
+"""`--mesh` and its companions: what is refused."""
 
 import re
 
 import jax
 import pytest
 
-from hotshot_jax.cli.infer.outputs import Job, batches
 from tests.cli.conftest import Infer
 
 
@@ -51,17 +50,3 @@ def test_half_of_the_flags_for_several_processes_are_refused(
     run = infer(*flags)
     assert run.status == 2
     assert message in run.stderr
-
-
-def test_prompts_are_batched_and_the_last_batch_is_filled_up() -> None:
-    jobs = [Job(prompt, (f"{prompt}.gif",)) for prompt in "abcde"]
-    made = list(batches(jobs, 2))
-    assert [batch.prompts for batch in made] == [["a", "b"], ["c", "d"], ["e", "e"]]
-    assert [job for batch in made for job in batch.jobs] == jobs
-
-
-@pytest.mark.parametrize(
-    "jobs", [[Job("a", ("a.gif",))], [Job("a", ("1.gif", "2.gif")), Job("b", ("3.gif", "4.gif"))]]
-)
-def test_videos_of_one_seed_and_single_prompts_are_not_batched(jobs: list[Job]) -> None:
-    assert [batch.prompts for batch in batches(jobs, 4)] == [[job.prompt] for job in jobs]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hotshot_jax.cli.infer.arguments import parse_settings
-from hotshot_jax.cli.infer.infer import _scheduler_options
+from hotshot_jax.cli.infer.job_settings import model_settings
 from hotshot_jax.cli.infer.presets import PRESETS, describe_preset
 from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.errors import UsageError
@@ -42,7 +42,9 @@ def effective(settings: InferSettings) -> tuple[str, str | None, int, float]:
 
 
 def timesteps_of(settings: InferSettings) -> np.ndarray:
-    scheduler = make_scheduler(settings.scheduler, SDXL | _scheduler_options(settings))
+    scheduler = make_scheduler(
+        settings.scheduler, SDXL | model_settings(settings).scheduler_options
+    )
     return scheduler.schedule(settings.steps).timesteps
 
 
@@ -66,7 +68,7 @@ def test_presets(
     assert effective(settings) == expected
     np.testing.assert_array_equal(timesteps_of(settings), timesteps)
     theirs = getattr(diffusers, settings.scheduler).from_config(
-        SDXL, **_scheduler_options(settings)
+        SDXL, **model_settings(settings).scheduler_options
     )
     theirs.set_timesteps(settings.steps)
     np.testing.assert_array_equal(timesteps_of(settings), theirs.timesteps.numpy())
@@ -192,7 +194,7 @@ def test_what_the_model_predicts_can_be_said(
     arguments: list[str], expected: tuple[str, bool, str]
 ) -> None:
     settings = settings_of(*arguments)
-    scheduler = make_scheduler("euler", SDXL | _scheduler_options(settings))
+    scheduler = make_scheduler("euler", SDXL | model_settings(settings).scheduler_options)
     found = scheduler.prediction_type, scheduler.rescale_betas_zero_snr, scheduler.timestep_spacing
     assert found == expected
     stored = settings.stored()
@@ -202,5 +204,5 @@ def test_what_the_model_predicts_can_be_said(
 def test_what_a_file_says_can_be_overruled() -> None:
     stated = SDXL | {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
     settings = settings_of("--prediction_type", "epsilon", "--no-zero_terminal_snr")
-    scheduler = make_scheduler("euler", stated | _scheduler_options(settings))
+    scheduler = make_scheduler("euler", stated | model_settings(settings).scheduler_options)
     assert (scheduler.prediction_type, scheduler.rescale_betas_zero_snr) == ("epsilon", False)

@@ -3,14 +3,12 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from hotshot_jax.builtin import NAME as BUILTIN_NAME
-from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
 from hotshot_jax.cli.devices import explained_memory_errors, use_device
 from hotshot_jax.cli.flags import flags_of
@@ -24,32 +22,29 @@ from hotshot_jax.cli.infer.control import (
     save_control,
 )
 from hotshot_jax.cli.infer.effects import check_effects, check_effort
+from hotshot_jax.cli.infer.job_settings import clip_settings, model_settings, run_settings
 from hotshot_jax.cli.infer.native_settings import native_settings
-from hotshot_jax.cli.infer.outputs import Job, batches, plan_jobs
+from hotshot_jax.cli.infer.outputs import Job, plan_jobs
 from hotshot_jax.cli.infer.presets import describe_preset
-from hotshot_jax.cli.infer.prompts import check_prompts, has_break, warn_of_unknown
+from hotshot_jax.cli.infer.prompts import check_prompts, warn_of_unknown
 from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.cli.infer.sources import SOURCES, check_not_replaced, digests, public_settings
 from hotshot_jax.cli.infer.stored_settings import STORED
 from hotshot_jax.cli.run import program_name, run, say
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.compile_effort import effort_options
-from hotshot_jax.conditioning.text.textual_inversion import parse_embedding
-from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.lora import parse_lora
+from hotshot_jax.errors import UsageError
+from hotshot_jax.jobs.maker import Clip, ClipMaker
 from hotshot_jax.media import aspect_ratios
-from hotshot_jax.media.pixels import to_uint8
 from hotshot_jax.media.write import write_video
 from hotshot_jax.models.unet.encoder_config import TemporalShape
 from hotshot_jax.parallel.hosts import is_first
-from hotshot_jax.parallel.mesh import MeshConfig, create_mesh, mesh_config, slice_count
-from hotshot_jax.pipelines.control import ControlInput
+from hotshot_jax.parallel.mesh import MeshConfig, mesh_config, slice_count
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.memory import MemoryEstimate, describe_size, estimate_memory
 from hotshot_jax.runtime.precision import current_platform
 from hotshot_jax.runtime.request import Request
 from hotshot_jax.schedulers import make_scheduler
-from hotshot_jax.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -128,31 +123,13 @@ def _generate(
             "real one with --pretrained_path hotshotco/Hotshot-XL.",
             BUILTIN_NAME,
         )
-    path = str(builtin_checkpoint()) if builtin else settings.pretrained_path
-    assert path is not None
     settings = _with_size(settings)
     warn_of_unknown(settings, [job.prompt for job in jobs])
     with explained_memory_errors(lambda: _describe_loading(progress)):
-        pipeline = HotshotXLPipeline.from_pretrained(
-            path,
-            precision=settings.precision,
-            variant=settings.variant,
-            scheduler=settings.scheduler,
-            scheduler_options=_scheduler_options(settings),
-            spatial_unet_base=settings.spatial_unet_base,
-            base=settings.base,
-            temporal=settings.temporal,
-            vae=settings.vae,
-            loras=[parse_lora(argument) for argument in settings.lora],
-            lora_allow_partial=settings.lora_allow_partial,
-            embeddings=[parse_embedding(argument) for argument in settings.embedding],
-            controlnets=control.controlnets,
-            control_types=control.control_types,
-            low_vram_mode=settings.low_vram_mode,
-            mesh=create_mesh(mesh) if mesh.size > 1 else None,
-            compile_effort=settings.compile_effort,
-            progress=progress,
+        maker = ClipMaker.load(
+            model_settings(settings, control), run_settings(settings, mesh), progress
         )
+    pipeline = maker.pipeline
     for lora in pipeline.loras:
         _say(f"LoRA {lora}")
     for inversion in pipeline.components.inversions:
@@ -168,17 +145,13 @@ def _generate(
 
     read = digests(InferSettings, settings.stored(), InferSettings())
     written: list[str] = []
-    # Prompts of a batch would be padded to the longest, which changes what they draw.
-    alone = settings.long_prompts or any(has_break(settings, job.prompt) for job in jobs)
-    for batch in batches(jobs, 1 if alone else mesh.data):
-        with explained_memory_errors(lambda: str(memory)):
-            videos = _sample(pipeline, settings, controls, batch.prompts)
-        if not is_first():
-            continue
-        for job, of_job in zip(batch.jobs, np.split(videos, len(batch.prompts)), strict=False):
-            for output in _write(of_job, settings, job, read):
-                written.append(output)
-                print(output)
+    targets = [(job, output) for job in jobs for output in job.outputs]
+    asked = [clip_settings(settings, job.prompt) for job in jobs]
+    with explained_memory_errors(lambda: str(memory)):
+        for clip, (job, output) in zip(maker.make(asked, controls), targets, strict=True):
+            if is_first():
+                written.append(_write(clip, settings, job, output, read))
+                print(written[-1])
     if settings.json and is_first():
         print(json.dumps(_report(settings, jobs, written, device, progress)))
 
@@ -245,75 +218,27 @@ def _check(settings: InferSettings) -> None:
     )
 
 
-def _scheduler_options(settings: InferSettings) -> dict[str, Any]:
-    # Only trailing timesteps begin where the noise is pure.
-    spacing = settings.timestep_spacing or ("trailing" if settings.zero_terminal_snr else None)
-    options = {
-        "prediction_type": settings.prediction_type,
-        "rescale_betas_zero_snr": settings.zero_terminal_snr,
-        "timestep_spacing": spacing,
-    }
-    return {name: value for name, value in options.items() if value is not None}
-
-
 def _flag_of(name: str) -> str:
     return _SIZE_FLAGS.get(name, f"--{name}")
 
 
-def _sample(
-    pipeline: HotshotXLPipeline,
-    settings: InferSettings,
-    controls: Sequence[ControlInput],
-    prompts: Sequence[str],
-) -> np.ndarray:
-    """Videos of several prompts; each is what it would be alone."""
-    output = pipeline(
-        prompts,
-        None if settings.prompt_2 is None else [settings.prompt_2] * len(prompts),
-        negative_prompt=settings.negative_prompt,
-        negative_prompt_2=settings.negative_prompt_2,
-        height=settings.height,
-        width=settings.width,
-        video_length=settings.video_length,
-        num_inference_steps=settings.steps,
-        guidance_scale=settings.guidance_scale,
-        guidance_rescale=settings.guidance_rescale,
-        num_videos_per_prompt=settings.num_videos,
-        seed=settings.seed if len(prompts) == 1 else [settings.seed] * len(prompts),
-        noise=settings.noise,
-        original_size=(settings.og_width, settings.og_height),
-        target_size=(settings.target_width, settings.target_height),
-        eta=settings.eta,
-        clip_skip=settings.clip_skip,
-        prompt_weights=settings.prompt_weights,
-        long_prompts=settings.long_prompts,
-        controls=controls,
-        guess_mode=settings.guess_mode,
-    )
-    return np.asarray(output.videos)
-
-
 def _write(
-    videos: np.ndarray, settings: InferSettings, job: Job, read: Mapping[str, Sequence[str]]
-) -> Iterator[str]:
-    for number, (video, output) in enumerate(zip(videos, job.outputs, strict=True)):
-        frames = to_uint8(video)
-        if (frames == frames[:, :1, :1]).all():
-            raise HotshotError(
-                f"Every frame has a single colour; {output} was not written. The checkpoint is "
-                "damaged, or a setting is far from what the model knows."
-            )
-        kept = dataclasses.replace(settings, prompt=job.prompt, prompts_file=None).stored()
-        public = public_settings(InferSettings, kept)
-        metadata = {
-            STORED: json.dumps(public),
-            **({SOURCES: json.dumps(read)} if read else {}),
-            "model": public.get("pretrained_path", BUILTIN_NAME),
-            "video": f"{number + 1} of {len(job.outputs)}",
-            "versions": f"hotshot-jax {__version__}, jax {jax.__version__}",
-        }
-        path = write_video(output, frames, settings.video_duration, metadata, settings.overwrite)
-        yield str(path)
+    clip: Clip,
+    settings: InferSettings,
+    job: Job,
+    output: str,
+    read: Mapping[str, Sequence[str]],
+) -> str:
+    kept = dataclasses.replace(settings, prompt=job.prompt, prompts_file=None).stored()
+    public = public_settings(InferSettings, kept)
+    metadata = {
+        STORED: json.dumps(public),
+        **({SOURCES: json.dumps(read)} if read else {}),
+        "model": public.get("pretrained_path", BUILTIN_NAME),
+        **clip.metadata,
+    }
+    duration, overwrite = settings.video_duration, settings.overwrite
+    return str(write_video(output, clip.frames, duration, metadata, overwrite))
 
 
 def _with_size(settings: InferSettings) -> InferSettings:

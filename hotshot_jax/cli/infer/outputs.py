@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hotshot_jax.cli.infer.settings import InferSettings
@@ -55,34 +54,6 @@ def plan_jobs(settings: InferSettings) -> list[Job]:
         Job(prompt, tuple(paths[index * each : (index + 1) * each]))
         for index, prompt in enumerate(prompts)
     ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """Jobs whose videos are made together.
-
-    Attributes:
-        jobs: the jobs.
-        prompts: theirs; the last is repeated where a batch is to be filled up.
-    """
-
-    jobs: Sequence[Job]
-    prompts: list[str]
-
-
-def batches(jobs: Sequence[Job], size: int) -> Iterator[Batch]:
-    """Divides jobs of one video each into batches; others, whose videos share a seed, stay single.
-
-    Args:
-        jobs: the jobs.
-        size: prompts of a batch. The last batch is filled up, so that one program serves all.
-    """
-    if len(jobs) == 1 or any(len(job.outputs) > 1 for job in jobs):
-        size = 1
-    for first in range(0, len(jobs), size):
-        chosen = jobs[first : first + size]
-        prompts = [job.prompt for job in chosen]
-        yield Batch(chosen, prompts + prompts[-1:] * (size - len(prompts)))
 
 
 def read_prompts(settings: InferSettings) -> list[str]:

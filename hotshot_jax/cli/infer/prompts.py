@@ -108,12 +108,6 @@ def _is_known(settings: InferSettings, known: KnownPrompts, prompt: str) -> bool
     )
 
 
-def has_break(settings: InferSettings, prompt: str) -> bool:
-    """Whether a prompt is read in several pieces because it says so."""
-    texts = (prompt, settings.prompt_2, settings.negative_prompt, settings.negative_prompt_2)
-    return settings.prompt_weights and any(text and "BREAK" in text for text in texts)
-
-
 def _check_text(flag: str, text: str) -> None:
     try:
         size = len(text.encode())

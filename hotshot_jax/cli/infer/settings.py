@@ -11,6 +11,7 @@ from hotshot_jax.conditioning.control.canny import HIGH_THRESHOLD, LOW_THRESHOLD
 from hotshot_jax.conditioning.control.depth import DEFAULT_CHECKPOINT
 from hotshot_jax.conditioning.control.preprocess import CONTROL_TYPES, PREPROCESSING
 from hotshot_jax.errors import UsageError
+from hotshot_jax.jobs.settings import ClipSettings, ModelSettings, RunSettings
 from hotshot_jax.media.aspect_ratios import size_of_aspect_ratio
 from hotshot_jax.runtime.precision import PRECISIONS
 from hotshot_jax.sampling.noise import NOISES
@@ -34,7 +35,7 @@ class InferSettings:
         str,
         _PROMPT,
     )
-    negative_prompt: str = flag("blurry", "what to move away from", str, _PROMPT)
+    negative_prompt: str = flag(ClipSettings.negative_prompt, "what to avoid", str, _PROMPT)
     prompt_2: str | None = flag(
         None, "prompt for the second text encoder (default: the same)", str, _PROMPT
     )
@@ -50,17 +51,23 @@ class InferSettings:
         source=True,
     )
     clip_skip: int = flag(
-        0, "text encoder layers to leave out before the last but one", int, _PROMPT
+        ClipSettings.clip_skip,
+        "text encoder layers to leave out before the last but one",
+        int,
+        _PROMPT,
     )
     prompt_weights: bool = flag(
-        True,
+        ClipSettings.prompt_weights,
         "(word:1.3) and [word] weigh words, [cat:dog:0.5] changes them during the run, BREAK "
         "begins a new piece, \\( is a bracket; --no-prompt_weights takes all of it as text",
         bool,
         _PROMPT,
     )
     long_prompts: bool = flag(
-        False, "read what exceeds 75 tokens in further pieces, instead of cutting it", bool, _PROMPT
+        ClipSettings.long_prompts,
+        "read what exceeds 75 tokens in further pieces, instead of cutting it",
+        bool,
+        _PROMPT,
     )
 
     aspect_ratio: str | None = flag(
@@ -78,17 +85,19 @@ class InferSettings:
         int,
         _SIZE,
     )
-    target_width: int = flag(512, "target size that SDXL is told", int, _SIZE)
-    target_height: int = flag(512, "target size that SDXL is told", int, _SIZE)
-    og_width: int = flag(1920, "original size that SDXL is told", int, _SIZE)
-    og_height: int = flag(1080, "original size that SDXL is told", int, _SIZE)
-    video_length: int = flag(8, "frames, 1 to 24; 1 makes a still image", int, _SIZE)
+    target_width: int = flag(ClipSettings.target_size[0], "target size told to SDXL", int, _SIZE)
+    target_height: int = flag(ClipSettings.target_size[1], "target size told to SDXL", int, _SIZE)
+    og_width: int = flag(ClipSettings.original_size[0], "original size told to SDXL", int, _SIZE)
+    og_height: int = flag(ClipSettings.original_size[1], "original size told to SDXL", int, _SIZE)
+    video_length: int = flag(
+        ClipSettings.video_length, "frames, 1 to 24; 1 makes a still image", int, _SIZE
+    )
     video_duration: int = flag(1000, "milliseconds", int, _SIZE)
 
-    seed: int = flag(455, "same seed, same picture: 0 to 2**64 - 1", int, _SAMPLING)
-    steps: int = flag(30, "denoising steps", int, _SAMPLING)
+    seed: int = flag(ClipSettings.seed, "same seed, same picture: 0 to 2**64 - 1", int, _SAMPLING)
+    steps: int = flag(ClipSettings.steps, "denoising steps", int, _SAMPLING)
     scheduler: str = flag(
-        "EulerAncestralDiscreteScheduler",
+        ModelSettings.scheduler,
         "diffusers' class name or a short name such as dpmpp_2m_karras; 'default' takes the "
         "checkpoint's own",
         str,
@@ -121,14 +130,19 @@ class InferSettings:
         _SAMPLING,
         choices=tuple(PRESETS),
     )
-    guidance_scale: float = flag(5.0, "how closely to follow the prompt", float, _SAMPLING)
-    guidance_rescale: float = flag(
-        0.0, "contrast correction for strong guidance, 0 to 1", float, _SAMPLING
+    guidance_scale: float = flag(
+        ClipSettings.guidance_scale, "how closely to follow the prompt", float, _SAMPLING
     )
-    eta: float = flag(0.0, "noise of the DDIM scheduler, 0 to 1", float, _SAMPLING)
-    num_videos: int = flag(1, "videos of each prompt", int, _SAMPLING)
+    guidance_rescale: float = flag(
+        ClipSettings.guidance_rescale,
+        "contrast correction for strong guidance, 0 to 1",
+        float,
+        _SAMPLING,
+    )
+    eta: float = flag(ClipSettings.eta, "noise of the DDIM scheduler, 0 to 1", float, _SAMPLING)
+    num_videos: int = flag(ClipSettings.num_videos, "videos of each prompt", int, _SAMPLING)
     noise: str = flag(
-        "torch",
+        ClipSettings.noise,
         "where random numbers come from: torch gives the pictures that the PyTorch code gives",
         str,
         _SAMPLING,
@@ -178,7 +192,7 @@ class InferSettings:
         source=True,
     )
     lora_allow_partial: bool = flag(
-        False,
+        ModelSettings.lora_allow_partial,
         "leave out modules of a LoRA that the model lacks, instead of refusing it",
         bool,
         _MODEL,
@@ -193,10 +207,10 @@ class InferSettings:
         source=True,
     )
     precision: str = flag(
-        "f16", "numbers of text encoders and UNet", str, _MODEL, choices=PRECISIONS
+        ModelSettings.precision, "numbers of encoders and UNet", str, _MODEL, choices=PRECISIONS
     )
     low_vram_mode: bool = flag(
-        False,
+        RunSettings.low_vram_mode,
         "keep only the model at work in device memory",
         bool,
         _MODEL,
@@ -285,7 +299,7 @@ class InferSettings:
         repeatable=True,
     )
     guess_mode: bool = flag(
-        False, "let the ControlNet see the conditional half alone", bool, _CONTROL
+        ClipSettings.guess_mode, "let the ControlNet see the conditional half alone", bool, _CONTROL
     )
     control_preprocess: str = flag(
         "auto",

@@ -1,0 +1,215 @@
+"""Makes clips from settings, several jobs over one loaded pipeline. Prints nothing."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from hotshot_jax.errors import HotshotError
+from hotshot_jax.jobs.settings import ClipSettings, ModelSettings, RunSettings
+from hotshot_jax.media.pixels import to_uint8
+from hotshot_jax.parallel.mesh import create_mesh
+from hotshot_jax.pipelines.control import ControlInput
+from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
+from hotshot_jax.runtime.progress import Progress
+from hotshot_jax.version import __version__
+
+
+class Cancelled(HotshotError):  # noqa: N818, as in asyncio and concurrent.futures
+    """Whoever asked for a clip does not want it any more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """A clip that is made.
+
+    Attributes:
+        settings: what was asked for.
+        number: which of its videos this is, from 0.
+        frames: uint8 `[frames, height, width, 3]`.
+    """
+
+    settings: ClipSettings
+    number: int
+    frames: np.ndarray
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What to store beside the settings."""
+        return {
+            "video": f"{self.number + 1} of {self.settings.num_videos}",
+            "versions": f"hotshot-jax {__version__}, jax {jax.__version__}",
+        }
+
+
+class ClipMaker:
+    """Makes clips with a loaded pipeline.
+
+    Args:
+        pipeline: the pipeline.
+        batch_size: clips that are made in one call, where they are alike.
+    """
+
+    def __init__(self, pipeline: HotshotXLPipeline, batch_size: int = 1):
+        self.pipeline = pipeline
+        self.batch_size = batch_size
+
+    @classmethod
+    def load(
+        cls, model: ModelSettings, run: RunSettings | None = None, progress: Progress | None = None
+    ) -> "ClipMaker":
+        """Loads a pipeline.
+
+        Args:
+            model: which.
+            run: how it will be run.
+            progress: shows the loading, and the stages of every job that brings none of its own.
+
+        Raises:
+            HotshotError: a model is missing, damaged or of another family.
+            UsageError: the settings contradict each other or the models.
+        """
+        run = run or RunSettings()
+        pipeline = HotshotXLPipeline.from_pretrained(
+            model.path,
+            precision=model.precision,
+            variant=model.variant,
+            scheduler=model.scheduler,
+            scheduler_options=model.scheduler_options,
+            spatial_unet_base=model.spatial_unet_base,
+            base=model.base,
+            temporal=model.temporal,
+            vae=model.vae,
+            loras=model.loras,
+            lora_allow_partial=model.lora_allow_partial,
+            embeddings=model.embeddings,
+            controlnets=model.controlnets,
+            control_types=model.control_types,
+            progress=progress,
+            low_vram_mode=run.low_vram_mode,
+            mesh=create_mesh(run.mesh) if run.mesh is not None and run.mesh.size > 1 else None,
+            compile_effort=run.compile_effort,
+            decode_frames=run.decode_frames,
+        )
+        return cls(pipeline, 1 if run.mesh is None else run.mesh.data)
+
+    def make(
+        self,
+        clips: Sequence[ClipSettings],
+        controls: Sequence[ControlInput] = (),
+        *,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Iterator[Clip]:
+        """Makes clips, and gives each as soon as it is there.
+
+        Every clip is what it would be alone, up to rounding.
+
+        Args:
+            clips: what to make.
+            controls: what the ControlNets follow, in all of them.
+            progress: shows the stages of this job; by default as the pipeline was loaded with.
+            cancelled: asked before each step, and has to give the same on all hosts.
+
+        Raises:
+            UsageError: a setting is out of range.
+            HotshotError: the result cannot be used.
+            Cancelled: `cancelled` gave true. The pipeline can go on with another job.
+        """
+        runtime = self.pipeline.runtime
+        usual = runtime.progress
+        for batch, size in batches(clips, self.batch_size):
+            runtime.progress = progress or usual
+            try:
+                videos = self._call(batch, size, controls, cancelled or _never)
+            finally:
+                runtime.progress = usual
+            for settings, made in zip(batch, np.split(videos, size), strict=False):
+                for number, video in enumerate(made):
+                    yield Clip(settings, number, _usable(to_uint8(video)))
+
+    def _call(
+        self,
+        clips: Sequence[ClipSettings],
+        size: int,
+        controls: Sequence[ControlInput],
+        cancelled: Callable[[], bool],
+    ) -> np.ndarray:
+        """Videos of clips that are alike; the last is made several times to fill up the batch."""
+
+        def go_on(pipeline: Any, call: int, timestep: float, given: Any) -> Any:
+            if cancelled():
+                pipeline.runtime.rest("unet", *pipeline.components.controlnet_names)
+                raise Cancelled("The job was cancelled.")
+            return given
+
+        filled = [*clips, *[clips[-1]] * (size - len(clips))]
+        first, seeds = clips[0], [clip.seed for clip in filled]
+        if cancelled():
+            raise Cancelled("The job was cancelled.")
+        output = self.pipeline(
+            [clip.prompt for clip in filled],
+            None if first.prompt_2 is None else [first.prompt_2] * size,
+            negative_prompt=first.negative_prompt,
+            negative_prompt_2=first.negative_prompt_2,
+            height=first.height,
+            width=first.width,
+            video_length=first.video_length,
+            num_inference_steps=first.steps,
+            guidance_scale=first.guidance_scale,
+            guidance_rescale=first.guidance_rescale,
+            num_videos_per_prompt=first.num_videos,
+            seed=seeds[0] if size == 1 else seeds,
+            noise=first.noise,
+            original_size=first.original_size,
+            target_size=first.target_size,
+            eta=first.eta,
+            clip_skip=first.clip_skip,
+            prompt_weights=first.prompt_weights,
+            long_prompts=first.long_prompts,
+            controls=controls,
+            guess_mode=first.guess_mode,
+            callback_on_step_end=None if cancelled is _never else go_on,
+        )
+        return np.asarray(output.videos)
+
+
+def batches(
+    clips: Sequence[ClipSettings], size: int
+) -> Iterator[tuple[Sequence[ClipSettings], int]]:
+    """Divides clips into those that one call makes, and the size that it is filled up to.
+
+    Neighbours that differ in prompt and seed alone go together, if they are of one video each, as
+    the videos of one clip share a seed. Texts of several pieces stay alone: the others would be
+    padded to the longest, which changes what they draw.
+
+    Args:
+        clips: the clips.
+        size: clips of a call; all calls are of that size, so that one program serves them.
+    """
+    for alike, neighbours in itertools.groupby(
+        clips, lambda clip: dataclasses.replace(clip, prompt="", seed=0)
+    ):
+        group = list(neighbours)
+        alone = (
+            len(group) == 1 or alike.num_videos > 1 or any(clip.read_in_pieces for clip in group)
+        )
+        together = 1 if alone else size
+        for first in range(0, len(group), together):
+            yield group[first : first + together], together
+
+
+def _usable(frames: np.ndarray) -> np.ndarray:
+    if (frames == frames[:, :1, :1]).all():
+        raise HotshotError(
+            "Every frame has a single colour. The checkpoint is damaged, or a setting is far from "
+            "what the model knows."
+        )
+    return frames
+
+
+def _never() -> bool:
+    return False
