@@ -45,9 +45,13 @@ def test_a_folder_and_two_at_once_are_stored_in_the_result(
     assert run.status == 0
     assert run.stderr.count("modules matched") == 2
     stored = json.loads(read_metadata(out)["settings"])
-    assert stored["lora"] == [f"{lora.parent}:0.5", f"{lora}:0.25"]
+    assert stored["lora"] == [f"{lora.parent.name}:0.5", f"{lora.name}:0.25"]
     again = tmp_path / "again.webp"
-    assert infer("--config", out, "--output", again).status == 0
+    flags = ("--lora", f"{lora.parent}:0.5", "--lora", f"{lora}:0.25")
+    run = infer("--config", out, "--output", again, *flags)
+    assert run.status == 0
+    assert "was made with" not in run.stderr
+    assert again.read_bytes() == out.read_bytes()
 
 
 def test_keys_that_fit_nowhere(infer: Infer, tmp_path: Path, tensors: Tensors) -> None:
