@@ -46,10 +46,10 @@ from hotshot_jax.cli.infer.outputs import read_prompts
 from hotshot_jax.cli.run import Parser, run
 from hotshot_jax.convert.load import with_parameters
 from hotshot_jax.convert.tensors.rules import flat_parameters
+from hotshot_jax.convert.tensors.temporal_names import TEMPORAL
 from hotshot_jax.data.shapes import SPLITS, split_prompts
 from hotshot_jax.errors import UsageError
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
-from hotshot_jax.training.trainees.selection import TEMPORAL
 
 PROGRAM = "tiny_eval"
 _INERT = "inert"

@@ -27,6 +27,7 @@ from hotshot_jax.convert.formats.converted import (
 )
 from hotshot_jax.convert.formats.diffusers_folder import Component, DiffusersFolder
 from hotshot_jax.convert.formats.temporal_layers import SPELLINGS
+from hotshot_jax.convert.formats.temporal_shape import read_shape
 from hotshot_jax.convert.formats.temporal_writer import write_temporal_layers
 from hotshot_jax.convert.hub import resolve
 from hotshot_jax.convert.prepare import component_source, open_checkpoint
@@ -104,10 +105,11 @@ def _open(
 
 def _write_temporal(given: argparse.Namespace) -> None:
     if is_converted(Path(given.source)):
-        tensors = component_source(open_converted(Path(given.source)).unet)
+        unet = open_converted(Path(given.source)).unet
+        tensors, shape = component_source(unet), read_shape(unet.config, unet.config_path)
     else:
-        tensors = open_temporal(given.source, given.variant)
-    write_temporal_layers(tensors, given.temporal, Path(given.dest))
+        tensors, shape = open_temporal(given.source, given.variant)
+    write_temporal_layers(tensors, shape, given.temporal, Path(given.dest))
     print(given.dest)
 
 

@@ -25,17 +25,20 @@ from hotshot_jax.convert.formats.single_file_config import scheduler_config
 from hotshot_jax.convert.formats.single_file_refusals import TEMPORAL_LAYERS, refuse_other_kinds
 from hotshot_jax.convert.formats.stated_prediction import stated_prediction
 from hotshot_jax.convert.formats.temporal_layers import temporal_source, with_temporal_layers
-from hotshot_jax.convert.hub import checkpoint_files, resolve
+from hotshot_jax.convert.formats.temporal_shape import read_shape, stated_shape, unet_words
+from hotshot_jax.convert.hub import cached, checkpoint_files, resolve
 from hotshot_jax.convert.model_shapes import model_shapes
 from hotshot_jax.convert.prepare import component_source
 from hotshot_jax.convert.tensors.file_content import read_json_object
 from hotshot_jax.convert.tensors.tensor_source import TensorSource, open_file
 from hotshot_jax.convert.tensors.weight_files import choose_weight_files, find_weight_files
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.models.unet.encoder_config import TemporalShape
 
 _TEXT = ("text_encoder", "text_encoder_2")
 # What a model predicts goes with its UNet's spatial layers, not with the scheduler's name.
 _PREDICTION = ("prediction_type", "rescale_betas_zero_snr")
+_CONFIG = "config.json"
 _SINGLE_FILE = ".safetensors"
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 _TEMPORAL_FILES = ("hsxl_temporal_layers", "diffusion_pytorch_model", "diffusion_motion_model")
@@ -118,22 +121,42 @@ def open_assembled(path: str, parts: Parts = Parts(), *, variant: str | None = N
     )
 
 
-def open_temporal(path: str, variant: str | None = None) -> TensorSource:
+def open_temporal(path: str, variant: str | None = None) -> tuple[TensorSource, TemporalShape]:
     """Opens temporal layers: a file of them, a folder or repository with one, or a Hotshot-XL UNet.
+
+    Returns:
+        The tensors, and the shape that is stated with them.
 
     Raises:
         UsageError: there is nothing.
-        HotshotError: the folder holds none.
+        HotshotError: the folder holds none, or states an impossible shape.
     """
     found = resolve(path, variant=variant, select=partial(_temporal_files, variant=variant))
-    if (found / "unet" / "config.json").is_file():
-        return open_component(found, "unet", variant).tensors
+    if (found / "unet" / _CONFIG).is_file():
+        return open_component(found, "unet", variant).tensors, stated_shape(found)
+    file = found
     if found.is_dir():
-        names = [file.name for file in found.iterdir() if file.is_file()]
-        found = found / _temporal_files(names, variant)[0]
-    source = open_file(found)
+        names = [entry.name for entry in found.iterdir() if entry.is_file()]
+        file = found / _temporal_files(names, variant)[0]
+    source = open_file(file)
     refuse_other_kinds(source, TEMPORAL_LAYERS)
-    return source
+    return source, stated_shape(found, source.metadata)
+
+
+def known_positions(path: str | None) -> int:
+    """Frames that the temporal layers of a model take, as far as it is known without downloading.
+
+    Args:
+        path: a path or Hub id. Where nothing is there, or for None, it is the published number.
+
+    Raises:
+        HotshotError: what is there is damaged.
+    """
+    found = None if path is None else cached(path)
+    if found is None:
+        return TemporalShape.positions
+    metadata = open_file(found).metadata if found.suffix == _SINGLE_FILE else {}
+    return stated_shape(found, metadata).positions
 
 
 def _open(path: str, variant: str | None, *, require_temporal: bool) -> Checkpoint:
@@ -253,12 +276,15 @@ def _joined(
     own = spatial is None or temporal is None
     tensors = component_source(unet) if own else None
     lower = component_source(below) if spatial is not None else tensors
-    upper = tensors if temporal is None else open_temporal(temporal, variant)
+    upper, shape = tensors, read_shape(unet.config, unet.config_path)
+    if temporal is not None:
+        upper, shape = open_temporal(temporal, variant)
     assert lower is not None
     assert upper is not None
-    shapes = model_shapes("unet", below.config, where=str(below.config_path))
-    joined = with_temporal_layers(lower, temporal_source(upper, shapes))
-    return Component("unet", below.path, below.config_path, below.config, joined, variant)
+    config = {**below.config, **unet_words(shape)}
+    shapes = model_shapes("unet", config, where=str(below.config_path))
+    joined = with_temporal_layers(lower, temporal_source(upper, shapes, shape))
+    return Component("unet", below.path, below.config_path, config, joined, variant)
 
 
 def _check_complete(components: Mapping[str, AnyComponent], path: str) -> None:
@@ -278,16 +304,16 @@ def _select(names: Sequence[str], component: str, variant: str | None) -> list[s
         return [name for name in checkpoint_files(names, variant) if name.startswith(wanted)]
     top = [name for name in names if "/" not in name]
     weights = choose_weight_files(find_weight_files(top), variant)
-    if "config.json" not in top or weights is None:
+    if _CONFIG not in top or weights is None:
         raise HotshotError(
             f"The repository holds no {component} in the diffusers layout; download its file and "
             "give the path."
         )
-    return ["config.json", *weights.names]
+    return [_CONFIG, *weights.names]
 
 
 def _temporal_files(names: Sequence[str], variant: str | None) -> list[str]:
-    """The file of temporal layers among those of a folder, alone in a list."""
+    """The file of temporal layers among those of a folder, and its configuration if it has one."""
     files = [
         name
         for name in sorted(names)
@@ -299,4 +325,4 @@ def _temporal_files(names: Sequence[str], variant: str | None) -> list[str]:
             "MotionAdapter; give the file's path."
         )
     preferred = [name for name in files if variant is not None and variant in name]
-    return (preferred or sorted(files, key=len))[:1]
+    return [*(preferred or sorted(files, key=len))[:1], *({_CONFIG} & set(names))]

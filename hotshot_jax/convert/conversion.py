@@ -28,6 +28,7 @@ from hotshot_jax.convert.formats.converted import (
 )
 from hotshot_jax.convert.formats.diffusers_folder import Component, DiffusersFolder
 from hotshot_jax.convert.formats.small_files import copy_small_files
+from hotshot_jax.convert.formats.temporal_shape import with_shape
 from hotshot_jax.convert.formats.to_torch import write_component
 from hotshot_jax.convert.load import Match, Progress, abstract, fill_module, match_module
 from hotshot_jax.convert.tensors.file_list import check_file_list, write_file_list
@@ -200,7 +201,8 @@ class _Plan:
         """Writes the model; returns what `convert_component` does."""
         component = self.component
         folder.mkdir(exist_ok=True)
-        (folder / CONFIG).write_text(json.dumps(component.config, indent=2) + "\n")
+        config = with_shape(component.name, component.config, component.config_path)
+        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         advance = _scaled(progress, self.nbytes, component.tensors.nbytes)
         module = fill_module(self.match, component.tensors, dtype=self.stored, progress=advance)
         checkpoint.save(folder / WEIGHTS, parameter_tree(flat_parameters(module)))

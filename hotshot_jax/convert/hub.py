@@ -121,6 +121,17 @@ def resolve(
     return _download(hub_id, files, sizes)
 
 
+def cached(source: str) -> Path | None:
+    """A local path, or the folder of a repository's snapshot in the cache; None if not there."""
+    path = Path(os.path.expanduser(source))
+    if os.path.exists(path):
+        return path
+    try:
+        return _cached_snapshot(parse_hub_id(source))
+    except UsageError:
+        return None
+
+
 def parse_hub_id(source: str | os.PathLike[str]) -> HubId:
     """Read ``org/name[@revision]``, for a ``source`` that is no existing path.
 

@@ -70,7 +70,7 @@ def match_module(
     """
     module = abstract(build)
     slots = torch_slots(module)
-    return Match(module, slots, match_names(slots, source, where))
+    return Match(module, slots, _match_names(slots, source, where, table_length(module)))
 
 
 def load_module(
@@ -188,7 +188,9 @@ def with_parameters(module: Module, values: Mapping[Path, Any]) -> Module:
     return nnx.merge(graph, state)
 
 
-def match_names(slots: Mapping[str, Slot], source: TensorSource, where: str) -> dict[str, str]:
+def _match_names(
+    slots: Mapping[str, Slot], source: TensorSource, where: str, positions: int
+) -> dict[str, str]:
     """Finds the tensor of `source` for each slot.
 
     Returns:
@@ -208,7 +210,7 @@ def match_names(slots: Mapping[str, Slot], source: TensorSource, where: str) -> 
             if not _same_shape(shape, slots[target].shape):
                 wrong.append(f"{name} {list(shape)}, expected {list(slots[target].shape)}")
         elif name.endswith(POSITIONAL_TABLE):
-            check_positional_table(tensor)
+            check_positional_table(tensor, positions)
         elif not is_spare(name):
             unused.append(name)
     missing = [name for name in slots if name not in names]
@@ -229,18 +231,28 @@ def match_names(slots: Mapping[str, Slot], source: TensorSource, where: str) -> 
     return names
 
 
-def check_positional_table(tensor: LazyTensor) -> None:
+def table_length(module: nnx.Module) -> int:
+    """Entries of the positional tables of a model; the published number where it has none."""
+    config = getattr(module, "config", None)
+    return getattr(config, "temporal_positions", TemporalShape.positions)
+
+
+def check_positional_table(tensor: LazyTensor, positions: int) -> None:
     """Compares a stored positional table with the computed one.
+
+    Args:
+        tensor: the table, `[1, positions, channels]`.
+        positions: its length in the model.
 
     Raises:
         HotshotError: the table has another length or other values; the model computes its own, so
             the checkpoint would give something else here.
     """
     where = f"{tensor.file}: {tensor.name}"
-    if len(tensor.shape) != 3 or tensor.shape[:2] != (1, TemporalShape.positions):
+    if len(tensor.shape) != 3 or tensor.shape[:2] != (1, positions):
         raise HotshotError(
-            f"{where}: a positional table of shape {list(tensor.shape)}; Hotshot-XL's is "
-            f"[1, {TemporalShape.positions}, channels]. These are temporal layers of another model."
+            f"{where}: a positional table of shape {list(tensor.shape)}; the model's is "
+            f"[1, {positions}, channels]. These are temporal layers of another model."
         )
     stored = tensor.read()[0].astype(np.float32)
     # A stored table may have been rounded to a half precision: 2^-8 covers bfloat16 at 1.

@@ -11,13 +11,13 @@ from hotshot_jax.convert.formats.temporal_layers import (
     DIFFUSERS,
     HOTSHOT,
     SPELLINGS,
-    is_temporal,
     motion_adapter_config,
     spelling_of,
     temporal_source,
     with_temporal_layers,
     write_names,
 )
+from hotshot_jax.convert.tensors.temporal_names import is_temporal
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models.layers.embeddings import positional_encoding
 

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from hotshot_jax.convert.formats.temporal_writer import write_temporal_layers
 from hotshot_jax.convert.prepare import component_source, open_checkpoint
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.models.unet.encoder_config import TemporalShape
 from hotshot_jax.pipelines import HotshotXLPipeline
 from tests.cli.checkpoints import change_tensors, write_hub_cache
 from tests.lora_files import factors, is_spatial, write_lora
@@ -32,6 +33,7 @@ def parts(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     (root / "temporal").mkdir()
     write_temporal_layers(
         component_source(open_checkpoint(tiny_checkpoint).unet),
+        TemporalShape(),
         "hotshot",
         root / "temporal" / "hsxl_temporal_layers.safetensors",
     )

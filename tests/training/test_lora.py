@@ -19,14 +19,14 @@ from safetensors.numpy import load_file
 from hotshot_jax.convert.load import with_parameters
 from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
 from hotshot_jax.convert.tensors.rules import flat_parameters, torch_slots
+from hotshot_jax.convert.tensors.temporal_names import TEMPORAL
 from hotshot_jax.errors import UsageError
 from hotshot_jax.lora import ModuleNames, merged_parameters, open_lora
 from hotshot_jax.parallel.mesh import AXES
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.training.running.step import StepConfig, Trainer
-from hotshot_jax.training.trainees.export import LORA_FILE, export
-from hotshot_jax.training.trainees.lora import LoraTrainee
-from hotshot_jax.training.trainees.selection import TEMPORAL
+from hotshot_jax.training.trainees.export import export
+from hotshot_jax.training.trainees.lora import LORA_FILE, LoraTrainee
 from tests.training.conftest import Run
 
 RANK = 3

@@ -33,11 +33,11 @@ from hotshot_jax.cli.infer.stored_settings import STORED
 from hotshot_jax.cli.run import program_name, run, say
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.compile_effort import effort_options
+from hotshot_jax.convert.assembly import known_positions
 from hotshot_jax.errors import UsageError
 from hotshot_jax.jobs.maker import Clip, ClipMaker
 from hotshot_jax.media import aspect_ratios
 from hotshot_jax.media.write import write_video
-from hotshot_jax.models.unet.encoder_config import TemporalShape
 from hotshot_jax.parallel.hosts import is_first
 from hotshot_jax.parallel.mesh import MeshConfig, mesh_config, slice_count
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
@@ -212,7 +212,7 @@ def _check(settings: InferSettings) -> None:
         denoising_end=None,
     ).check(
         multiple=_LATENT_PIXELS,
-        positions=TemporalShape.positions,
+        positions=known_positions(settings.temporal or settings.pretrained_path),
         encoder_depth=_ENCODER_DEPTH,
         spell=_flag_of,
     )

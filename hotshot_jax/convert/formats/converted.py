@@ -1,7 +1,7 @@
 """Converted checkpoints: the diffusers folder with Orbax arrays in place of PyTorch's tensors.
 
 DEST/model_index.json, scheduler/, tokenizer/, tokenizer_2/     as in the source
-DEST/COMPONENT/config.json                                      as in the source
+DEST/COMPONENT/config.json      as in the source; the UNet's also states what temporal_shape.py says
 DEST/COMPONENT/weights/                                         Orbax, by parameter path
 DEST/COMPONENT/buffers.safetensors                              what is stored but not learned
 DEST/.../hotshot_files.json                                     sizes and checksums of both

@@ -21,6 +21,7 @@ from hotshot_jax.convert.formats.model_family import (
 )
 from hotshot_jax.convert.formats.tokenizer_files import check_tokenizer_folder
 from hotshot_jax.convert.tensors.file_content import describe_unreadable, read_json_object
+from hotshot_jax.convert.tensors.temporal_names import is_temporal
 from hotshot_jax.convert.tensors.tensor_source import (
     TensorSource,
     open_file,
@@ -40,7 +41,6 @@ from hotshot_jax.errors import HotshotError, UsageError
 
 MODEL_INDEX = "model_index.json"
 CONVERTED_MARKER = "hotshot_jax.json"
-TEMPORAL_PART = ".temporal_attentions."
 
 WEIGHT_COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 TOKENIZERS = ("tokenizer", "tokenizer_2")
@@ -88,7 +88,7 @@ class Component:
     @property
     def has_temporal_layers(self) -> bool:
         """Whether the tensors include temporal layers (a Hotshot-XL UNet)."""
-        return any(TEMPORAL_PART in name for name in self.tensors)
+        return any(is_temporal(name) for name in self.tensors)
 
 
 @dataclass(frozen=True)

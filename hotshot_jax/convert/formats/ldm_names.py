@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
+from hotshot_jax.convert.tensors.temporal_names import is_temporal
 from hotshot_jax.convert.tensors.tensor_source import LazyTensor, TensorSource
 from hotshot_jax.errors import HotshotError
 
@@ -35,7 +36,6 @@ PREFIXES: Mapping[str, str] = {
 }
 """What the keys of each component start with in a single file."""
 
-TEMPORAL = ".temporal_attentions."
 
 UNET_EDGES = {
     "conv_in": "input_blocks.0.0",
@@ -152,7 +152,7 @@ def unet_modules(modules: Iterable[str]) -> dict[str, str]:
     Raises:
         ValueError: a module has no place in the original layout.
     """
-    spatial = dict.fromkeys(module for module in modules if TEMPORAL not in f"{module}.")
+    spatial = dict.fromkeys(module for module in modules if not is_temporal(module))
     layers = 1 + max(
         (int(m.split(".")[3]) for m in spatial if m.startswith("down_blocks.0.resnets.")), default=0
     )

@@ -15,7 +15,6 @@ from hotshot_jax.convert.formats.diffusers_folder import Component
 from hotshot_jax.convert.formats.ldm_names import (
     PREFIXES,
     TABLES,
-    TEMPORAL,
     TEXT_ENCODER,
     TEXT_ENCODER_2,
     UNET,
@@ -37,6 +36,7 @@ from hotshot_jax.convert.formats.stated_prediction import MARKERS
 from hotshot_jax.convert.model_shapes import model_shapes
 from hotshot_jax.convert.tensors.name_lists import first_names
 from hotshot_jax.convert.tensors.rules import current_attention_name, is_spare
+from hotshot_jax.convert.tensors.temporal_names import is_temporal
 from hotshot_jax.convert.tensors.tensor_source import TensorSource
 from hotshot_jax.convert.tensors.weight_types import check_weight_types
 from hotshot_jax.errors import HotshotError
@@ -197,7 +197,7 @@ def _component(name: str, part: TensorSource, config: Mapping[str, Any]) -> Comp
             "tensors; use a folder with a config.json."
         )
     shapes = model_shapes(name, config, where=str(part.path))
-    spatial = [each for each in shapes if TEMPORAL not in each]
+    spatial = [each for each in shapes if not is_temporal(each)]
     renamed = from_single_file(name, part, spatial)
     places = {place.key for place in TABLES[name](spatial).values()}
     extra = [key for key in part if key not in places and not is_spare(key)]

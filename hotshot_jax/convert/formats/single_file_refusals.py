@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable
 
+from hotshot_jax.convert.tensors.temporal_names import TEMPORAL
 from hotshot_jax.convert.tensors.tensor_source import TensorSource
 from hotshot_jax.errors import HotshotError
 
@@ -13,7 +14,7 @@ _LORA_PARTS = (".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", ".hada_w1", "
 _LORA_ENDINGS = (".diff", ".diff_b", ".set_weight", ".w_norm", ".b_norm")
 _CONTROLNET_PARTS = ("controlnet_cond_embedding", "input_hint_block", "controlnet_down_blocks")
 _EMBEDDING_KEYS = frozenset({"clip_l", "clip_g", "emb_params", "string_to_param"})
-_TEMPORAL_PARTS = (".temporal_attentions.", ".motion_modules.")
+_TEMPORAL_PARTS = (f".{TEMPORAL}.", ".motion_modules.")
 
 
 def _any(test: Callable[[str], bool]) -> Callable[[Iterable[str]], bool]:

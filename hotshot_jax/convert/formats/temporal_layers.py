@@ -16,21 +16,22 @@ from typing import Any
 
 import numpy as np
 
+from hotshot_jax.convert.formats.temporal_shape import adapter_words
 from hotshot_jax.convert.load import check_positional_table
 from hotshot_jax.convert.tensors.name_lists import first_names
 from hotshot_jax.convert.tensors.rules import POSITIONAL_TABLE
+from hotshot_jax.convert.tensors.temporal_names import TEMPORAL, is_temporal
 from hotshot_jax.convert.tensors.tensor_source import LazyTensor, TensorSource
 from hotshot_jax.convert.tensors.weight_types import check_weight_types
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models.layers.embeddings import positional_encoding
-from hotshot_jax.models.unet.encoder_config import TemporalShape
+from hotshot_jax.models.unet.encoder_config import PUBLISHED, TemporalShape
 
 HOTSHOT = "hotshot"
 COMFYUI = "comfyui"
 DIFFUSERS = "diffusers"
 SPELLINGS = (HOTSHOT, COMFYUI, DIFFUSERS)
 
-TEMPORAL = "temporal_attentions"
 _MODULE = re.compile(rf"(?P<module>(?:.*\.)?{TEMPORAL}\.\d+)\.(?P<rest>.*)")
 _WIDTH = "norm.weight"
 _BLOCK = "transformer_blocks.0"
@@ -46,18 +47,18 @@ _WRAPPERS = ("unet.", "model.diffusion_model.", "module.")
 _LISTED = 4
 
 
-def is_temporal(name: str) -> bool:
-    """Whether a parameter of the model, by PyTorch's name, belongs to a temporal layer."""
-    return f".{TEMPORAL}." in f".{name}"
-
-
-def temporal_source(source: TensorSource, shapes: Mapping[str, tuple[int, ...]]) -> TensorSource:
+def temporal_source(
+    source: TensorSource,
+    shapes: Mapping[str, tuple[int, ...]],
+    shape: TemporalShape = PUBLISHED,
+) -> TensorSource:
     """The temporal layers of a file, under the model's names, without positional tables.
 
     Args:
         source: a file in any of the spellings, or a whole Hotshot-XL UNet (its other tensors are
             left out).
         shapes: PyTorch's shape of each of the model's tensors, by PyTorch's name.
+        shape: of the temporal transformers.
 
     Raises:
         HotshotError: there are no temporal layers in it; they are another model's (other widths,
@@ -73,7 +74,7 @@ def temporal_source(source: TensorSource, shapes: Mapping[str, tuple[int, ...]])
     _check_widths(spelled, expected)
     for name, tensor in spelled.items():
         if name.endswith(POSITIONAL_TABLE):
-            check_positional_table(tensor)
+            check_positional_table(tensor, shape.positions)
     weights = spelled.renamed(lambda name: None if name.endswith(POSITIONAL_TABLE) else name)
     _check_places(weights, expected)
     check_weight_types(weights)
@@ -111,18 +112,22 @@ def spelling_of(names: Iterable[str]) -> str | None:
     return None
 
 
-def write_names(source: TensorSource, spelling: str) -> TensorSource:
+def write_names(
+    source: TensorSource, spelling: str, shape: TemporalShape = PUBLISHED
+) -> TensorSource:
     """The temporal layers of a UNet in one of the spellings, with their positional tables.
 
     Args:
         source: tensors under the model's names; those outside temporal layers are left out.
         spelling: "hotshot", "comfyui" or "diffusers".
+        shape: of the temporal transformers.
 
     Raises:
         HotshotError: `source` holds no temporal layers.
     """
     rename = {HOTSHOT: lambda name: name, COMFYUI: _to_comfyui, DIFFUSERS: _to_diffusers}[spelling]
     tensors: list[LazyTensor] = []
+    tables: list[LazyTensor] = []
     for name, tensor in source.items():
         if not is_temporal(name) or name.endswith(POSITIONAL_TABLE):
             continue
@@ -130,21 +135,24 @@ def write_names(source: TensorSource, spelling: str) -> TensorSource:
         match = _MODULE.fullmatch(name)
         if match and match["rest"] == _WIDTH:
             for table in _tables(match["module"], spelling):
-                tensors.append(_positional(tensor, rename(table)))
+                tables.append(_positional(tensor, rename(table), shape.positions))
     if not tensors:
         raise HotshotError(f"{source.path} holds no temporal layers to write.")
-    return TensorSource(tensors, source.path)
+    return TensorSource([*tensors, *tables], source.path)
 
 
-def motion_adapter_config(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+def motion_adapter_config(
+    shapes: Mapping[str, tuple[int, ...]], shape: TemporalShape = PUBLISHED
+) -> dict[str, Any]:
     """The `config.json` of a diffusers MotionAdapter that holds these temporal layers.
 
     Args:
         shapes: PyTorch's shape of each of the model's tensors, by PyTorch's name.
+        shape: of the temporal transformers.
     """
     widths = {
-        int(name.split(".")[1]): shape[0]
-        for name, shape in shapes.items()
+        int(name.split(".")[1]): sizes[0]
+        for name, sizes in shapes.items()
         if name.startswith("down_blocks.") and name.endswith(f"{TEMPORAL}.0.{_WIDTH}")
     }
     layers = sum(
@@ -155,9 +163,7 @@ def motion_adapter_config(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, An
         "_class_name": "MotionAdapter",
         "block_out_channels": [widths[level] for level in sorted(widths)],
         "motion_layers_per_block": layers,
-        "motion_max_seq_length": TemporalShape.positions,
-        "motion_norm_num_groups": TemporalShape.groups,
-        "motion_num_attention_heads": TemporalShape.heads,
+        **adapter_words(shape),
         "use_motion_mid_block": False,
     }
 
@@ -169,13 +175,13 @@ def _tables(module: str, spelling: str) -> list[str]:
     return [f"{module}.{_BLOCK}.attention_blocks.{index}.{POSITIONAL_TABLE}" for index in range(2)]
 
 
-def _positional(norm: LazyTensor, name: str) -> LazyTensor:
+def _positional(norm: LazyTensor, name: str, positions: int) -> LazyTensor:
     channels = norm.shape[0]
 
     def table(_: np.ndarray) -> np.ndarray:
-        return positional_encoding(TemporalShape.positions, channels)[None].astype(norm.dtype)
+        return positional_encoding(positions, channels)[None].astype(norm.dtype)
 
-    return norm.mapped(name, (1, TemporalShape.positions, channels), table)
+    return norm.mapped(name, (1, positions, channels), table)
 
 
 def _to_hotshot(source: TensorSource) -> TensorSource:

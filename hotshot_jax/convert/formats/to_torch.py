@@ -8,13 +8,18 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from hotshot_jax.convert.tensors.rules import POSITIONAL_TABLE, Slot, flat_parameters, torch_slots
+from hotshot_jax.convert.formats.temporal_shape import with_shape
+from hotshot_jax.convert.load import table_length
+from hotshot_jax.convert.tensors.rules import (
+    POSITIONAL_TABLE,
+    Slot,
+    flat_parameters,
+    torch_slots,
+)
 from hotshot_jax.convert.tensors.rules import Path as ParameterPath
 from hotshot_jax.convert.tensors.safetensors_writer import write_safetensors
+from hotshot_jax.convert.tensors.temporal_names import TEMPORAL
 from hotshot_jax.models.layers.embeddings import positional_encoding
-from hotshot_jax.models.unet.encoder_config import TemporalShape
-
-TEMPORAL = "temporal_attentions"
 
 Buffers = Mapping[str, np.ndarray]
 
@@ -48,7 +53,9 @@ def write_component(
         dtypes: dtypes of tensors that are to be stored in another than the module's, by name.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    config_path = folder / "config.json"
+    stated = with_shape(component, config, config_path)
+    config_path.write_text(json.dumps(stated, indent=2) + "\n")
     write_weights(folder / weights_file(component), module, buffers, dtypes)
 
 
@@ -65,7 +72,7 @@ def write_weights(
     parameters = flat_parameters(module)
     slots = torch_slots(module)
     if buffers is None:
-        buffers = positional_tables(parameters)
+        buffers = positional_tables(parameters, table_length(module))
     layout = {
         name: (slot.shape, np.dtype((dtypes or {}).get(name, parameters[slot.path].dtype)))
         for name, slot in slots.items()
@@ -76,13 +83,20 @@ def write_weights(
     write_safetensors(file, layout, _chain(tensors, buffers), {"format": "pt"})
 
 
-def positional_tables(parameters: Mapping[ParameterPath, Any]) -> dict[str, np.ndarray]:
-    """The positional tables that PyTorch stores beside these parameters, by name."""
+def positional_tables(
+    parameters: Mapping[ParameterPath, Any], positions: int
+) -> dict[str, np.ndarray]:
+    """The positional tables that PyTorch stores beside these parameters, by name.
+
+    Args:
+        parameters: by path.
+        positions: entries of each table.
+    """
     tables = {}
     for path, parameter in parameters.items():
         if TEMPORAL in path and path[-2:] == ("to_q", "kernel"):
             name = ".".join([*map(str, path[:-2]), POSITIONAL_TABLE])
-            table = positional_encoding(TemporalShape.positions, parameter.shape[0])[None]
+            table = positional_encoding(positions, parameter.shape[0])[None]
             tables[name] = table.astype(np.dtype(parameter.dtype))
     return tables
 

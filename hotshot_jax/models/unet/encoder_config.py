@@ -53,6 +53,9 @@ class TemporalShape:
     groups: int = 32
 
 
+PUBLISHED = TemporalShape()
+
+
 @dataclasses.dataclass(frozen=True)
 class UNetLevel:
     """One level of the UNet, as its blocks see it.

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path as FilePath
 from typing import Any
 
 import jax
@@ -10,6 +11,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from hotshot_jax.convert.builders import CONTROLNET
+from hotshot_jax.convert.formats.to_torch import write_component
 from hotshot_jax.convert.load import abstract
 from hotshot_jax.convert.tensors.rules import Path, flat_parameters
 from hotshot_jax.models import UNet3DConditionModel
@@ -17,7 +20,7 @@ from hotshot_jax.models.controlnet.config import ControlNetConfig
 from hotshot_jax.models.controlnet.controlnet import ControlNetModel
 from hotshot_jax.models.unet.encoder_config import ENCODER_SUPPORTED
 from hotshot_jax.training.trainees.selection import Division
-from hotshot_jax.training.trainees.trainee import Parameters
+from hotshot_jax.training.trainees.trainee import Origin, Parameters
 
 _EMBEDDING_WIDTHS = (16, 32, 96, 256)
 
@@ -112,6 +115,11 @@ class ControlNetTrainee:
         """See `Trainee`."""
         both = self.merge(trained, frozen)
         return {"unet": both.unet, "controlnets": (both.controlnet,)}
+
+    def export(self, folder: FilePath, trained: Parameters, origin: Origin) -> None:
+        """See `Trainee`: the ControlNet's own diffusers folder."""
+        controlnet = self.controlnet.merge(trained, {})
+        write_component(folder, CONTROLNET, config_json(controlnet), controlnet)
 
 
 def config_json(controlnet: ControlNetModel) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import dataclasses
 import math
 import zlib
 from collections.abc import Mapping
+from pathlib import Path as FilePath
 from typing import Any
 
 import jax
@@ -17,12 +18,16 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hotshot_jax.convert.tensors.rules import Path, flat_parameters, torch_slots
+from hotshot_jax.convert.tensors.safetensors_writer import write_safetensors
+from hotshot_jax.convert.tensors.temporal_names import TEMPORAL
 from hotshot_jax.errors import UsageError
-from hotshot_jax.lora import Factors
+from hotshot_jax.lora import Factors, lora_metadata, lora_tensors
 from hotshot_jax.parallel.rules import parameter_shardings
-from hotshot_jax.training.trainees.selection import TEMPORAL, Division
-from hotshot_jax.training.trainees.trainee import Parameters
+from hotshot_jax.training.trainees.selection import Division
+from hotshot_jax.training.trainees.trainee import Origin, Parameters
 
+LORA_FILE = "pytorch_lora_weights.safetensors"
+"""The name that diffusers looks for in a folder."""
 TARGETS = ("spatial", "temporal", "both")
 
 _PROJECTIONS = ("to_q", "to_k", "to_v")
@@ -126,7 +131,16 @@ class LoraTrainee:
         """See `Trainee`."""
         return {"unet": self.merge(trained, frozen)}
 
-    def factors(self, trained: Mapping[str, np.ndarray]) -> dict[str, Factors]:
+    def export(self, folder: FilePath, trained: Parameters, origin: Origin) -> None:
+        """See `Trainee`: one file, which diffusers, PEFT and the pipeline read."""
+        file = folder / LORA_FILE
+        factors = {"unet": self.factors(trained)}
+        tensors = lora_tensors(factors, alpha=self.rank)
+        layout = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+        metadata = lora_metadata(factors, title=file.stem, alpha=self.rank)
+        write_safetensors(file, layout, tensors.items(), metadata)
+
+    def factors(self, trained: Mapping[str, Any]) -> dict[str, Factors]:
         """The factors of each module, by its name in PyTorch, in PyTorch's layout."""
         stems = {self.unet.paths[f"{stem}/{_KERNEL}"]: stem for stem in self.stems}
         factors = {}

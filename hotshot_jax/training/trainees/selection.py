@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Mapping
+from pathlib import Path as FilePath
 from typing import Any
 
 import jax
@@ -11,13 +12,20 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from hotshot_jax.convert.formats.temporal_layers import HOTSHOT
+from hotshot_jax.convert.formats.temporal_writer import write_temporal_layers
 from hotshot_jax.convert.load import with_parameters
+from hotshot_jax.convert.prepare import module_source
 from hotshot_jax.convert.tensors.rules import Path, Slot, flat_parameters, torch_slots
+from hotshot_jax.convert.tensors.temporal_names import TEMPORAL
+from hotshot_jax.convert.tensors.tensor_source import TensorSource
 from hotshot_jax.errors import UsageError
 from hotshot_jax.parallel.rules import parameter_shardings
+from hotshot_jax.training.trainees.export import write_checkpoint
+from hotshot_jax.training.trainees.trainee import Origin
 from hotshot_jax.training.trainees.trainee import Parameters as Parameters
 
-TEMPORAL = "temporal_attentions"
+TEMPORAL_FILE = "hsxl_temporal_layers.safetensors"
 SELECTIONS = ("temporal", "spatial", "unet")
 
 # The order in which PyTorch lists the parts of a module where it is not that of the alphabet.
@@ -130,6 +138,16 @@ class Division:
     def components(self, trained: Parameters, frozen: Parameters) -> dict[str, Any]:
         """See `Trainee`."""
         return {"unet": self.merge(trained, frozen)}
+
+    def export(self, folder: FilePath, trained: Parameters, origin: Origin) -> None:
+        """See `Trainee`: the whole checkpoint, and the temporal layers alone if there are any."""
+        values = {self.paths[name]: np.asarray(leaf) for name, leaf in trained.items()}
+        unet = write_checkpoint(folder, origin, values)
+        tensors = module_source(unet, origin.source)
+        if names := trained_names(unet, "temporal"):
+            # Named and ordered as the published file has them.
+            temporal = TensorSource([tensors[name] for name in names], origin.source)
+            write_temporal_layers(temporal, unet.config.temporal, HOTSHOT, folder / TEMPORAL_FILE)
 
     def merge(self, trained: Parameters, frozen: Parameters) -> Any:
         """The module with these parameters."""

@@ -4,7 +4,9 @@ The step, the loop and the checkpoints see parameters by name and the model that
 of these it is they need not know.
 """
 
+import dataclasses
 from collections.abc import Mapping
+from pathlib import Path as FilePath
 from typing import Any, Protocol
 
 import jax
@@ -14,6 +16,22 @@ from hotshot_jax.convert.tensors.rules import Path
 
 Parameters = dict[str, jax.Array]
 """Parameters by their path, its parts joined with "/"."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What was trained from.
+
+    Attributes:
+        source: the checkpoint. What did not train is read from it anew, as it was before it was
+            rounded to a compute dtype.
+        unet_path: where the UNet came from if not from there.
+        scheduler_config: content of `scheduler_config.json`, if not the source's.
+    """
+
+    source: FilePath
+    unet_path: str | None = None
+    scheduler_config: Mapping[str, Any] | None = None
 
 
 class Trainee(Protocol):
@@ -41,4 +59,17 @@ class Trainee(Protocol):
 
     def components(self, trained: Parameters, frozen: Parameters) -> dict[str, Any]:
         """The models that a pipeline needs to show what was trained, by `Components`' names."""
+        ...
+
+    def export(self, folder: FilePath, trained: Parameters, origin: Origin) -> None:
+        """Writes what was trained, for PyTorch users.
+
+        Args:
+            folder: an empty one.
+            trained: NumPy arrays of what trained.
+            origin: what it was trained from.
+
+        Raises:
+            HotshotError: the source is gone.
+        """
         ...
