@@ -144,19 +144,21 @@ def open_temporal(path: str, variant: str | None = None) -> tuple[TensorSource, 
 
 
 def known_positions(path: str | None) -> int:
-    """Frames that the temporal layers of a model take, as far as it is known without downloading.
+    """Frames that the temporal layers of a model take, as far as it is known before loading.
 
     Args:
-        path: a path or Hub id. Where nothing is there, or for None, it is the published number.
-
-    Raises:
-        HotshotError: what is there is damaged.
+        path: a path or Hub id. Where there is nothing that can be read, or for None, it is the
+            published number.
     """
-    found = None if path is None else cached(path)
-    if found is None:
+    try:
+        found = None if path is None else cached(path)
+        if found is None:
+            return TemporalShape.positions
+        metadata = open_file(found).metadata if found.suffix == _SINGLE_FILE else {}
+        return stated_shape(found, metadata).positions
+    except HotshotError:
+        # Loading says what is wrong.
         return TemporalShape.positions
-    metadata = open_file(found).metadata if found.suffix == _SINGLE_FILE else {}
-    return stated_shape(found, metadata).positions
 
 
 def _open(path: str, variant: str | None, *, require_temporal: bool) -> Checkpoint:

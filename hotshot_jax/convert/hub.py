@@ -122,14 +122,15 @@ def resolve(
 
 
 def cached(source: str) -> Path | None:
-    """A local path, or the folder of a repository's snapshot in the cache; None if not there."""
+    """A local path, or the folder of a repository's snapshot in the cache; None if not there.
+
+    Raises:
+        UsageError: it looks like a local path that does not exist.
+    """
     path = Path(os.path.expanduser(source))
     if os.path.exists(path):
         return path
-    try:
-        return _cached_snapshot(parse_hub_id(source))
-    except UsageError:
-        return None
+    return _cached_snapshot(parse_hub_id(source))
 
 
 def parse_hub_id(source: str | os.PathLike[str]) -> HubId:
