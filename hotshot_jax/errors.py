@@ -7,7 +7,8 @@ Anything else that escapes is a bug in this project, so only these are shown wit
 class HotshotError(Exception):
     """The run failed for a reason that the user can act on.
 
-    The message is one or two lines: what is wrong, where, and what to do.
+    The message is one or two lines: what is wrong, where, and what to do. Settings in it stand in
+    backticks, by their names in Python; commands show them as flags.
     """
 
     exit_status = 1
@@ -16,6 +17,6 @@ class HotshotError(Exception):
 
 
 class UsageError(HotshotError):
-    """The request itself is wrong: a flag, an argument, or a combination of them."""
+    """The request itself is wrong: an argument or a combination of them."""
 
     exit_status = 2

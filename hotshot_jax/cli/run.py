@@ -7,6 +7,7 @@ import difflib
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -33,6 +34,16 @@ _SYSTEM_REFUSALS = {
         "(ulimit -u)."
     ),
 }
+# What the library knows by another name than the command line.
+_FLAGS = {
+    "controlnets": "--controlnet",
+    "embeddings": "--embedding",
+    "loras": "--lora",
+    "num_inference_steps": "--steps",
+    "original_size": "--og_width or --og_height",
+    "target_size": "--target_width or --target_height",
+}
+_SETTING = re.compile(r"`([a-z][a-z0-9_]*)`")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Impatient people press Ctrl-C twice, and some supervisors signal a whole process group besides its
 # leader. The repetition must not cut short the cleaning up after the first.
@@ -195,13 +206,18 @@ def _system_refusal(error: BaseException | None) -> str | None:
     return None
 
 
+def in_flags(text: str) -> str:
+    """A message of the library with the settings in it, which stand in backticks, as flags."""
+    return _SETTING.sub(lambda found: _FLAGS.get(found[1], f"--{found[1]}"), text)
+
+
 def say(text: str) -> None:
     """Prints a line on the error stream; what it quotes of files and servers is made printable."""
-    print(printable(text), file=sys.stderr)
+    print(printable(in_flags(text)), file=sys.stderr)
 
 
 def _failed(program: str, message: str, status: int) -> int:
-    say(printable(f"{program}: error: {message}", _LONGEST_MESSAGE))
+    say(printable(in_flags(f"{program}: error: {message}"), _LONGEST_MESSAGE))
     return status
 
 
@@ -234,7 +250,7 @@ def _drop_output() -> None:
 
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record), _LONGEST_MESSAGE)
+        return printable(in_flags(super().format(record)), _LONGEST_MESSAGE)
 
 
 @contextlib.contextmanager

@@ -183,7 +183,7 @@ def _from_single_file(file: Path, require_temporal: bool) -> Checkpoint:
     if require_temporal:
         raise HotshotError(
             f"{file} is a plain SDXL model: it has no temporal layers and cannot make clips alone. "
-            "Add them with --temporal, such as hsxl_temporal_layers.safetensors."
+            "Add them with `temporal`, such as hsxl_temporal_layers.safetensors."
         )
     return Checkpoint(
         single.components,
@@ -293,8 +293,8 @@ def _check_complete(components: Mapping[str, AnyComponent], path: str) -> None:
     lacking = [name for name in ("unet", *_TEXT, "vae") if name not in components]
     if lacking:
         raise HotshotError(
-            f"{path} holds no {', '.join(lacking)}; give a full model, or one with --base"
-            + (" or --vae." if lacking == ["vae"] else ".")
+            f"{path} holds no {', '.join(lacking)}; give a full model, or one with `base`"
+            + (" or `vae`." if lacking == ["vae"] else ".")
         )
 
 

@@ -36,7 +36,7 @@ def bucket_sizes(resolution: int, aspect_ratio: str | None = None) -> tuple[Size
     """
     if resolution < _GRAIN or resolution % _GRAIN:
         raise UsageError(
-            f"--resolution {resolution} must be a positive multiple of {_GRAIN}, "
+            f"`resolution` {resolution} must be a positive multiple of {_GRAIN}, "
             "such as 512 or 1024."
         )
     published = SIZES_BY_RESOLUTION.get(resolution)

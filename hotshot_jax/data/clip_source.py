@@ -114,7 +114,7 @@ def refuse_or_skip(
     lines = [f"{where}: {bad} of {total} samples cannot be used."]
     lines += [f"  {problem.message}" for problem in problems]
     if bad < total:
-        lines.append("Repair or remove them, or train without them by --on_bad_sample skip.")
+        lines.append("Repair or remove them, or train without them by `on_bad_sample` skip.")
     else:
         lines.append("No sample is left to train on.")
     raise HotshotError("\n".join(lines))

@@ -106,7 +106,7 @@ class _Elements:
                 skipped.append(str(error))
         raise HotshotError(
             f"A training sample broke after it was checked: {skipped[0]}\n"
-            "Repair it and resume, or train without it by --on_bad_sample skip."
+            "Repair it and resume, or train without it by `on_bad_sample` skip."
         )
 
     def _read(self, index: int, size: Size, batch: int, epoch: int, skipped: list[str]) -> Element:
@@ -285,7 +285,7 @@ def _parse_absl_flags() -> None:
 
 def _check(config: LoaderConfig) -> None:
     if config.batch_size < 1:
-        raise UsageError(f"--train_batch_size {config.batch_size} must be at least 1.")
+        raise UsageError(f"`train_batch_size` {config.batch_size} must be at least 1.")
     if config.host_count < 1 or config.batch_size % config.host_count:
         raise UsageError(
             f"A batch of {config.batch_size} clips cannot be split over {config.host_count} hosts."
@@ -295,4 +295,4 @@ def _check(config: LoaderConfig) -> None:
     if config.frames < 1:
         raise UsageError(f"Clips of {config.frames} frames cannot be trained on.")
     if config.epochs is not None and config.epochs < 1:
-        raise UsageError(f"--num_train_epochs {config.epochs} must be at least 1.")
+        raise UsageError(f"`num_train_epochs` {config.epochs} must be at least 1.")

@@ -143,7 +143,7 @@ def refuse_videos(root: Path) -> None:
     if root.is_dir() and not holds_prompt_files(root) and holds_videos(root):
         raise UsageError(
             f"{root} holds videos. Build a data set from them first: "
-            f"python -m hotshot_jax.data.build --source {root} --output FOLDER"
+            f"python -m hotshot_jax.data.build, with {root} as `source`."
         )
 
 
@@ -161,7 +161,7 @@ def _open_records(folder: Path, frames: int, on_bad_sample: OnBadSample) -> Open
     if problems:
         kept = SomeClips(source, np.flatnonzero(source.table["frames"] >= frames))
     if not len(source):
-        raise UsageError(f"--data_dir {folder} holds no clips.")
+        raise UsageError(f"`data_dir` {folder} holds no clips.")
     return OpenedData(kept, "records", len(source), tuple(problems), source.left_out())
 
 
@@ -182,16 +182,16 @@ def parse_shapes(text: str, frames: int) -> ShapesSource:
         words = {name: given.pop(name, next(iter(_WORDS[name]))) for name in _WORDS}
         options = {name: int(value) for name, value in given.items()}
     except ValueError as error:
-        raise UsageError(f"--data_dir {text}: expected whole numbers, as in size=128.") from error
+        raise UsageError(f"`data_dir` {text}: expected whole numbers, as in size=128.") from error
     unknown = sorted(set(options) - allowed)
     if unknown:
         raise UsageError(
-            f"--data_dir {text}: unknown {unknown[0]}; expected {', '.join(sorted(allowed))}."
+            f"`data_dir` {text}: unknown {unknown[0]}; expected {', '.join(sorted(allowed))}."
         )
     for name, word in words.items():
         if word not in _WORDS[name]:
             raise UsageError(
-                f"--data_dir {text}: {name} is {word}; expected {', '.join(_WORDS[name])}."
+                f"`data_dir` {text}: {name} is {word}; expected {', '.join(_WORDS[name])}."
             )
     source = ShapesSource(
         length=options.get("length", 100_000),
@@ -205,10 +205,10 @@ def parse_shapes(text: str, frames: int) -> ShapesSource:
     )
     if source.frames < frames:
         raise UsageError(
-            f"--data_dir {text}: frames is {source.frames}, but clips of {frames} are needed."
+            f"`data_dir` {text}: frames is {source.frames}, but clips of {frames} are needed."
         )
     if source.length < 1 or source.spins < 1 or source.seed < 0:
         raise UsageError(
-            f"--data_dir {text}: length and spins must be positive and seed not negative."
+            f"`data_dir` {text}: length and spins must be positive and seed not negative."
         )
     return source

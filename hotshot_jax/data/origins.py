@@ -256,14 +256,14 @@ def find_origin(
     """
     if not root.is_dir():
         state = "is not a folder" if root.exists() else "does not exist"
-        raise UsageError(f"--source {root} {state}.")
+        raise UsageError(f"`source` {root} {state}.")
     videos = VideoOrigin(root, frames, duration_ms, clips_per_video, picture_format)
     folders = FolderOrigin(root, frames)
     if not holds_videos(root):
         return folders
     if holds_prompt_files(root):
         raise UsageError(
-            f"--source {root} holds both videos and folders of frames; say which by --kind."
+            f"`source` {root} holds both videos and folders of frames; say which by `kind`."
         )
     return videos
 

@@ -43,7 +43,7 @@ def find_data_set(root: Path) -> Path | None:
         found = sorted(root.glob(f"{place}/{_INFO_FILE}".lstrip("/")))
         if len(found) > 1:
             names = ", ".join(str(path.parent.relative_to(root)) for path in found)
-            raise UsageError(f"--data_dir {root} holds several data sets ({names}); name one.")
+            raise UsageError(f"`data_dir` {root} holds several data sets ({names}); name one.")
         if found:
             return found[0].parent
     return None

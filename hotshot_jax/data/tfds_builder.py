@@ -148,10 +148,10 @@ def build_clips(
 
     def may_replace(folder: Path) -> None:
         if folder.is_file():
-            raise UsageError(f"--output {output} is a file; name a folder.")
+            raise UsageError(f"`output` {output} is a file; name a folder.")
         if not overwrite:
             raise UsageError(
-                f"--output {output} is not empty; name another folder or give --overwrite."
+                f"`output` {output} is not empty; name another folder or give `overwrite`."
             )
         check_made_here(folder)
 

@@ -36,7 +36,7 @@ def parse_lora(argument: str) -> tuple[str, float]:
         value = math.nan
     if not path or not math.isfinite(value):
         raise UsageError(
-            f"--lora {argument}: {scale!r} is not a scale; expected PATH or PATH:NUMBER, such as "
+            f"`loras` {argument}: {scale!r} is not a scale; expected PATH or PATH:NUMBER, such as "
             "style.safetensors:0.8."
         )
     return path, value

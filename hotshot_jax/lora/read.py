@@ -116,7 +116,7 @@ def read_lora(
     bundled = [key for key in unmatched if key.startswith(_BUNDLED)]
     if bundled:
         unmatched = [key for key in unmatched if not key.startswith(_BUNDLED)]
-        notes.append("The embeddings bundled with it are not loaded; give them with --embedding.")
+        notes.append("The embeddings bundled with it are not loaded; give them with `embeddings`.")
     if stated is not None and (unmatched or not found):
         raise other_family(source, stated)
     if not found:
@@ -127,7 +127,7 @@ def read_lora(
     if unmatched and not allow_partial:
         raise HotshotError(
             f"{source.path}: {len(unmatched)} of its {len(source)} keys fit nowhere in this model "
-            f"({first_names(tuple(unmatched))}).\nTo use the rest, add --lora_allow_partial."
+            f"({first_names(tuple(unmatched))}).\nTo use the rest, add `lora_allow_partial`."
         )
     try:
         changes, matched, doubled = _changes(source, found, ChangeBuilder(config, source.path))

@@ -77,11 +77,11 @@ def size_of_aspect_ratio(
     ratio = _parse_ratio(text)
     names = ", ".join(_SIZES_1024)
     if ratio is None:
-        raise UsageError(f"--aspect_ratio {text!r} is not a ratio; it must be one of {names}.")
+        raise UsageError(f"`aspect_ratio` {text!r} is not a ratio; it must be one of {names}.")
     name, size = best_aspect_ratio(ratio, resolution)
     if min(abs(ratio - float(name)), abs(ratio - _ratio(size))) > _NAME_TOLERANCE:
         raise UsageError(
-            f"--aspect_ratio {text} is not one of {names}. The nearest is {name}; {otherwise}."
+            f"`aspect_ratio` {text} is not one of {names}. The nearest is {name}; {otherwise}."
         )
     return size
 

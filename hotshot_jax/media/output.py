@@ -31,7 +31,7 @@ def check_output(path: AnyPath, video_length: int, overwrite: bool) -> None:
     form = output_form(path)
     if video_length > 1 and form in ONE_FRAME_FORMS:
         raise UsageError(
-            f"--output {os.fspath(path)} holds one frame, but --video_length is {video_length}. "
+            f"`output` {os.fspath(path)} holds one frame, but `video_length` is {video_length}. "
             f"Give {CLIP_FORMS_TEXT}."
         )
     target = output_target(path)
@@ -40,7 +40,7 @@ def check_output(path: AnyPath, video_length: int, overwrite: bool) -> None:
         _check_writable(path, target)
     except OSError as error:
         raise UsageError(
-            f"--output {os.fspath(path)} cannot be written: {error.strerror or error}."
+            f"`output` {os.fspath(path)} cannot be written: {error.strerror or error}."
         ) from error
     if form is OutputForm.MP4:
         ffmpeg_executable()
@@ -58,7 +58,7 @@ def check_replaced(path: AnyPath, overwrite: bool) -> None:
     try:
         check_no_dead_link(os.path.expanduser(path))
     except UsageError as error:
-        raise UsageError(f"--output {os.fspath(path)}: {error}") from error
+        raise UsageError(f"`output` {os.fspath(path)}: {error}") from error
     try:
         if form is OutputForm.PNG_FOLDER:
             _check_folder(path, target, overwrite)
@@ -66,7 +66,7 @@ def check_replaced(path: AnyPath, overwrite: bool) -> None:
             _check_file(path, target, form, overwrite)
     except OSError as error:
         raise UsageError(
-            f"--output {os.fspath(path)} cannot be written: {error.strerror or error}."
+            f"`output` {os.fspath(path)} cannot be written: {error.strerror or error}."
         ) from error
 
 
@@ -78,21 +78,21 @@ def output_target(path: AnyPath) -> Path:
 def _check_file(path: AnyPath, target: Path, form: OutputForm, overwrite: bool) -> None:
     if target.is_dir():
         raise UsageError(
-            f"--output {os.fspath(path)} is a folder. Give the name of a file, "
+            f"`output` {os.fspath(path)} is a folder. Give the name of a file, "
             "or end it with / to write PNGs into a folder."
         )
     if not os.path.lexists(target):
         return
     if not target.is_file():
-        raise UsageError(f"--output {os.fspath(path)} is there already and is not a plain file.")
+        raise UsageError(f"`output` {os.fspath(path)} is there already and is not a plain file.")
     if not overwrite:
         raise UsageError(
-            f"--output {os.fspath(path)} is there already. "
-            "Give another name, or --overwrite to replace it."
+            f"`output` {os.fspath(path)} is there already. "
+            "Give another name, or `overwrite` to replace it."
         )
     if not is_result(target, form):
         raise UsageError(
-            f"--output {os.fspath(path)} was not written by hotshot-jax and is not replaced. "
+            f"`output` {os.fspath(path)} was not written by hotshot-jax and is not replaced. "
             "Give another name, or remove it yourself."
         )
 
@@ -102,13 +102,13 @@ def _check_folder(path: AnyPath, target: Path, overwrite: bool) -> None:
         return
     if not target.is_dir():
         raise UsageError(
-            f"--output {os.fspath(path)} is a file. "
+            f"`output` {os.fspath(path)} is a file. "
             f"An output without an ending is a folder of PNGs; for a file give {CLIP_FORMS_TEXT}."
         )
     here = Path(os.path.realpath(os.curdir))
     if target == here or target in here.parents:
         raise UsageError(
-            f"--output {os.fspath(path)} is the folder that this runs in or above it. "
+            f"`output` {os.fspath(path)} is the folder that this runs in or above it. "
             "Name a folder of its own for the PNGs."
         )
     entries = sorted(target.iterdir())
@@ -119,18 +119,18 @@ def _check_folder(path: AnyPath, target: Path, overwrite: bool) -> None:
     ]
     if others:
         raise UsageError(
-            f"--output {os.fspath(path)} is a folder with other files in it, such as {others[0]}. "
+            f"`output` {os.fspath(path)} is a folder with other files in it, such as {others[0]}. "
             "Name a new folder: this one would be replaced as a whole."
         )
     if entries and not overwrite:
         raise UsageError(
-            f"--output {os.fspath(path)} holds frames already. "
-            "Give another name, or --overwrite to replace them."
+            f"`output` {os.fspath(path)} holds frames already. "
+            "Give another name, or `overwrite` to replace them."
         )
     for entry in entries:
         if not is_result(entry, OutputForm.PNG):
             raise UsageError(
-                f"--output {os.fspath(path)}: {entry.name} was not written by hotshot-jax, so that "
+                f"`output` {os.fspath(path)}: {entry.name} was not written by hotshot-jax, so that "
                 "the folder is not replaced. Give another name."
             )
 
@@ -140,11 +140,11 @@ def _check_writable(path: AnyPath, target: Path) -> None:
     while not os.path.lexists(folder):
         folder = folder.parent
     if not folder.is_dir():
-        raise UsageError(f"--output {os.fspath(path)}: {folder} is a file, not a folder.")
+        raise UsageError(f"`output` {os.fspath(path)}: {folder} is a file, not a folder.")
     try:
         probe_writable(folder)
     except OSError as error:
         raise UsageError(
-            f"--output {os.fspath(path)}: the folder {folder} cannot be written to "
+            f"`output` {os.fspath(path)}: the folder {folder} cannot be written to "
             f"({error.strerror or error})."
         ) from error

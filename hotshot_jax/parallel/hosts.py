@@ -84,24 +84,24 @@ class HostsConfig:
             return
         if missing:
             raise UsageError(
-                f"Several processes need --{' and --'.join(missing)} too (or "
+                f"Several processes need `{'` and `'.join(missing)}` too (or "
                 f"{' and '.join(_ENVIRONMENT[name] for name in missing)}); on Cloud TPU none of "
-                "these flags is needed."
+                "these is needed."
             )
         assert self.coordinator_address is not None
         assert self.process_count is not None and self.process_index is not None
         host, _, port = self.coordinator_address.rpartition(":")
         if not host or not port.isdigit():
             raise UsageError(
-                f"--coordinator_address {self.coordinator_address}: expected HOST:PORT of process "
+                f"`coordinator_address` {self.coordinator_address}: expected HOST:PORT of process "
                 f"0, such as 10.0.0.2:1234, or {AUTO} under Slurm or Open MPI."
             )
         if self.process_count < 1:
-            raise UsageError(f"--process_count is {self.process_count}; expected at least 1.")
+            raise UsageError(f"`process_count` is {self.process_count}; expected at least 1.")
         if not 0 <= self.process_index < self.process_count:
             raise UsageError(
-                f"--process_index is {self.process_index}; expected 0 to {self.process_count - 1}, "
-                f"as --process_count is {self.process_count}."
+                f"`process_index` is {self.process_index}; expected 0 to {self.process_count - 1}, "
+                f"as `process_count` is {self.process_count}."
             )
 
     @property
@@ -143,9 +143,9 @@ def join(config: HostsConfig) -> bool:
             if not_found:
                 what = "neither Slurm's nor Open MPI's variables are all set"
             raise UsageError(
-                f"--coordinator_address {address}: the other processes cannot be found that way "
-                f"({what}).\nGive --coordinator_address HOST:PORT, --process_count and "
-                "--process_index."
+                f"`coordinator_address` {address}: the other processes cannot be found that way "
+                f"({what}).\nGive `coordinator_address` HOST:PORT, `process_count` and "
+                "`process_index`."
             ) from error
         # What looked like a Cloud TPU is none, or has one host and does not say so.
         if not not_found:

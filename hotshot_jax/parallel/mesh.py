@@ -141,7 +141,7 @@ class MeshConfig:
             there = "is 1 device" if devices == 1 else f"are {devices} devices"
             raise UsageError(
                 f"mesh {self} does not fit: its axes multiply to {named}, but there {there}. "
-                "Change --mesh so that the product is the number of devices, or write -1 for one "
+                "Change `mesh` so that the product is the number of devices, or write -1 for one "
                 "axis."
             )
         return dataclasses.replace(self, **dict.fromkeys(free, devices // named))
@@ -156,7 +156,7 @@ class MeshConfig:
             raise UsageError(
                 f"{frames} frames do not divide over the mesh axis frames={self.frames}. "
                 f"Use a number of frames that is a multiple of {self.frames}, or "
-                f"--mesh frames={math.gcd(frames, self.frames)}."
+                f"`mesh` frames={math.gcd(frames, self.frames)}."
             )
 
 

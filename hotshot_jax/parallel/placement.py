@@ -52,7 +52,7 @@ def check_share(mesh: Mesh, rows: int) -> None:
     held = len({row for index in indices if index for row in range(rows)[index[0]]})
     if held * jax.process_count() != rows:
         raise UsageError(
-            f"--mesh splits a batch of {rows} samples so that each of the {jax.process_count()} "
+            f"`mesh` splits a batch of {rows} samples so that each of the {jax.process_count()} "
             f"processes needs {held} of them. Let data times fsdp be a multiple of "
             f"{jax.process_count()}: frames and tensor have to lie within a host."
         )

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 
 from hotshot_jax.errors import UsageError
 
@@ -57,7 +56,6 @@ class Request:
         multiple: int,
         positions: int,
         encoder_depth: int,
-        spell: Callable[[str], str] = str,
     ) -> None:
         """Checks everything that does not depend on the scheduler.
 
@@ -65,7 +63,6 @@ class Request:
             multiple: what height and width have to be multiples of.
             positions: frames that the temporal layers know.
             encoder_depth: layers of the shallower text encoder.
-            spell: from an argument's name to how the caller knows it, for messages.
 
         Raises:
             UsageError: names the argument, what it is and what was expected.
@@ -73,27 +70,26 @@ class Request:
         for name, side in (("height", self.height), ("width", self.width)):
             if not _is_integer(side) or not multiple <= side <= MAX_SIDE or side % multiple:
                 raise UsageError(
-                    f"{spell(name)} is {side!r}; expected a multiple of {multiple} from "
+                    f"`{name}` is {side!r}; expected a multiple of {multiple} from "
                     f"{multiple} to {MAX_SIDE}."
                 )
         if not _is_integer(self.video_length) or not 1 <= self.video_length <= positions:
             raise UsageError(
-                f"{spell('video_length')} is {self.video_length!r}; expected 1 to {positions} "
+                f"`video_length` is {self.video_length!r}; expected 1 to {positions} "
                 "frames (the temporal layers know no more positions)."
             )
-        self._check_number(spell("guidance_scale"), self.guidance_scale, 0.0, math.inf)
-        self._check_number(spell("guidance_rescale"), self.guidance_rescale, 0.0, 1.0)
-        self._check_number(spell("eta"), self.eta, 0.0, 1.0)
+        self._check_number("guidance_scale", self.guidance_scale, 0.0, math.inf)
+        self._check_number("guidance_rescale", self.guidance_rescale, 0.0, 1.0)
+        self._check_number("eta", self.eta, 0.0, 1.0)
         if self.denoising_end is not None:
-            self._check_number(spell("denoising_end"), self.denoising_end, 0.0, 1.0)
+            self._check_number("denoising_end", self.denoising_end, 0.0, 1.0)
         if not _is_integer(self.clip_skip) or not 0 <= self.clip_skip < encoder_depth:
             raise UsageError(
-                f"{spell('clip_skip')} is {self.clip_skip!r}; expected 0 to {encoder_depth - 1} "
-                "layers."
+                f"`clip_skip` is {self.clip_skip!r}; expected 0 to {encoder_depth - 1} layers."
             )
         for name in ("original_size", "crops_coords_top_left", "target_size"):
             for number in getattr(self, name):
-                self._check_number(spell(name), number, 0.0, 1e6)
+                self._check_number(name, number, 0.0, 1e6)
 
     @staticmethod
     def _check_number(name: str, value: float, low: float, high: float) -> None:
@@ -103,7 +99,7 @@ class Request:
             or not low <= value <= high
         ):
             upper = "" if high == math.inf else f" to {high:g}"
-            raise UsageError(f"{name} is {value!r}; expected a number from {low:g}{upper}.")
+            raise UsageError(f"`{name}` is {value!r}; expected a number from {low:g}{upper}.")
 
 
 def _is_integer(value: object) -> bool:

@@ -84,9 +84,9 @@ class TorchGenerator:
 
     def __init__(self, seed: int) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-            raise UsageError(f"--seed is {seed!r}; it must be a whole number from 0 to 2**64 - 1.")
+            raise UsageError(f"`seed` is {seed!r}; it must be a whole number from 0 to 2**64 - 1.")
         if not 0 <= seed < SEED_LIMIT:
-            raise UsageError(f"--seed is {seed}; it must be a whole number from 0 to 2**64 - 1.")
+            raise UsageError(f"`seed` is {seed}; it must be a whole number from 0 to 2**64 - 1.")
         self._words = np.random.MT19937()
         self._words.state = {
             "bit_generator": "MT19937",

@@ -118,7 +118,7 @@ def make_scheduler(name: str | Scheduler | None, config: Mapping[str, Any]) -> S
         if own not in CLASSES:
             raise HotshotError(
                 f"scheduler_config.json has _class_name={own!r}, which is not supported.\n"
-                f"Choose one with --scheduler: {', '.join(SHORT_NAMES)}."
+                f"Choose one with `scheduler`: {', '.join(SHORT_NAMES)}."
             )
         return CLASSES[own].from_config(config)
     if name in CLASSES:

@@ -35,12 +35,12 @@ def learning_rate_schedule(name: str, peak: float, warmup_steps: int, total_step
         UsageError: the name is unknown, or a falling schedule ends before its warm-up does.
     """
     if name not in SCHEDULES:
-        raise UsageError(f"--lr_scheduler {name} is unknown; expected {', '.join(SCHEDULES)}.")
+        raise UsageError(f"`lr_scheduler` {name} is unknown; expected {', '.join(SCHEDULES)}.")
     if name == "constant":
         return lambda count: jnp.full((), peak, jnp.float32)
     if warmup_steps >= total_steps:
         raise UsageError(
-            f"--lr_warmup_steps {warmup_steps} is not shorter than the run of {total_steps} steps: "
+            f"`lr_warmup_steps` {warmup_steps} is not shorter than the run of {total_steps} steps: "
             "the learning rate would never reach its value. Give fewer."
         )
 

@@ -39,18 +39,18 @@ class OptimizerConfig:
         """Refuses values that make no sense.
 
         Raises:
-            UsageError: names the flag.
+            UsageError: names the setting.
         """
-        for flag, value in (("adam_beta1", self.beta1), ("adam_beta2", self.beta2)):
+        for name, value in (("adam_beta1", self.beta1), ("adam_beta2", self.beta2)):
             if not 0 <= value < 1:
-                raise UsageError(f"--{flag} is {value}; expected at least 0 and less than 1.")
-        for flag, value in (
+                raise UsageError(f"`{name}` is {value}; expected at least 0 and less than 1.")
+        for name, value in (
             ("adam_weight_decay", self.weight_decay),
             ("adam_epsilon", self.epsilon),
             ("max_grad_norm", self.max_grad_norm),
         ):
             if not 0 <= value < float("inf"):
-                raise UsageError(f"--{flag} is {value}; expected a number that is not negative.")
+                raise UsageError(f"`{name}` is {value}; expected a number that is not negative.")
 
 
 def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:

@@ -11,7 +11,7 @@ from tests.cli.conftest import Infer
 @pytest.mark.parametrize(
     ("devices", "flags", "message"),
     [
-        (1, ("--mesh", "frames=4"), "multiply to 4, but there are 1 devices"),
+        (1, ("--mesh", "frames=4"), "multiply to 4, but there is 1 device"),
         (8, ("--mesh", "data=2,frames=2"), "multiply to 4, but there are 8 devices"),
         (8, ("--mesh", "frames=8", "--video_length", "12"), "12 frames do not divide"),
         (4, ("--mesh", "frames=-1", "--video_length", "6"), "6 frames do not divide"),

@@ -53,9 +53,9 @@ def test_strided_frames_are_taken() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "flag"),
     [
-        (-1, 200, "--canny_low_threshold is -1"),
-        (float("nan"), 200, "--canny_low_threshold is nan"),
-        (100, float("inf"), "--canny_high_threshold is inf"),
+        (-1, 200, "`canny_low_threshold` is -1"),
+        (float("nan"), 200, "`canny_low_threshold` is nan"),
+        (100, float("inf"), "`canny_high_threshold` is inf"),
         (200, 100, "the low one must be smaller"),
         (100, 100, "the low one must be smaller"),
     ],

@@ -33,9 +33,9 @@ def test_ready_made_frames_of_another_kind_are_kept(frames: np.ndarray) -> None:
 
 
 def test_unknown_kinds_are_refused(frames: np.ndarray) -> None:
-    with pytest.raises(UsageError, match="--control_type is 'pose'; expected depth or canny"):
+    with pytest.raises(UsageError, match="`control_type` is 'pose'; expected depth or canny"):
         make_control_frames(frames, "pose", Preprocessing())
-    with pytest.raises(UsageError, match="--control_preprocess is 'yes'; expected auto or none"):
+    with pytest.raises(UsageError, match="`control_preprocess` is 'yes'; expected auto or none"):
         Preprocessing(mode="yes")
-    with pytest.raises(UsageError, match="--canny_low_threshold"):
+    with pytest.raises(UsageError, match="`canny_low_threshold`"):
         Preprocessing(canny_low_threshold=-3)

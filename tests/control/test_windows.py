@@ -66,12 +66,12 @@ def test_a_window_without_a_step_is_said(caplog: pytest.LogCaptureFixture) -> No
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"scale": -0.1}, "--controlnet_conditioning_scale is -0.1"),
-        ({"scale": float("nan")}, "--controlnet_conditioning_scale is nan"),
-        ({"scale": float("inf")}, "--controlnet_conditioning_scale is inf"),
-        ({"start": -0.1}, "--control_guidance_start is -0.1"),
-        ({"end": 1.1}, "--control_guidance_end is 1.1"),
-        ({"end": float("nan")}, "--control_guidance_end is nan"),
+        ({"scale": -0.1}, "`controlnet_conditioning_scale` is -0.1"),
+        ({"scale": float("nan")}, "`controlnet_conditioning_scale` is nan"),
+        ({"scale": float("inf")}, "`controlnet_conditioning_scale` is inf"),
+        ({"start": -0.1}, "`control_guidance_start` is -0.1"),
+        ({"end": 1.1}, "`control_guidance_end` is 1.1"),
+        ({"end": float("nan")}, "`control_guidance_end` is nan"),
         ({"start": 0.5, "end": 0.5}, "the start must be smaller"),
         ({"start": 0.8, "end": 0.2}, "the start must be smaller"),
     ],
@@ -91,8 +91,8 @@ def test_flags_are_paired_in_order() -> None:
 
 def test_two_controlnets_and_one_scale_are_refused() -> None:
     with pytest.raises(
-        UsageError, match="--controlnet_conditioning_scale has 1 value for 2 ControlNets"
+        UsageError, match="`controlnet_conditioning_scale` has 1 value for 2 ControlNets"
     ):
         control_windows(2, scales=[0.7])
-    with pytest.raises(UsageError, match="--control_guidance_end has 2 values for 1 ControlNet;"):
+    with pytest.raises(UsageError, match="`control_guidance_end` has 2 values for 1 ControlNet;"):
         control_windows(1, ends=[0.5, 1.0])

@@ -63,7 +63,7 @@ def test_diffusers_own_conversion_agrees(tmp_path: Path, tensors: dict[str, np.n
         ("lllite_unet_input_blocks_4_1_proj_in.down.0.weight", "a ControlNet-LLLite"),
         ("adapter.body.0.resnets.0.block1.weight", "a T2I-Adapter"),
         ("image_proj.latents", "an IP-Adapter"),
-        ("lora_unet_conv_in.lora_down.weight", "a LoRA; give it with --lora"),
+        ("lora_unet_conv_in.lora_down.weight", "a LoRA; give it with `loras`"),
         ("lora_controlnet", "a Control-LoRA"),
     ],
 )

@@ -193,7 +193,7 @@ def test_plain_sdxl(folder: Path) -> None:
         _class_name="StableDiffusionXLPipeline",
         unet=["diffusers", "UNet2DConditionModel"],
     )
-    with pytest.raises(HotshotError, match=r"plain SDXL model .*--spatial_unet_base"):
+    with pytest.raises(HotshotError, match=r"plain SDXL model .*`spatial_unet_base`"):
         open_diffusers_folder(folder)
     assert not open_diffusers_folder(folder, require_temporal=False).unet.has_temporal_layers
 

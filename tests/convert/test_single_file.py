@@ -303,7 +303,7 @@ def test_unet_alone_in_three_spellings(tmp_path, folder, tensors):
         got = contents(opened.component("unet").tensors)
         assert got.keys() == expected.keys()
         assert all(got[key].tobytes() == each.tobytes() for key, each in expected.items())
-        with pytest.raises(HotshotError, match=r"holds no text encoder, only UNet; .*--base"):
+        with pytest.raises(HotshotError, match=r"holds no text encoder, only UNet; .*`base`"):
             opened.component("text_encoder")
 
 
@@ -361,7 +361,7 @@ def test_vae_alone_in_four_spellings(tmp_path, folder, tensors):
         assert opened.component("vae").config["scaling_factor"] == 0.13025
         assert got.keys() == expected.keys()
         assert all(got[key].tobytes() == each.tobytes() for key, each in expected.items())
-        with pytest.raises(HotshotError, match="--vae"):
+        with pytest.raises(HotshotError, match="`vae`"):
             opened.component("unet")
 
 
@@ -373,12 +373,12 @@ def test_vae_alone_in_four_spellings(tmp_path, folder, tensors):
         (["conditioner.embedders.0.model.ln_final.weight"], "refiner"),
         (["model.diffusion_model.joint_blocks.0.x_block.mlp.fc1.weight"], "Stable Diffusion 3"),
         (["double_blocks.0.img_attn.norm.key_norm.scale"], "Flux"),
-        (["lora_unet_input_blocks_4_1_proj_in.lora_down.weight"], "LoRA.*--lora"),
-        (["unet.down_blocks.1.attentions.0.proj_in.lora_A.weight"], "LoRA.*--lora"),
+        (["lora_unet_input_blocks_4_1_proj_in.lora_down.weight"], "LoRA.*`loras`"),
+        (["unet.down_blocks.1.attentions.0.proj_in.lora_A.weight"], "LoRA.*`loras`"),
         (["control_model.input_blocks.0.0.weight"], "ControlNet"),
         (["controlnet_cond_embedding.conv_in.weight"], "ControlNet"),
-        (["clip_g", "clip_l"], "textual inversion.*--embedding"),
-        (["down_blocks.0.temporal_attentions.0.norm.weight"], "temporal layers.*--temporal"),
+        (["clip_g", "clip_l"], "textual inversion.*`embeddings`"),
+        (["down_blocks.0.temporal_attentions.0.norm.weight"], "temporal layers.*`temporal`"),
         (["something.else"], "no SDXL model"),
     ],
 )

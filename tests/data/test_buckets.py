@@ -46,7 +46,7 @@ def test_other_resolutions_scale_them_to_multiples_of_eight() -> None:
     ("resolution", "ratio"), [(0, None), (-8, None), (100, None), (512, "1.3")]
 )
 def test_unknown_sizes_are_refused(resolution: int, ratio: str | None) -> None:
-    with pytest.raises(UsageError, match=r"--resolution|--aspect_ratio"):
+    with pytest.raises(UsageError, match=r"`resolution`|`aspect_ratio`"):
         bucket_sizes(resolution, ratio)
 
 

@@ -144,7 +144,7 @@ def test_every_problem_is_told_at_once_with_its_file(tmp_path: Path) -> None:
         open_folders(tmp_path, 8)
     text = str(raised.value)
     assert f"{len(BROKEN)} of {len(BROKEN) + 1} samples" in text
-    assert "--on_bad_sample skip" in text
+    assert "`on_bad_sample` skip" in text
     for message in BROKEN.values():
         assert message in text
     assert "good/" not in text

@@ -156,7 +156,7 @@ def test_a_frame_that_breaks_in_mid_run_is_named(tmp_path: Path) -> None:
     with Loader(break_later(tmp_path), CONFIG) as loader, pytest.raises(HotshotError) as raised:
         take(loader, 2)
     assert "sample_2/1.png: is empty" in str(raised.value)
-    assert "--on_bad_sample skip" in str(raised.value)
+    assert "`on_bad_sample` skip" in str(raised.value)
 
 
 def test_a_frame_that_breaks_in_mid_run_can_be_skipped(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hotshot_jax.cli.infer.settings import InferSettings
+from hotshot_jax.cli.run import in_flags
 from hotshot_jax.cli.train.settings import TrainSettings
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ def printed_texts() -> set[str]:
                 texts.add("".join(map(str, parts)))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts.add(re.sub(r"%[.\d]*[sdrg]", HOLE, node.value))
-    return {text for text in texts if len(text.replace(HOLE, "")) > 20}
+    return {in_flags(text) for text in texts if len(text.replace(HOLE, "")) > 20}
 
 
 def flags(settings: type) -> set[str]:

@@ -32,7 +32,7 @@ def test_unmatched_keys_are_refused_unless_allowed(tmp_path):
     other = {f"lora_unet_nothing_{i}.lora_up.weight": UP for i in range(7)}
     source = write(tmp_path / "a.safetensors", factors(KOHYA) | other)
     with pytest.raises(
-        HotshotError, match=r"7 of its 9 keys fit nowhere.*\n.*--lora_allow_partial"
+        HotshotError, match=r"7 of its 9 keys fit nowhere.*\n.*`lora_allow_partial`"
     ):
         read_lora(source, names())
     close(difference(source, allow_partial=True), PRODUCT)
@@ -50,7 +50,7 @@ def test_no_match_is_refused_even_if_parts_are_allowed(tmp_path):
 def test_bundled_embeddings_are_named(tmp_path):
     other = {"bundle_emb.style.clip_l": normal(1, 24)}
     source = write(tmp_path / "a.safetensors", factors(KOHYA) | other)
-    assert "--embedding" in str(read_lora(source, names()).report)
+    assert "`embeddings`" in str(read_lora(source, names()).report)
 
 
 NAN = np.full((3, 64), np.nan, np.float32)
@@ -159,8 +159,8 @@ def _kind(key: str) -> dict[str, np.ndarray]:
         (_kind("image_proj.proj.weight") | _kind("ip_adapter.1.to_k_ip.weight"), "an IP-Adapter"),
         (_kind("adapter.body.0.resnets.0.block1.weight"), "is a T2I-Adapter"),
         (_kind("body.2.in_conv.weight"), "is a T2I-Adapter"),
-        (_kind("control_model.input_blocks.0.0.weight"), "is a ControlNet; .*--controlnet"),
-        (_kind("clip_l") | _kind("clip_g"), "is a textual inversion; .*--embedding"),
+        (_kind("control_model.input_blocks.0.0.weight"), "is a ControlNet; .*`controlnets`"),
+        (_kind("clip_l") | _kind("clip_g"), "is a textual inversion; .*`embeddings`"),
         (_kind("lora_controlnet") | factors(KOHYA), "is a Control-LoRA"),
     ],
 )

@@ -51,7 +51,7 @@ def test_other_spellings(text, size):
 
 @pytest.mark.parametrize("text", ["", "wide", "0", "-1", "nan", "inf", "1:0", "1:2:3", "1e400"])
 def test_no_ratio(text):
-    with pytest.raises(UsageError, match=r"--aspect_ratio .* must be one of 0\.42, .*2\.40"):
+    with pytest.raises(UsageError, match=r"`aspect_ratio` .* must be one of 0\.42, .*2\.40"):
         size_of_aspect_ratio(text)
 
 

@@ -180,13 +180,13 @@ def test_names_at_private_addresses_are_refused(
 ) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", _resolving("8.8.8.8", address))
     monkeypatch.setattr(socket, "create_connection", lambda *_, **__: pytest.fail("connected"))
-    with pytest.raises(UsageError, match="--allow_private_urls allows it"):
+    with pytest.raises(UsageError, match="`allow_private_urls` allows it"):
         _fetch("http://innocent.example/a.gif", tmp_path, FetchLimits())
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f.1"])
 def test_this_machine_is_refused_however_it_is_written(tmp_path: Path, host: str) -> None:
-    with pytest.raises(HotshotError, match=r"--allow_private_urls|cannot be found"):
+    with pytest.raises(HotshotError, match=r"`allow_private_urls`|cannot be found"):
         _fetch(f"http://{host}/a.gif", tmp_path, FetchLimits())
 
 

@@ -35,5 +35,5 @@ def test_bounds_are_allowed(duration, count):
     ],
 )
 def test_out_of_bounds_names_the_flag(duration, count):
-    with pytest.raises(UsageError, match=f"--video_duration .* for {count} frames"):
+    with pytest.raises(UsageError, match=f"`video_duration` .* for {count} frames"):
         check_duration(duration, count)

@@ -25,7 +25,7 @@ def test_every_stored_row():
 
 
 def test_too_few_frames_names_both_numbers():
-    with pytest.raises(UsageError, match=r"7 frames.*--video_length asks for 8"):
+    with pytest.raises(UsageError, match=r"7 frames.*`video_length` asks for 8"):
         key_frame_indices([100] * 7, 8, 1000)
 
 

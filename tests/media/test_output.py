@@ -54,7 +54,7 @@ def test_unknown_ending_lists_the_known(path):
 
 @pytest.mark.parametrize("path", ["", "a\0.gif", "-"])
 def test_no_path(path):
-    with pytest.raises(UsageError, match="--output"):
+    with pytest.raises(UsageError, match="`output`"):
         check_output(path, 8, False)
 
 
@@ -66,7 +66,7 @@ def test_an_ending_alone_is_no_name(tmp_path):
 @pytest.mark.parametrize("name", ["a.jpg", "a.jpeg", "a.png"])
 def test_pictures_hold_one_frame(tmp_path, name):
     check_output(tmp_path / name, 1, False)
-    with pytest.raises(UsageError, match=r"holds one frame, but --video_length is 8"):
+    with pytest.raises(UsageError, match=r"holds one frame, but `video_length` is 8"):
         check_output(tmp_path / name, 8, False)
 
 
@@ -91,7 +91,7 @@ def test_a_result_needs_overwrite(tmp_path, name):
     path = tmp_path / name
     write_result(path)
     before = everything(tmp_path)
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="`overwrite`"):
         check_output(path, 1, False)
     check_output(path, 1, True)
     assert everything(tmp_path) == before
@@ -141,7 +141,7 @@ def test_nothing_is_written_through_a_dead_link(tmp_path, overwrite):
     (tmp_path / "x.gif").symlink_to(tmp_path / ".bashrc")
     (tmp_path / "outputs").symlink_to(tmp_path / "unmounted")
     for path in ("x.gif", "outputs/x.gif", "outputs/", "outputs/deep/frames/"):
-        with pytest.raises(UsageError, match=r"--output .* is a symbolic link to .*not there"):
+        with pytest.raises(UsageError, match=r"`output` .* is a symbolic link to .*not there"):
             check_output(f"{tmp_path}/{path}", 8, overwrite)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs", "x.gif"]
 

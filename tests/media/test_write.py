@@ -98,7 +98,7 @@ def test_one_frame_goes_everywhere(tmp_path, frames, name):
 def test_overwrite(tmp_path, frames, name):
     path = write_video(tmp_path / name, frames, 1000, {"run": "1"})
     before = everything(tmp_path)
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="`overwrite`"):
         write_video(path, frames, 1000, {"run": "2"})
     assert everything(tmp_path) == before
     write_video(path, frames[:5], 1000, {"run": "3"}, overwrite=True)
@@ -126,7 +126,7 @@ def test_a_relative_path(tmp_path, frames, monkeypatch):
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.mp4"])
 @pytest.mark.parametrize("duration", [0, 159, float("nan")])
 def test_too_short_a_duration(tmp_path, frames, name, duration):
-    with pytest.raises(UsageError, match="--video_duration"):
+    with pytest.raises(UsageError, match="`video_duration`"):
         write_video(tmp_path / name, frames, duration, {})
     assert everything(tmp_path) == {}
 

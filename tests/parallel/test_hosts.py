@@ -54,14 +54,14 @@ def test_a_scheduler_tells_all_of_it() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("10.0.0.2:1234", None, None), "need --process_count and --process_index too"),
-        ((None, 2, 0), "need --coordinator_address too"),
+        (("10.0.0.2:1234", None, None), "need `process_count` and `process_index` too"),
+        ((None, 2, 0), "need `coordinator_address` too"),
         ((None, 2, None), "JAX_COORDINATOR_ADDRESS and JAX_PROCESS_ID"),
         (("10.0.0.2", 2, 0), "expected HOST:PORT of process 0"),
         (("10.0.0.2:port", 2, 0), "expected HOST:PORT of process 0"),
-        (("10.0.0.2:1234", 0, 0), "--process_count is 0; expected at least 1"),
-        (("10.0.0.2:1234", 2, 2), "--process_index is 2; expected 0 to 1"),
-        (("10.0.0.2:1234", 2, -1), "--process_index is -1; expected 0 to 1"),
+        (("10.0.0.2:1234", 0, 0), "`process_count` is 0; expected at least 1"),
+        (("10.0.0.2:1234", 2, 2), "`process_index` is 2; expected 0 to 1"),
+        (("10.0.0.2:1234", 2, -1), "`process_index` is -1; expected 0 to 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
@@ -130,7 +130,7 @@ def test_half_a_cluster_is_told(
             monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=message) as caught:
         join(HostsConfig("auto"))
-    assert "--coordinator_address HOST:PORT" in str(caught.value)
+    assert "`coordinator_address` HOST:PORT" in str(caught.value)
 
 
 def test_what_flags_say_counts_where_the_cluster_says_the_rest(

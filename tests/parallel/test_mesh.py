@@ -54,7 +54,7 @@ def test_axes_must_multiply_to_the_number_of_devices(text: str) -> None:
 
 
 def test_frames_must_divide() -> None:
-    with pytest.raises(UsageError, match=r"12 frames do not divide.*--mesh frames=4"):
+    with pytest.raises(UsageError, match=r"12 frames do not divide.*`mesh` frames=4"):
         mesh_config("frames=8", "infer", 8, frames=12)
     assert mesh_config("frames=4,data=2", "infer", 8, frames=12).frames == 4
 

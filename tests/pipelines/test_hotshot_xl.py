@@ -124,11 +124,11 @@ def test_denoising_can_end_early(pipeline: HotshotXLPipeline) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"height": 12}, "height is 12"),
-        ({"width": 0}, "width is 0"),
+        ({"height": 12}, "`height` is 12"),
+        ({"width": 0}, "`width` is 0"),
         ({"width": 10**6}, "width"),
-        ({"video_length": 25}, "video_length is 25"),
-        ({"video_length": 0}, "video_length is 0"),
+        ({"video_length": 25}, "`video_length` is 25"),
+        ({"video_length": 0}, "`video_length` is 0"),
         ({"guidance_scale": float("nan")}, "guidance_scale"),
         ({"guidance_rescale": 2.0}, "guidance_rescale"),
         ({"eta": -1.0}, "eta"),

@@ -77,7 +77,7 @@ NAN = np.full((1, 24), np.nan, np.float32)
             r"output embeddings \(clip_g_out, clip_l_out\)",
         ),
         (BOTH | {"clip_h": vectors(2, 40)}, "clip_h belong to no textual inversion"),
-        ({"x.lora_down.weight": vectors(2, 24)}, "is a LoRA; give it with --lora"),
+        ({"x.lora_down.weight": vectors(2, 24)}, "is a LoRA; give it with `loras`"),
         ({"ip_adapter.1.to_k_ip.weight": vectors(2, 24)}, "is an IP-Adapter"),
         ({"other": vectors(2, 24)}, "no textual inversion for SDXL"),
     ],
@@ -158,7 +158,7 @@ def test_path_and_word(argument, expected):
 
 @pytest.mark.parametrize("argument", ["a.safetensors:", "a.safetensors:b c", ":x", "my style.pt"])
 def test_word_that_is_none(argument):
-    with pytest.raises(UsageError, match="--embedding"):
+    with pytest.raises(UsageError, match="`embeddings`"):
         parse_embedding(argument)
 
 

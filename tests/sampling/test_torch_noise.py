@@ -106,7 +106,7 @@ def test_only_the_low_32_bits_of_the_seed_matter():
 
 @pytest.mark.parametrize("seed", [-1, 2**64, 2**70, 1.0, "455", True, None])
 def test_a_seed_out_of_range_is_a_usage_error(seed):
-    with pytest.raises(UsageError, match="--seed"):
+    with pytest.raises(UsageError, match="`seed`"):
         TorchGenerator(seed)
 
 

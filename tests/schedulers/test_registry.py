@@ -72,6 +72,6 @@ def test_unknown_names_list_the_nearest_first(name, nearest):
 
 @pytest.mark.parametrize("own", ["EDMEulerScheduler", None, 7])
 def test_a_configuration_of_another_class_needs_a_name(own):
-    with pytest.raises(HotshotError, match=r"_class_name=.*\n.*--scheduler.*euler"):
+    with pytest.raises(HotshotError, match=r"_class_name=.*\n.*`scheduler`.*euler"):
         make_scheduler(None, SDXL | {"_class_name": own})
     make_scheduler("euler", SDXL | {"_class_name": own})

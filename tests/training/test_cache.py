@@ -72,7 +72,7 @@ def test_what_is_missing_is_an_error_and_never_a_bad_sample(
         assert sorted(next(loader).arrays["mean"][:, 0, 0]) == [0, 1]
     for entry in list(cached.cache.folder.rglob("*.safetensors"))[:1]:
         entry.unlink()
-    with loader, pytest.raises(PreparationError, match="is gone from --cache_dir"):
+    with loader, pytest.raises(PreparationError, match="is gone from `cache_dir`"):
         next(loader)
     assert loader.skipped == {}
 

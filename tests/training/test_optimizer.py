@@ -110,9 +110,9 @@ def test_learning_rates_equal_those_of_diffusers(name: str) -> None:
 
 
 def test_an_unknown_schedule_and_a_warmup_past_the_end_are_refused() -> None:
-    with pytest.raises(UsageError, match="--lr_scheduler square is unknown; expected linear"):
+    with pytest.raises(UsageError, match="`lr_scheduler` square is unknown; expected linear"):
         learning_rate_schedule("square", 1.0, 0, 10)
-    with pytest.raises(UsageError, match="--lr_warmup_steps 10 is not shorter than the run"):
+    with pytest.raises(UsageError, match="`lr_warmup_steps` 10 is not shorter than the run"):
         learning_rate_schedule("cosine", 1.0, 10, 10)
 
 
@@ -155,5 +155,5 @@ def test_moments_of_eight_bits_take_a_byte() -> None:
     ],
 )
 def test_values_that_make_no_sense_are_refused(name: str, value: float, flag: str) -> None:
-    with pytest.raises(UsageError, match=f"--{flag} is "):
+    with pytest.raises(UsageError, match=f"`{flag}` is "):
         OptimizerConfig(**{name: value}).check()

@@ -37,7 +37,7 @@ def test_everything_is_listed_in_the_order_of_the_state_dict(golden_unet: nnx.Mo
 
 
 def test_an_unknown_selection_is_refused(golden_unet: nnx.Module) -> None:
-    with pytest.raises(UsageError, match="--train vae is unknown; expected temporal, spatial"):
+    with pytest.raises(UsageError, match="`train` vae is unknown; expected temporal, spatial"):
         trained_names(golden_unet, "vae")
 
 

@@ -207,7 +207,7 @@ def _check_save_paths(settings: InferSettings, controlnets: int, outputs: Sequen
         try:
             check_output(path, settings.video_length, settings.overwrite)
         except UsageError as error:
-            raise UsageError(str(error).replace("--output", "--save_control")) from error
+            raise UsageError(str(error).replace("`output`", "`save_control`")) from error
 
 
 def _read_source(source: str, settings: InferSettings, limits: FetchLimits) -> np.ndarray:

@@ -55,10 +55,6 @@ _LATENT_PIXELS = 8
 _ENCODER_DEPTH = 12
 _MOST_STEPS = 1000
 _SEEDS = 2**64
-_SIZE_FLAGS = {
-    "original_size": "--og_width or --og_height",
-    "target_size": "--target_width or --target_height",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -214,12 +210,7 @@ def _check(settings: InferSettings) -> None:
         multiple=_LATENT_PIXELS,
         positions=known_positions(settings.temporal or settings.pretrained_path),
         encoder_depth=_ENCODER_DEPTH,
-        spell=_flag_of,
     )
-
-
-def _flag_of(name: str) -> str:
-    return _SIZE_FLAGS.get(name, f"--{name}")
 
 
 def _write(

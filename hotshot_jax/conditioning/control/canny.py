@@ -49,14 +49,14 @@ def check_thresholds(low_threshold: float, high_threshold: float) -> None:
     Raises:
         UsageError: they are not two rising numbers from 0 on.
     """
-    for flag, value in (
-        ("--canny_low_threshold", low_threshold),
-        ("--canny_high_threshold", high_threshold),
+    for name, value in (
+        ("`canny_low_threshold`", low_threshold),
+        ("`canny_high_threshold`", high_threshold),
     ):
         if not math.isfinite(value) or value < 0:
-            raise UsageError(f"{flag} is {value:g}; expected a number from 0 on, such as 100.")
+            raise UsageError(f"{name} is {value:g}; expected a number from 0 on, such as 100.")
     if low_threshold >= high_threshold:
         raise UsageError(
-            f"--canny_low_threshold is {low_threshold:g} and --canny_high_threshold "
+            f"`canny_low_threshold` is {low_threshold:g} and `canny_high_threshold` "
             f"{high_threshold:g}; the low one must be smaller."
         )

@@ -28,7 +28,7 @@ def require(module: str, *, extra: str, purpose: str) -> Any:
         raise HotshotError(
             f"{purpose} needs {module}, which is not installed: "
             f"pip install 'hotshot-jax[{extra}]'\n"
-            "Or make the control frames elsewhere and pass them with --control_preprocess none."
+            "Or make the control frames elsewhere and pass them with `control_preprocess` none."
         ) from error
     except ImportError as error:
         raise HotshotError(

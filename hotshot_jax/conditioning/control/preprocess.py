@@ -39,7 +39,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.mode not in PREPROCESSING:
             raise UsageError(
-                f"--control_preprocess is {self.mode!r}; expected {' or '.join(PREPROCESSING)}."
+                f"`control_preprocess` is {self.mode!r}; expected {' or '.join(PREPROCESSING)}."
             )
         check_thresholds(self.canny_low_threshold, self.canny_high_threshold)
 
@@ -78,7 +78,7 @@ def make_control_frames(
     """
     if control_type is not None and control_type not in CONTROL_TYPES:
         raise UsageError(
-            f"--control_type is {control_type!r}; expected {' or '.join(CONTROL_TYPES)}."
+            f"`control_type` is {control_type!r}; expected {' or '.join(CONTROL_TYPES)}."
         )
     if control_type is None or preprocessing.mode == "none":
         return frames

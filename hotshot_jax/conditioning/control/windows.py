@@ -33,20 +33,20 @@ class ControlWindow:
     def __post_init__(self) -> None:
         if not math.isfinite(self.scale) or self.scale < 0:
             raise UsageError(
-                f"--controlnet_conditioning_scale is {self.scale:g}; "
+                f"`controlnet_conditioning_scale` is {self.scale:g}; "
                 "expected a number from 0 on, such as 0.7."
             )
-        for flag, value in (
-            ("--control_guidance_start", self.start),
-            ("--control_guidance_end", self.end),
+        for name, value in (
+            ("`control_guidance_start`", self.start),
+            ("`control_guidance_end`", self.end),
         ):
             if not 0.0 <= value <= 1.0:
                 raise UsageError(
-                    f"{flag} is {value:g}; expected a fraction of the run, from 0 to 1."
+                    f"{name} is {value:g}; expected a fraction of the run, from 0 to 1."
                 )
         if self.start >= self.end:
             raise UsageError(
-                f"--control_guidance_start is {self.start:g} and --control_guidance_end "
+                f"`control_guidance_start` is {self.start:g} and `control_guidance_end` "
                 f"{self.end:g}; the start must be smaller."
             )
 
@@ -59,27 +59,27 @@ def control_windows(
     ends: Sequence[float] = (),
     default_scale: float = DEFAULT_SCALE,
 ) -> tuple[ControlWindow, ...]:
-    """Pairs the values of repeated flags with the ControlNets, in their order.
+    """Pairs the values of repeated settings with the ControlNets, in their order.
 
     Args:
         controlnets: number of ControlNets.
-        scales: `--controlnet_conditioning_scale`: one for each ControlNet, or none given.
-        starts: `--control_guidance_start`, likewise.
-        ends: `--control_guidance_end`, likewise.
+        scales: one for each ControlNet, or none given.
+        starts: fractions of the steps, likewise.
+        ends: fractions of the steps, likewise.
         default_scale: of every ControlNet, where no scale is given.
 
     Raises:
-        UsageError: a flag is given another number of times, or a value is out of range.
+        UsageError: a setting is given another number of times, or a value is out of range.
     """
     columns = []
-    for flag, values, default in (
-        ("--controlnet_conditioning_scale", scales, default_scale),
-        ("--control_guidance_start", starts, 0.0),
-        ("--control_guidance_end", ends, 1.0),
+    for name, values, default in (
+        ("`controlnet_conditioning_scale`", scales, default_scale),
+        ("`control_guidance_start`", starts, 0.0),
+        ("`control_guidance_end`", ends, 1.0),
     ):
         if len(values) not in (0, controlnets):
             raise UsageError(
-                f"{flag} has {len(values)} value{'s' * (len(values) != 1)} for {controlnets} "
+                f"{name} has {len(values)} value{'s' * (len(values) != 1)} for {controlnets} "
                 f"ControlNet{'s' * (controlnets != 1)}; give one for each, or none."
             )
         columns.append(values or [default] * controlnets)

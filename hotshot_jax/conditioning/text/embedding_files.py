@@ -51,7 +51,7 @@ def open_embeddings(
     words = [token for _, token in embeddings]
     for word in words:
         if words.count(word) > 1:
-            raise UsageError(f"--embedding: the word {word!r} is used twice; name one PATH:WORD.")
+            raise UsageError(f"`embeddings`: the word {word!r} is used twice; name one PATH:WORD.")
     return tuple(read_textual_inversion(_open(path), token, widths) for path, token in embeddings)
 
 

@@ -64,7 +64,7 @@ def parse_embedding(argument: str) -> tuple[str, str]:
         path, token = argument, Path(argument).stem.partition("@")[0]
     if not path or not token or re.search(r"\s", token):
         raise UsageError(
-            f"--embedding {argument}: {token!r} cannot be the word for it; expected PATH or "
+            f"`embeddings` {argument}: {token!r} cannot be the word for it; expected PATH or "
             "PATH:WORD, a word without spaces."
         )
     return path, token

@@ -365,6 +365,6 @@ def _describe_plain_sdxl(path: Path, unet: Component) -> str:
         )
     return (
         f"{path} is a plain SDXL model ({kind}): it has no temporal layers and cannot make clips "
-        "alone. Give a Hotshot-XL checkpoint as the model and this one with --spatial_unet_base, "
-        "or add temporal layers with --temporal"
+        "alone. Give a Hotshot-XL checkpoint as the model and this one with `spatial_unet_base`, "
+        "or add temporal layers with `temporal`"
     )

@@ -84,9 +84,9 @@ class SingleFile:
             return self.components[name]
         held = ", ".join(_words(each) for each in self.components)
         hint = (
-            "give it with --vae"
+            "give it with `vae`"
             if set(self.components) == {VAE}
-            else "give it with --spatial_unet_base, or a folder or full file with --base"
+            else "give it with `spatial_unet_base`, or a folder or full file with `base`"
         )
         raise HotshotError(f"{self.source.path} holds no {_words(name)}, only {held}; {hint}.")
 

@@ -75,7 +75,7 @@ _KINDS = (
         _any(
             lambda name: any(part in name for part in _LORA_PARTS) or name.endswith(_LORA_ENDINGS)
         ),
-        "a LoRA; give it with --lora",
+        "a LoRA; give it with `loras`",
     ),
     _Kind(
         CONTROLNET,
@@ -84,17 +84,17 @@ _KINDS = (
                 any(part in name for part in _CONTROLNET_PARTS) or name.startswith("control_model.")
             )
         ),
-        "a ControlNet; give it with --controlnet",
+        "a ControlNet; give it with `controlnets`",
     ),
     _Kind(
         EMBEDDING,
         lambda names: not _EMBEDDING_KEYS.isdisjoint(names),
-        "a textual inversion; give it with --embedding",
+        "a textual inversion; give it with `embeddings`",
     ),
     _Kind(
         TEMPORAL_LAYERS,
         lambda names: all(any(part in name for part in _TEMPORAL_PARTS) for name in names),
-        "a file of temporal layers alone; give it with --temporal",
+        "a file of temporal layers alone; give it with `temporal`",
     ),
 )
 

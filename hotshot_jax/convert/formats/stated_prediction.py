@@ -60,7 +60,7 @@ def stated_prediction(source: TensorSource) -> StatedPrediction:
     if header.strip() and found is None:
         notes.append(
             f"{source.path.name} says that it predicts {header[:40]!r}, which is not known here; "
-            "--prediction_type tells what it is."
+            "`prediction_type` tells what it is."
         )
     if found is None and _is_true(source, "ss_v_parameterization"):
         found = "v_prediction"

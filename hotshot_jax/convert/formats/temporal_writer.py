@@ -41,7 +41,7 @@ def write_temporal_layers(
     as_folder = spelling == DIFFUSERS
     if as_folder == (dest.suffix == _ENDING):
         expected = "a folder" if as_folder else f"a file that ends in {_ENDING}"
-        raise UsageError(f"{dest}: expected {expected} for --temporal {spelling}.")
+        raise UsageError(f"{dest}: expected {expected} for `temporal` {spelling}.")
     shapes = {name: tensor.shape for name, tensor in named_as_hotshot(source).items()}
     written = write_names(temporal_source(source, shapes, shape), spelling, shape)
     layout = {name: (tensor.shape, tensor.dtype) for name, tensor in written.items()}

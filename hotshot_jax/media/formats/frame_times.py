@@ -20,7 +20,7 @@ def check_duration(duration_ms: float, video_length: int) -> None:
     shortest, longest = SHORTEST_FRAME_MS * video_length, LONGEST_FRAME_MS * video_length
     if not math.isfinite(duration_ms) or not shortest <= duration_ms <= longest:
         raise UsageError(
-            f"--video_duration is {duration_ms} milliseconds; for {video_length} frames it must be "
+            f"`video_duration` is {duration_ms} milliseconds; for {video_length} frames it must be "
             f"from {shortest} ({SHORTEST_FRAME_MS} a frame) to {longest}."
         )
 

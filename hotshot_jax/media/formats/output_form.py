@@ -45,24 +45,24 @@ def output_form(path: AnyPath) -> OutputForm:
     """
     text = os.fspath(path)
     if not text or "\0" in text:
-        raise UsageError(f"--output is {text!r}; it must be the path of a file or folder.")
+        raise UsageError(f"`output` is {text!r}; it must be the path of a file or folder.")
     if text.endswith(os.sep) or (os.altsep is not None and text.endswith(os.altsep)):
         return OutputForm.PNG_FOLDER
     if text == "-":
         raise UsageError(
-            "--output - is taken for standard output elsewhere; here it must be the path of a file "
+            "`output` - is taken for standard output elsewhere; here it must be the path of a file "
             "or folder, which is printed there when it is written."
         )
     name = Path(text).name
     if name.lower() in _FORMS:
-        raise UsageError(f"--output {text}: the file needs a name before its ending {name}.")
+        raise UsageError(f"`output` {text}: the file needs a name before its ending {name}.")
     ending = Path(text).suffix
     if not ending:
         return OutputForm.PNG_FOLDER
     form = _FORMS.get(ending.lower())
     if form is None:
         raise UsageError(
-            f"--output {text}: unknown ending {ending}. Give {CLIP_FORMS_TEXT}; "
+            f"`output` {text}: unknown ending {ending}. Give {CLIP_FORMS_TEXT}; "
             "for one frame also .jpg, .jpeg or .png."
         )
     return form

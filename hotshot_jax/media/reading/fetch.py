@@ -123,7 +123,7 @@ def _resolve(parts: SplitResult, url: str, limits: FetchLimits) -> tuple[str, in
         if not limits.allow_private and not is_public(address):
             raise UsageError(
                 f"{url}: {parts.hostname} is at {address}, an address of this machine or of a "
-                "private network. --allow_private_urls allows it."
+                "private network. `allow_private_urls` allows it."
             )
     return addresses[0], port
 

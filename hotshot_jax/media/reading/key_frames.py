@@ -50,7 +50,7 @@ def key_frame_indices(
         raise ValueError(f"video_length is {video_length}; it must be positive")
     if count < video_length:
         raise UsageError(
-            f"The clip has {count} {'frame' if count == 1 else 'frames'}, but --video_length asks "
+            f"The clip has {count} {'frame' if count == 1 else 'frames'}, but `video_length` asks "
             f"for {video_length}. Give a longer clip or ask for fewer frames."
         )
     frame_ms = estimated_frame_duration(durations_ms)

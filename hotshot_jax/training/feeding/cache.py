@@ -91,7 +91,7 @@ class Cache:
             yield
         except OSError as error:
             raise HotshotError(
-                f"--cache_dir {self.folder} cannot be written: {error.strerror or error}."
+                f"`cache_dir` {self.folder} cannot be written: {error.strerror or error}."
             ) from error
 
     def _path(self, key: tuple[Any, ...]) -> Path:

@@ -103,7 +103,7 @@ class CachedLatents:
             decode_frames(self._whole(request.clip, request.size))
             raise PreparationError(
                 f"{request.clip.name}: has changed since training began, or is gone from "
-                f"--cache_dir {self.cache.folder}.\nRun the same command again: it goes on and "
+                f"`cache_dir` {self.cache.folder}.\nRun the same command again: it goes on and "
                 "fills in what is missing."
             )
         chosen = slice(request.frames.start, request.frames.stop)

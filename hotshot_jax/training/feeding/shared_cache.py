@@ -58,9 +58,9 @@ def _see_all(markers: Path, count: int, folder: Path) -> None:
     while missing := [other for other in missing if not (markers / f"here-{other}").exists()]:
         if time.monotonic() > deadline:
             raise UsageError(
-                f"--cache_dir {folder} is not shared by the hosts: process {jax.process_index()} "
+                f"`cache_dir` {folder} is not shared by the hosts: process {jax.process_index()} "
                 f"does not see what process {missing[0]} has written there.\nName a folder on a "
-                "file system that all hosts see, or train without --cache_dir."
+                "file system that all hosts see, or train without `cache_dir`."
             )
         time.sleep(_PAUSE)
 
@@ -71,5 +71,5 @@ def _leave(marker: Path) -> None:
         marker.touch()
     except OSError as error:
         raise HotshotError(
-            f"--cache_dir {marker.parent.parent} cannot be written: {error.strerror or error}."
+            f"`cache_dir` {marker.parent.parent} cannot be written: {error.strerror or error}."
         ) from error

@@ -78,7 +78,7 @@ class Checkpoints:
         except OSError as error:
             raise HotshotError(
                 f"{folder}: checkpoints cannot be written ({error.strerror or error}). Give "
-                "another --output_dir."
+                "another `output_dir`."
             ) from error
         training = ocp.training
         with _quiet():
@@ -208,15 +208,15 @@ def find(path: Path) -> list[Saved]:
     # One name for each folder: there may be symbolic links on the way, and "..".
     path = path.resolve()
     if not path.is_dir():
-        raise UsageError(f"--resume {path}: there is no such folder.")
+        raise UsageError(f"`resume` {path}: there is no such folder.")
     if path.name.isdigit() and (path / _NAME).is_dir():
         return [Saved(path.parent, int(path.name))]
     for folder in (path / "checkpoints", path):
         if folder.is_dir() and (complete := _complete(folder.resolve())):
             return complete
     raise HotshotError(
-        f"--resume {path}: the folder holds no complete checkpoint (its writing may have been "
-        "interrupted). Name the --output_dir of a run, or one of its checkpoints."
+        f"`resume` {path}: the folder holds no complete checkpoint (its writing may have been "
+        "interrupted). Name the `output_dir` of a run, or one of its checkpoints."
     )
 
 

@@ -274,7 +274,7 @@ class Loop:
         what = f"loss is {loss}" if not math.isfinite(loss) else f"norm of the gradients is {norm}"
         raise HotshotError(
             f"The {what} at step {done.step}, on the samples {samples}.\n{good}. Look at these "
-            "samples, or lower --learning_rate, and run the command again."
+            "samples, or lower `learning_rate`, and run the command again."
         )
 
     def _save(self, state: TrainState, step: int) -> None:

@@ -252,7 +252,7 @@ def chosen_reports(report_to: str) -> tuple[str, ...]:
         UsageError: it is unknown.
     """
     if report_to not in REPORTS:
-        raise UsageError(f"--report_to {report_to} is unknown; expected {', '.join(REPORTS)}.")
+        raise UsageError(f"`report_to` {report_to} is unknown; expected {', '.join(REPORTS)}.")
     if report_to == AUTO_REPORT:
         return tuple(
             kind
@@ -301,7 +301,7 @@ def open_reports(
             reports.append(makers[kind]())
         except Exception as error:
             logger.warning(
-                "--report_to %s cannot be used (%s); training goes on, and metrics.jsonl has "
+                "`report_to` %s cannot be used (%s); training goes on, and metrics.jsonl has "
                 "all numbers.",
                 kind,
                 error,

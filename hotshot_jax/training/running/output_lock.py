@@ -41,7 +41,7 @@ def only_training_in(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise HotshotError(
             f"{folder}: checkpoints cannot be written ({error.strerror or error}). Give another "
-            "--output_dir."
+            "`output_dir`."
         ) from error
     try:
         yield
@@ -68,9 +68,9 @@ def _locked(path: Path) -> int | None:
                 holder = os.pread(file, 200, 0).decode(errors="replace")
                 os.close(file)
                 raise UsageError(
-                    f"--output_dir {path.parent}: another training is writing there"
+                    f"`output_dir` {path.parent}: another training is writing there"
                     f"{f' ({holder})' if holder.isprintable() and holder else ''}. Wait for its "
-                    "end or stop it, or name another --output_dir."
+                    "end or stop it, or name another `output_dir`."
                 ) from error
             os.close(file)
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):

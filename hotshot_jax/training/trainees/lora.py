@@ -64,9 +64,9 @@ class LoraTrainee:
             UsageError: the targets are unknown, or the rank is less than 1.
         """
         if targets not in TARGETS:
-            raise UsageError(f"--lora_targets {targets} is unknown; expected {', '.join(TARGETS)}.")
+            raise UsageError(f"`lora_targets` {targets} is unknown; expected {', '.join(TARGETS)}.")
         if rank < 1:
-            raise UsageError(f"--lora_rank is {rank}; expected at least 1.")
+            raise UsageError(f"`lora_rank` is {rank}; expected at least 1.")
         unet = dataclasses.replace(Division.of(module, "unet"), trained=frozenset())
         stems = [
             name.removesuffix(f"/{_KERNEL}")

@@ -56,7 +56,7 @@ def is_trained(path: Path, selection: str) -> bool:
         UsageError: the selection is unknown.
     """
     if selection not in SELECTIONS:
-        raise UsageError(f"--train {selection} is unknown; expected {', '.join(SELECTIONS)}.")
+        raise UsageError(f"`train` {selection} is unknown; expected {', '.join(SELECTIONS)}.")
     return selection == "unet" or (TEMPORAL in path) == (selection == "temporal")
 
 
