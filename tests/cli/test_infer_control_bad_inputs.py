@@ -315,7 +315,7 @@ NETS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "no config": (_without_config, ("config.json",)),
     "invalid config": (_invalid, ("config.json",)),
     "for SD 1.5": (_for_sd15, ("ControlNet for Stable Diffusion 1.5", "needs one for SDXL")),
-    "a UNet": (_of_a_unet, ("UNet2DConditionModel", "expected an SDXL ControlNet")),
+    "a UNet": (_of_a_unet, ("UNet2DConditionModel", "not a ControlNet")),
     "truncated": (_truncated, (WEIGHTS,)),
     "no weights": (_without_weights, ("no .safetensors weights",)),
     "a tensor missing": (_lacking_a_tensor, ("controlnet_mid_block.weight",)),
