@@ -16,7 +16,8 @@ from benchmarks.parity_cases.case import (
     Verdict,
     compare,
 )
-from hotshot_jax.schedulers import CLASSES, known_difference, make_scheduler
+from benchmarks.parity_cases.pipelines.diffusers_differences import known_difference
+from hotshot_jax.schedulers import CLASSES, make_scheduler
 from hotshot_jax.schedulers.base import Schedule, Scheduler
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hotshot_jax.convert.tensors.half_casts import to_dtype
+from hotshot_jax.convert.tensors.rules import Path, Slot
 from hotshot_jax.convert.tensors.tensor_source import LazyTensor, TensorSource
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.lora.changes import Change
@@ -53,29 +54,6 @@ def merged_source(base: TensorSource, component: str, loras: Scaled) -> TensorSo
     return TensorSource(tensors, base.path, base.metadata)
 
 
-def merge(
-    parameters: Mapping[str, np.ndarray], component: str, loras: Scaled
-) -> dict[str, np.ndarray]:
-    """The tensors that LoRAs change, merged.
-
-    Args:
-        parameters: a component's tensors in PyTorch's names and layout; left as they are.
-        component: "unet", "text_encoder" or "text_encoder_2".
-        loras: LoRAs and strengths; several add up.
-
-    Returns:
-        Float32 arrays, for the changed names only.
-
-    Raises:
-        KeyError: a LoRA changes a tensor that `parameters` lacks.
-        UsageError: a strength is not finite.
-    """
-    return {
-        name: merge_tensor(parameters[name], changes)
-        for name, changes in scaled_changes(component, loras).items()
-    }
-
-
 def merge_tensor(
     weight: np.ndarray, changes: Sequence[tuple[Change, float]], dtype: Any = np.float32
 ) -> np.ndarray:
@@ -115,6 +93,17 @@ def scaled_changes(component: str, loras: Scaled) -> dict[str, list[tuple[Change
         for name, group in lora.changes.get(component, {}).items():
             changes.setdefault(name, []).extend((change, scale) for change in group)
     return changes
+
+
+def changed_paths(slots: Mapping[str, Slot], component: str, loras: Scaled) -> set[Path]:
+    """The parameters of a component that LoRAs change at any strength, by path.
+
+    Args:
+        slots: where each of PyTorch's tensors goes (`convert.rules.torch_slots`).
+        component: "unet", "text_encoder" or "text_encoder_2".
+        loras: LoRAs and strengths; also those at strength 0 count.
+    """
+    return {slots[name].path for lora, _ in loras for name in lora.names(component)}
 
 
 def _merged(tensor: LazyTensor, changes: Sequence[tuple[Change, float]]) -> LazyTensor:

@@ -12,11 +12,6 @@ from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.schedulers.base import Schedule, Scheduler
 from hotshot_jax.schedulers.ddim import DDIMScheduler
 from hotshot_jax.schedulers.ddpm import DDPMScheduler
-from hotshot_jax.schedulers.diffusers_differences import (
-    KNOWN_DIFFERENCES,
-    Difference,
-    known_difference,
-)
 from hotshot_jax.schedulers.dpm_solver_multistep import DPMSolverMultistepScheduler
 from hotshot_jax.schedulers.euler import EulerDiscreteScheduler
 from hotshot_jax.schedulers.euler_ancestral import EulerAncestralDiscreteScheduler
@@ -29,12 +24,10 @@ from hotshot_jax.schedulers.unipc_multistep import UniPCMultistepScheduler
 __all__ = [
     "CLASSES",
     "DEFAULT_SCHEDULER",
-    "KNOWN_DIFFERENCES",
     "SHORT_NAMES",
     "DDIMScheduler",
     "DDPMScheduler",
     "DPMSolverMultistepScheduler",
-    "Difference",
     "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler",
     "HeunDiscreteScheduler",
@@ -44,7 +37,6 @@ __all__ = [
     "Schedule",
     "Scheduler",
     "UniPCMultistepScheduler",
-    "known_difference",
     "make_scheduler",
 ]
 

@@ -47,8 +47,6 @@ class DDPMScheduler(Scheduler):
     Attributes:
         variance_type: which s² is taken; "fixed_small_log" is another way to compute fixed_small.
         clip_sample: clip x_0 to ± clip_sample_range.
-        fixed_stride: step to ā' of the timestep one whole stride lower, as diffusers once did, even
-            where the run's next timestep is another; not part of a configuration.
     """
 
     timestep_spacing: str = option("leading", choices=SPACINGS)
@@ -57,7 +55,6 @@ class DDPMScheduler(Scheduler):
     )
     clip_sample: bool = option(True)
     clip_sample_range: float = option(1.0, low=0)
-    fixed_stride: bool = option(False, in_config=False)
 
     refused: ClassVar[Mapping[str, str]] = {"thresholding": DYNAMIC_THRESHOLDING}
 
@@ -79,9 +76,7 @@ class DDPMScheduler(Scheduler):
         alphas = self._alphas_at(timesteps)
         if self.prediction_type == "epsilon":
             self._require_signal(alphas)
-        following = np.append(timesteps[1:], -1)
-        if self.fixed_stride:
-            following = timesteps - self.num_train_timesteps // num_inference_steps
+        following = self._following(timesteps)
         alphas_after = np.where(following >= 0, self._alphas_at(following.clip(0)), 1.0)
         kept = alphas / alphas_after
         small = (1 - alphas_after) / (1 - alphas) * (1 - kept)
@@ -98,6 +93,10 @@ class DDPMScheduler(Scheduler):
             noise=np.sqrt(variance) * draws_noise,
         )
         return self._make_schedule(timesteps, rows, draws_noise, first_call=first_step)
+
+    def _following(self, timesteps: np.ndarray) -> np.ndarray:
+        """The timestep to which each of a run steps; negative after the last."""
+        return np.append(timesteps[1:], -1)
 
     def step(
         self,

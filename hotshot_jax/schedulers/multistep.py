@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -32,26 +32,6 @@ class MultistepScheduler(SigmaScheduler):
         "thresholding": DYNAMIC_THRESHOLDING,
         "use_dynamic_shifting": "it belongs to flow matching",
     }
-
-    def schedule_from_timesteps(self, timesteps: Sequence[int] | np.ndarray) -> Schedule:
-        """Tables for a run through given timesteps.
-
-        Args:
-            timesteps: int [steps], descending.
-
-        Raises:
-            UsageError: the timesteps do not descend within the schedule, or the configuration
-                designs its own noise levels.
-        """
-        if self._designed_key is not None:
-            raise UsageError(f"Timesteps cannot be chosen together with {self._designed_key}=True.")
-        chosen = np.asarray(timesteps, np.int64)
-        inside = chosen.size and chosen.max() < self.num_train_timesteps and chosen.min() >= 0
-        if not inside or np.any(np.diff(chosen) >= 0):
-            raise UsageError(
-                f"Timesteps must descend within 0..{self.num_train_timesteps - 1}: {timesteps}."
-            )
-        return self._tables(chosen, None)
 
     @abc.abstractmethod
     def _tables(self, timesteps: np.ndarray, levels: np.ndarray | None, first: int = 0) -> Schedule:

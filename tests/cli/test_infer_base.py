@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from hotshot_jax import clip_tokenizer
-from hotshot_jax.convert.formats.ldm_names import to_single_file
 from hotshot_jax.convert.tensors.tensor_source import open_file
 from tests.cli.checkpoints import (
     TEXT,
@@ -25,6 +24,7 @@ from tests.cli.conftest import Infer
 from tests.cli.refusals import assert_refused, assert_refused_at_once
 from tests.cli.test_infer import pngs_of
 from tests.other_models import change_json
+from tests.single_file_writer import to_single_file
 from tests.tiny_checkpoint import tiny_configs, write_tiny_checkpoint
 
 FILES = {"unet": UNET, "vae": VAE, "text_encoder": TEXT, "text_encoder_2": TEXT_2}

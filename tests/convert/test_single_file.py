@@ -10,7 +10,7 @@ from diffusers.loaders import single_file_utils
 from sdxl_tiny import GOLDEN, as_source, config, spatial, state_dict
 
 from hotshot_jax.convert.formats import ldm_names
-from hotshot_jax.convert.formats.ldm_names import PREFIXES, TABLES, to_single_file
+from hotshot_jax.convert.formats.ldm_names import PREFIXES, TABLES
 from hotshot_jax.convert.formats.single_file import open_single_file
 from hotshot_jax.convert.formats.single_file_config import scheduler_config
 from hotshot_jax.convert.formats.temporal_layers import temporal_source, with_temporal_layers
@@ -19,6 +19,7 @@ from hotshot_jax.convert.prepare import prepare_component
 from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.convert.tensors.tensor_source import TensorSource, open_file
 from hotshot_jax.errors import HotshotError
+from tests.single_file_writer import to_single_file
 
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2", "vae")
 # Head counts do not follow from shapes.

@@ -9,7 +9,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from hotshot_jax.convert.tensors.tensor_source import TensorSource, open_file
-from hotshot_jax.lora import ModuleNames, merge, read_lora
+from hotshot_jax.lora import ModuleNames, merge_tensor, read_lora
+from hotshot_jax.lora.merge import scaled_changes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MODELS = {
@@ -82,3 +83,9 @@ def difference(source, component="unet", tensor=f"{QUERY}.weight", scale=1.0, **
 def close(ours, expected):
     # The sum with a weight of order 1 rounds to float32.
     np.testing.assert_allclose(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+def merge(parameters, component, loras):
+    """The tensors that LoRAs change, merged, by name."""
+    changes = scaled_changes(component, loras)
+    return {name: merge_tensor(parameters[name], each) for name, each in changes.items()}

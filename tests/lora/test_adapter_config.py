@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from lora_cases import merge
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.lora import ModuleNames, merge, open_lora
+from hotshot_jax.lora import ModuleNames, open_lora
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-from lora_cases import GOLDEN, config, names, normal, state_dict, write
+from lora_cases import GOLDEN, config, merge, names, normal, state_dict, write
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.numpy import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from hotshot_jax.convert.tensors.tensor_source import open_file
-from hotshot_jax.lora import Factors, lora_metadata, lora_tensors, merge, read_lora
+from hotshot_jax.lora import Factors, lora_metadata, lora_tensors, read_lora
 
 # float32 products of rank 8 at most, weights of order 1.
 TOLERANCE = 1e-5

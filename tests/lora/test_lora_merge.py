@@ -1,11 +1,11 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from lora_cases import names, normal, state_dict, write
+from lora_cases import merge, names, normal, state_dict, write
 
 from hotshot_jax.convert.tensors.tensor_source import TensorSource
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.lora import merge, merge_tensor, merged_source, read_lora
+from hotshot_jax.lora import merge_tensor, merged_source, read_lora
 
 SPATIAL = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 TEMPORAL = "down_blocks.0.temporal_attentions.0.transformer_blocks.0.attention_blocks.0.to_q"

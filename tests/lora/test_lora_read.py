@@ -13,6 +13,7 @@ from lora_cases import (
     close,
     difference,
     factors,
+    merge,
     names,
     normal,
     state_dict,
@@ -20,7 +21,7 @@ from lora_cases import (
 )
 
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.lora import ModuleNames, merge, read_lora
+from hotshot_jax.lora import ModuleNames, read_lora
 from hotshot_jax.lora.adapter_config import AdapterConfig
 from hotshot_jax.lora.keys import split_key
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from lora_cases import names, normal, state_dict, write
+from lora_cases import merge, names, normal, state_dict, write
 
 from hotshot_jax.errors import UsageError
-from hotshot_jax.lora import Factors, lora_metadata, lora_tensors, merge, read_lora
+from hotshot_jax.lora import Factors, lora_metadata, lora_tensors, read_lora
 
 SPATIAL = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 TEMPORAL = "down_blocks.0.temporal_attentions.0.transformer_blocks.0.attention_blocks.0.to_q"

@@ -1,6 +1,5 @@
 """The ControlNet against golden data and current diffusers."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -30,16 +29,12 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from hotshot_jax.convert.tensors.rules import parameter_count, torch_slots
-from hotshot_jax.errors import HotshotError
 from hotshot_jax.models.controlnet.config import ControlNetConfig
 from hotshot_jax.models.controlnet.controlnet import (
     ControlNetModel,
     add_residuals,
-    controlnet_from_unet,
-    copy_encoder,
 )
-from hotshot_jax.models.unet.config import UNet3DConfig
-from hotshot_jax.models.unet.unet import Residuals, UNet3DConditionModel
+from hotshot_jax.models.unet.unet import Residuals
 
 
 def video(frames: np.ndarray, batch: int) -> np.ndarray:
@@ -226,59 +221,3 @@ def test_residuals_reach_the_unet_in_bfloat16() -> None:
         lambda model: model(sample, timestep, text, pooled, time_ids, cond[0]), model
     )
     assert {x.dtype for x in jax.tree.leaves(residuals)} == {jnp.dtype(jnp.bfloat16)}
-
-
-# --- starting from a UNet
-
-
-@pytest.fixture(scope="module")
-def unet() -> UNet3DConditionModel:
-    config = UNet3DConfig.from_dict(golden_json("models/unet_tiny.config.json"))
-    return build(UNet3DConditionModel, config, seed=0)
-
-
-def test_from_unet_copies_the_way_down(unet: UNet3DConditionModel) -> None:
-    controlnet = fresh(
-        lambda: controlnet_from_unet(
-            unet, rngs=nnx.Rngs(0), conditioning_embedding_out_channels=(8, 16, 24, 32)
-        )
-    )
-    expected = golden_json("models/controlnet_tiny.shapes.json")
-    slots, unet_slots = torch_slots(controlnet), torch_slots(unet)
-    assert {name: list(slot.shape) for name, slot in slots.items()} == {
-        name: entry["shape"] for name, entry in expected.items()
-    }
-    ours, theirs = flat(controlnet), flat(unet)
-    for name, slot in slots.items():
-        if not name.startswith("controlnet_"):
-            value = slot.to_torch(ours[slot.path])
-            np.testing.assert_array_equal(value, unet_slots[name].to_torch(theirs[slot.path]))
-    for path, value in ours.items():
-        if path[0] in ("controlnet_down_blocks", "controlnet_mid_block"):
-            assert not value.any()
-    assert ours["controlnet_cond_embedding", "conv_in", "kernel"].any()
-
-
-def flat(module: Any) -> dict[tuple[Any, ...], np.ndarray]:
-    return {
-        path: np.asarray(variable[...])
-        for path, variable in nnx.to_flat_state(nnx.state(module, nnx.Param))
-    }
-
-
-def test_copying_the_encoder_does_not_share_buffers(unet: UNet3DConditionModel) -> None:
-    state = nnx.state(unet, nnx.Param)
-    shared = nnx.filter_state(state, nnx.PathContains("conv_in"))
-    copied = copy_encoder(state, shared)
-    (mine, *_), (theirs, *_) = jax.tree.leaves(copied), jax.tree.leaves(shared)
-    np.testing.assert_array_equal(mine, theirs)
-    assert mine.unsafe_buffer_pointer() != theirs.unsafe_buffer_pointer()
-
-
-def test_from_unet_of_another_shape_is_refused(unet: UNet3DConditionModel) -> None:
-    config = dataclasses.replace(
-        ControlNetConfig.from_unet(unet.config), layers_per_block=unet.config.layers_per_block + 1
-    )
-    other = nnx.eval_shape(lambda: ControlNetModel(config, rngs=nnx.Rngs(0)))
-    with pytest.raises(HotshotError, match="of its own shape"):
-        copy_encoder(nnx.state(unet, nnx.Param), nnx.state(other, nnx.Param))

@@ -11,9 +11,13 @@ from hotshot_jax.convert.tensors.rules import torch_slots
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models import ControlNetUnionConfig, controlnet_class
 from hotshot_jax.models.controlnet.config import ControlNetConfig
-from hotshot_jax.models.controlnet.shapes import config_from_shapes
+from hotshot_jax.models.controlnet.shapes import Shapes, config_values
 
 FULL = ControlNetConfig.from_dict(golden_json("models/sdxl_full.controlnet.config.json"))
+
+
+def config_from_shapes(shapes: Shapes) -> ControlNetConfig:
+    return ControlNetConfig.from_dict(config_values(shapes, "file"), "file")
 
 
 def shapes_of(config: ControlNetConfig) -> dict[str, tuple[int, ...]]:
@@ -26,7 +30,7 @@ def test_the_published_file() -> None:
     shapes = {name: tuple(entry["shape"]) for name, entry in listed.items()}
     # A level without transformers has no depth to be read.
     expected = dataclasses.replace(FULL, transformer_layers_per_block=(0, 2, 10))
-    assert config_from_shapes(shapes, "file") == expected
+    assert config_from_shapes(shapes) == expected
 
 
 SMALL_LEVELS: dict[str, Any] = {
@@ -61,7 +65,7 @@ SMALL_LEVELS: dict[str, Any] = {
 )
 def test_the_smaller_sizes(changes: dict[str, Any]) -> None:
     config = dataclasses.replace(FULL, **SMALL_LEVELS | changes)
-    assert config_from_shapes(shapes_of(config), "file") == config
+    assert config_from_shapes(shapes_of(config)) == config
 
 
 def test_a_union() -> None:
@@ -77,7 +81,7 @@ def test_a_union() -> None:
         "num_trans_layer": 2,
     }
     config = ControlNetUnionConfig(**values)
-    assert config_from_shapes(shapes_of(config), "file") == config
+    assert config_from_shapes(shapes_of(config)) == config
 
 
 @pytest.mark.parametrize(
@@ -97,10 +101,10 @@ def test_a_union() -> None:
 )
 def test_other_files_are_refused(shapes: dict[str, tuple[int, ...]], message: str) -> None:
     with pytest.raises(HotshotError, match=f"^file: .*{message}"):
-        config_from_shapes(shapes, "file")
+        config_from_shapes(shapes)
 
 
 def test_unknown_widths_are_refused() -> None:
     config = ControlNetConfig.from_dict(golden_json("models/controlnet_tiny.config.json"))
     with pytest.raises(HotshotError, match="the number of heads is unknown"):
-        config_from_shapes(shapes_of(config), "file")
+        config_from_shapes(shapes_of(config))

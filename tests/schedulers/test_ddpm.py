@@ -1,6 +1,3 @@
-import dataclasses
-
-import numpy as np
 import pytest
 from diffusers_oracle import (
     SDXL,
@@ -57,14 +54,3 @@ def test_noise_is_drawn_above_timestep_0():
 def test_unsupported_variance(value):
     with pytest.raises(HotshotError, match=f"variance_type='{value}'"):
         DDPMScheduler.from_config(SDXL | {"variance_type": value})
-
-
-def test_fixed_stride_looks_a_whole_stride_down():
-    scheduler = DDPMScheduler.from_config(SDXL | {"timestep_spacing": "linspace"})
-    strided = dataclasses.replace(scheduler, fixed_stride=True)
-    alphas = scheduler.noise_schedule.alphas_cumprod
-    # 999, 500 (499.5 is rounded to even), 0: one stride of 333 below 999 is 666.
-    kept = {500: scheduler, 666: strided}
-    for target, one in kept.items():
-        expected = np.sqrt(alphas[target]) * (1 - alphas[999] / alphas[target]) / (1 - alphas[999])
-        assert one.schedule(3).steps.denoised[0] == pytest.approx(expected, rel=1e-5)

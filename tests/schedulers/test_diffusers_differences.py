@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from diffusers_oracle import BOUND, NOISES, SDXL, relative_error, run
 
-from hotshot_jax.schedulers import (
-    CLASSES,
+from benchmarks.parity_cases.pipelines.diffusers_differences import (
     KNOWN_DIFFERENCES,
+    StridedDDPM,
     known_difference,
-    make_scheduler,
 )
+from hotshot_jax.schedulers import CLASSES, make_scheduler
 
 DESCRIPTION = Path(__file__).parents[1] / "golden" / "cases" / "schedulers.json"
 CASES = json.loads(DESCRIPTION.read_text())["schedulers"]
@@ -70,10 +70,10 @@ def test_ddpm_takes_whole_strides_off_leading_spacing():
         config = SDXL | {"timestep_spacing": spacing}
         difference = known_difference("DDPMScheduler", config)
         scheduler = difference.scheduler(CLASSES["DDPMScheduler"], config)
-        assert scheduler.fixed_stride
+        assert isinstance(scheduler, StridedDDPM)
         # For leading spacing both are the same.
         plain = CLASSES["DDPMScheduler"].from_config(SDXL)
-        strided = dataclasses.replace(plain, fixed_stride=True)
+        strided = StridedDDPM.from_config(SDXL)
         np.testing.assert_array_equal(
             plain.schedule(30).steps.sample, strided.schedule(30).steps.sample
         )
@@ -87,3 +87,14 @@ def test_unipc_with_karras_levels_runs_through_given_timesteps():
     schedule = difference.schedule(scheduler, 5, [999, 500, 20, 3])
     assert schedule.timesteps.tolist() == [999, 500, 20, 3]
     assert schedule.sigmas[-1] > 0
+
+
+def test_strided_ddpm_looks_a_whole_stride_down():
+    scheduler = CLASSES["DDPMScheduler"].from_config(SDXL | {"timestep_spacing": "linspace"})
+    strided = StridedDDPM.from_config(SDXL | {"timestep_spacing": "linspace"})
+    alphas = scheduler.noise_schedule.alphas_cumprod
+    # 999, 500 (499.5 is rounded to even), 0: one stride of 333 below 999 is 666.
+    kept = {500: scheduler, 666: strided}
+    for target, one in kept.items():
+        expected = np.sqrt(alphas[target]) * (1 - alphas[999] / alphas[target]) / (1 - alphas[999])
+        assert one.schedule(3).steps.denoised[0] == pytest.approx(expected, rel=1e-5)

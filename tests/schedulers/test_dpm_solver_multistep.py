@@ -3,15 +3,12 @@ import math
 import numpy as np
 import pytest
 from diffusers_oracle import (
-    BOUND,
     DESIGNED,
     SDXL,
     STEP_COUNTS,
     TRAINED,
     assert_matches_diffusers,
     random_configs,
-    relative_error,
-    run,
     short_id,
 )
 
@@ -81,29 +78,6 @@ def test_noise_is_drawn_in_every_call_of_the_sde():
     assert sde.stochastic and sde.schedule(6).draws_noise.all()
     ode = DPMSolverMultistepScheduler.from_config(SDXL)
     assert not ode.stochastic and not ode.schedule(6).draws_noise.any()
-
-
-def test_given_timesteps_of_a_run_are_that_run():
-    scheduler = DPMSolverMultistepScheduler.from_config(SDXL)
-    schedule = scheduler.schedule(12)
-    again = scheduler.schedule_from_timesteps(schedule.timesteps.tolist())
-    assert relative_error(run(scheduler, again), run(scheduler, schedule)) == 0
-    other = scheduler.schedule_from_timesteps([900, 400, 5])
-    assert other.timesteps.tolist() == [900, 400, 5]
-    assert relative_error(run(scheduler, other)[-1], run(scheduler, schedule)[-1]) > BOUND
-
-
-@pytest.mark.parametrize("timesteps", [[], [5, 5], [5, 9], [1000, 5], [5, -1]])
-def test_bad_given_timesteps(timesteps):
-    with pytest.raises(UsageError, match="descend"):
-        DPMSolverMultistepScheduler.from_config(SDXL).schedule_from_timesteps(timesteps)
-
-
-def test_given_timesteps_exclude_designed_levels():
-    for key in ("use_karras_sigmas", "use_lu_lambdas"):
-        scheduler = DPMSolverMultistepScheduler.from_config(SDXL | {key: True})
-        with pytest.raises(UsageError, match=key):
-            scheduler.schedule_from_timesteps([900, 5])
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ from jax.sharding import AbstractMesh
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from safetensors.numpy import load_file
 
-from hotshot_jax.convert.load import with_parameters
-from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
+from hotshot_jax.convert.load import Match, read_parameters, with_parameters
+from hotshot_jax.convert.prepare import module_source, open_checkpoint, prepare_component
 from hotshot_jax.convert.tensors.rules import flat_parameters, torch_slots
 from hotshot_jax.convert.tensors.temporal_names import TEMPORAL
 from hotshot_jax.errors import UsageError
-from hotshot_jax.lora import ModuleNames, merged_parameters, open_lora
+from hotshot_jax.lora import ModuleNames, changed_paths, merged_source, open_lora
 from hotshot_jax.parallel.mesh import AXES
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.training.running.step import StepConfig, Trainer
@@ -149,7 +149,11 @@ def test_the_exported_file_gives_what_was_trained(
     opened = open_lora(tmp_path / "export", names)
     assert not opened.report.unmatched
     parameters = dict(flat_parameters(unet))
-    merged = merged_parameters(parameters, torch_slots(unet), "unet", [(opened, 1.0)])
+    slots, loras = torch_slots(unet), [(opened, 1.0)]
+    source = merged_source(module_source(unet, tmp_path), "unet", loras)
+    match = Match(unet, slots, {name: name for name in slots})
+    changed = changed_paths(slots, "unet", loras)
+    merged = read_parameters(match, source, dtype=np.float32, only=changed)
     assert len(merged) == len(lora.stems)
     expected = predict(lora.merge(trained, frozen))
     # float32 sums of three products in another order.

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.parity_cases.case import EXACT, SINGLE_MODULE, Case, Result, Verdict, compare
-from hotshot_jax.schedulers import known_difference, make_scheduler
+from benchmarks.parity_cases.pipelines.diffusers_differences import Difference, known_difference
+from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.schedulers.base import Schedule, Scheduler
-from hotshot_jax.schedulers.diffusers_differences import Difference
 from hotshot_jax.schedulers.heun import HeunDiscreteScheduler
 
 

@@ -178,11 +178,6 @@ def split_at_breaks(parts: Sequence[WeightedText]) -> list[list[WeightedText]]:
     return pieces
 
 
-def has_syntax(prompt: str) -> bool:
-    """Whether a prompt has brackets or backslashes, which `parse_weights` would read."""
-    return _SPECIAL.search(prompt) is not None
-
-
 def chunk_prompt(
     parts: Sequence[WeightedText] | str, vocabulary: Vocabulary, *, chunks: int | None = None
 ) -> PromptChunks:

@@ -14,11 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from hotshot_jax.errors import HotshotError
 from hotshot_jax.models.controlnet.config import ControlNetConfig
 from hotshot_jax.models.layers.layers import Layers
 from hotshot_jax.models.unet.encoder import Encoder, ProjectedText
-from hotshot_jax.models.unet.unet import Residuals, UNet3DConditionModel
+from hotshot_jax.models.unet.unet import Residuals
 
 Scale = jax.Array | float
 
@@ -211,56 +210,3 @@ def prepend_zeros(residuals: Residuals) -> Residuals:
     Guess mode runs the ControlNet on that half only; the other gets zeros.
     """
     return jax.tree.map(lambda x: jnp.concatenate([jnp.zeros_like(x), x]), residuals)
-
-
-def copy_encoder(unet: nnx.State, controlnet: nnx.State) -> nnx.State:
-    """The state of a ControlNet with every parameter that the UNet has too taken from there.
-
-    What the UNet lacks (the conditioning embedding and the output convolutions, which start at
-    zero) stays as it is. Arrays are copied, so that either state may be donated.
-
-    Args:
-        unet: parameters of a `UNet3DConditionModel`.
-        controlnet: parameters of a `ControlNetModel`, whose dtypes the result has.
-
-    Raises:
-        HotshotError: the UNet lacks a parameter of the shared part, or has it in another shape.
-    """
-    source = dict(nnx.to_flat_state(unet))
-    flat = []
-    for path, variable in nnx.to_flat_state(controlnet):
-        if path[0] in _SHARED:
-            name = ".".join(map(str, path))
-            if path not in source or source[path].shape != variable.shape:
-                found = source[path].shape if path in source else "nothing"
-                raise HotshotError(
-                    f"the UNet has {found} at {name}, the ControlNet {variable.shape}: "
-                    "a ControlNet starts from a UNet of its own shape."
-                )
-            value = jnp.array(source[path][...], dtype=variable.dtype, copy=True)
-            variable = variable.replace(value)
-        flat.append((path, variable))
-    return nnx.from_flat_state(flat)
-
-
-def controlnet_from_unet(
-    unet: UNet3DConditionModel,
-    *,
-    rngs: nnx.Rngs,
-    conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256),
-    dtype: Any = jnp.float32,
-    param_dtype: Any = jnp.float32,
-) -> ControlNetModel:
-    """A ControlNet to train: the UNet's way down, and outputs that are zero at first.
-
-    Args:
-        unet: the UNet whose videos are to be controlled.
-        rngs: random keys for the conditioning embedding.
-        conditioning_embedding_out_channels: widths of the conditioning embedding.
-        dtype: compute dtype.
-        param_dtype: dtype in which parameters are stored.
-    """
-    config = ControlNetConfig.from_unet(unet.config, conditioning_embedding_out_channels)
-    controlnet = ControlNetModel(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-    graph, state = nnx.split(controlnet)
-    return nnx.merge(graph, copy_encoder(nnx.state(unet, nnx.Param), state))

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.models.controlnet.config import ControlNetConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -13,15 +12,6 @@ Shapes = Mapping[str, tuple[int, ...]]
 _HEAD_CHANNELS: Final = 64
 _TIME_EMBED_DIM: Final = 256
 _TEXT_CHANNELS: Final = 2048
-
-
-def config_from_shapes(shapes: Shapes, where: str) -> ControlNetConfig:
-    """The configuration of a ControlNet of these tensors; the arguments are those of the next.
-
-    Raises:
-        HotshotError: the tensors are not those of an SDXL ControlNet.
-    """
-    return ControlNetConfig.from_dict(config_values(shapes, where), where)
 
 
 def config_values(shapes: Shapes, where: str) -> dict[str, Any]:

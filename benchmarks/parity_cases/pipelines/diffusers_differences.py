@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from hotshot_jax.schedulers.base import Schedule, Scheduler
+from hotshot_jax.schedulers.ddpm import DDPMScheduler
 from hotshot_jax.schedulers.multistep import MultistepScheduler
 
 
@@ -27,18 +28,18 @@ class Difference:
     Attributes:
         sentence: what is different, for reports.
         config: keys to change in the configuration.
-        options: fields of the scheduler that are not part of a configuration.
+        scheduler_class: the class that steps as 0.21.4 did, if not the scheduler's own.
         given_timesteps: run through the timesteps that 0.21.4 picked.
     """
 
     sentence: str
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    scheduler_class: type[Scheduler] | None = None
     given_timesteps: bool = False
 
     def scheduler(self, cls: type[Scheduler], config: Mapping[str, Any]) -> Scheduler:
         """The scheduler that computes as 0.21.4 did with this configuration."""
-        return dataclasses.replace(cls.from_config({**config, **self.config}), **self.options)
+        return (self.scheduler_class or cls).from_config({**config, **self.config})
 
     def schedule(
         self, scheduler: Scheduler, steps: int, timesteps: Sequence[int] | np.ndarray
@@ -51,8 +52,15 @@ class Difference:
             timesteps: int [calls], those of 0.21.4's run.
         """
         if self.given_timesteps and isinstance(scheduler, MultistepScheduler):
-            return scheduler.schedule_from_timesteps(timesteps)
+            return scheduler._tables(np.asarray(timesteps, np.int64), None)
         return scheduler.schedule(steps)
+
+
+class StridedDDPM(DDPMScheduler):
+    """DDPM that steps down by one whole stride, even where the run's next timestep is another."""
+
+    def _following(self, timesteps: np.ndarray) -> np.ndarray:
+        return timesteps - self.num_train_timesteps // len(timesteps)
 
 
 _LAST_LEVEL = Difference(
@@ -69,8 +77,8 @@ _KARRAS_TIMESTEPS = Difference(
 )
 _DDPM_STRIDE = Difference(
     "diffusers 0.21.4 steps DDPM down by one whole stride, current versions to the next timestep "
-    "of the run; compared with fixed_stride=True",
-    options={"fixed_stride": True},
+    "of the run; compared with whole strides",
+    scheduler_class=StridedDDPM,
 )
 
 KNOWN_DIFFERENCES: Mapping[str, Difference] = {
