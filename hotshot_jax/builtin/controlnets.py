@@ -10,6 +10,6 @@ _PREFIX = "controlnet_"
 
 
 def builtin_controlnets() -> Mapping[str, Path]:
-    """A folder in the diffusers layout for each `--control_type` that there is one for."""
+    """A folder in the diffusers layout for each `control_type` that there is one for."""
     folders = sorted(Path(__file__).parent.glob(f"{_PREFIX}*/config.json"))
     return {path.parent.name.removeprefix(_PREFIX): path.parent for path in folders}

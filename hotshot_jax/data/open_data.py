@@ -1,4 +1,4 @@
-"""Opening whatever `--data_dir` names: folders of frames, a TFDS data set, or drawn shapes."""
+"""Opening whatever `data_dir` names: folders of frames, a TFDS data set, or drawn shapes."""
 
 import os
 from dataclasses import dataclass, fields

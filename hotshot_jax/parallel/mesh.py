@@ -1,4 +1,4 @@
-"""One device mesh with named axes, from what is written after `--mesh`."""
+"""One device mesh with named axes, from what is written after `mesh`."""
 
 import dataclasses
 import difflib
@@ -170,7 +170,7 @@ def mesh_config(
     guidance: bool = True,
     slices: int = 1,
 ) -> MeshConfig:
-    """Reads the value of `--mesh`, `auto` included, for a number of devices.
+    """Reads the value of `mesh`, `auto` included, for a number of devices.
 
     Args:
         text: `auto`, or axes and sizes as `MeshConfig.parse` takes them.

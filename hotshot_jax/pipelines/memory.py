@@ -23,7 +23,7 @@ class MemoryEstimate:
         weights: of each model.
         denoising: activations of the UNet and of ControlNets.
         decoding: activations of the VAE.
-        one_at_a_time: only the models at work lie on the device (`--low_vram_mode`).
+        one_at_a_time: only the models at work lie on the device (`low_vram_mode`).
     """
 
     weights: Mapping[str, int]

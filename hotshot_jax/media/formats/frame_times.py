@@ -15,7 +15,7 @@ def check_duration(duration_ms: float, video_length: int) -> None:
     """Check that a clip's frames last neither too short nor too long for every file format.
 
     Raises:
-        UsageError: naming `--video_duration` and the bound.
+        UsageError: naming `video_duration` and the bound.
     """
     shortest, longest = SHORTEST_FRAME_MS * video_length, LONGEST_FRAME_MS * video_length
     if not math.isfinite(duration_ms) or not shortest <= duration_ms <= longest:

@@ -193,7 +193,7 @@ class Checkpoints:
 
 
 def find(path: Path) -> list[Saved]:
-    """The checkpoints that `--resume PATH` names.
+    """The checkpoints that `resume` names.
 
     Args:
         path: one of them; or a run's output or its checkpoints, for all of these.

@@ -277,7 +277,7 @@ def open_reports(
     config: Mapping[str, Any],
     last_step: int,
 ) -> Reports:
-    """Opens `metrics.jsonl`, and what `--report_to` names as far as it can be had.
+    """Opens `metrics.jsonl`, and what `report_to` names as far as it can be had.
 
     Args:
         report_to: one of `REPORTS`.
