@@ -2,7 +2,7 @@
 
 import sys
 
-from hotshot_jax.cli.train.train import main
+from hotshot_jax.cli.train.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from hotshot_jax.cli.convert import main
+from hotshot_jax.cli.convert.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

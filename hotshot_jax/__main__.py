@@ -2,7 +2,7 @@
 
 import sys
 
-from hotshot_jax.cli.infer.infer import main
+from hotshot_jax.cli.infer.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -26,7 +26,7 @@ def hiding(name, path=None, target=None):
     return None if name.partition(".")[0] in {unneeded!r} else found(name, path, target)
 
 PathFinder.find_spec = staticmethod(hiding)
-from hotshot_jax.cli.infer.infer import main
+from hotshot_jax.cli.infer.command import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -20,7 +20,6 @@ from hotshot_jax.writing.places import check_local
 TEXT_ENDINGS = (".yaml", ".yml", ".json")
 # Finding what a longer one resembles would take for ever.
 _LONGEST_NAME = 100
-DEVICES = ("auto", "cpu", "gpu", "tpu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +105,7 @@ def parse_flags(
         switches = [name for name, flag in flags_of(settings).items() if flag.type is bool]
         valued = [name for name in ("config", *flags_of(settings)) if name not in switches]
         arguments = sys.argv[1:] if arguments is None else arguments
-        arguments = translate(arguments, [*switches, "help"], valued, names)
+        arguments = translate(arguments, [*switches, "help", "version"], valued, names)
     given = vars(parser.parse_args(arguments))
     for name, flag in flags_of(settings).items():
         if flag.local and isinstance(given.get(name), str):

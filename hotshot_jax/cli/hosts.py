@@ -10,10 +10,9 @@ from typing import Any
 
 import jax
 
-from hotshot_jax.cli.flags import flag
 from hotshot_jax.cli.run import run
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.parallel.hosts import AUTO, HostsConfig, compare, join
+from hotshot_jax.parallel.hosts import HostsConfig, compare, join
 from hotshot_jax.training.running.interruption import Interrupted
 from hotshot_jax.version import __version__
 
@@ -34,27 +33,6 @@ while True:
 if not said:
     os.write(2, sys.argv[1].encode())
 """
-
-
-def coordinator_address(group: str) -> Any:
-    """The flag `--coordinator_address`."""
-    return flag(
-        None,
-        f"HOST:PORT of process 0, or '{AUTO}' under Slurm or Open MPI; not needed on Cloud TPU",
-        str,
-        group,
-        about_this_run=True,
-    )
-
-
-def process_count(group: str) -> Any:
-    """The flag `--process_count`."""
-    return flag(None, "processes in all, usually one a host", int, group, about_this_run=True)
-
-
-def process_index(group: str) -> Any:
-    """The flag `--process_index`."""
-    return flag(None, "which of them this one is, from 0", int, group, about_this_run=True)
 
 
 @contextlib.contextmanager

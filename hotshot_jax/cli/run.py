@@ -13,13 +13,14 @@ import sys
 import time
 import traceback
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NoReturn
 
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.files.printable import printable
 from hotshot_jax.signals import heard_too_early
+from hotshot_jax.version import __version__
 
 INTERRUPTED = 128
 _FAILED = HotshotError.exit_status
@@ -58,7 +59,7 @@ class _Stopped(KeyboardInterrupt):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are ours: two lines instead of a page of usage.
+    """A parser whose errors are ours: two lines instead of a page of usage. It knows `--version`.
 
     A flag that is given twice, with values of which one would count, is refused.
     """
@@ -68,6 +69,8 @@ class Parser(argparse.ArgumentParser):
         self._given: dict[str, Any] = {}
         for name, action in ((None, _Store), ("store", _Store), ("store_true", _StoreTrue)):
             self.register("action", name, action)
+        version = f"{self.prog} {__version__}"
+        self.add_argument("--version", action="version", version=version, help="show it and exit")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parses what is known.
@@ -136,13 +139,15 @@ class Switch(argparse.BooleanOptionalAction):
 
 
 def program_name(default: str) -> str:
-    """What the person called a command: that of the installed command, if it is one.
+    """What the person called a command: the installed one, or `python -m hotshot_jax`.
 
     Args:
         default: its name otherwise.
     """
-    called = PurePath(sys.argv[0]).stem if sys.argv else ""
-    return called if called.startswith("hotshot-jax") else default
+    called = PurePath(sys.argv[0] if sys.argv else "")
+    if called.parts[-2:] == ("hotshot_jax", "__main__.py"):
+        return "python -m hotshot_jax"
+    return called.stem if called.stem.startswith("hotshot-jax") else default
 
 
 def run(program: str, body: Callable[[], None]) -> int:
@@ -193,6 +198,35 @@ def run(program: str, body: Callable[[], None]) -> int:
         outcome = getattr(stop, "outcome", None) or "nothing unfinished was left behind"
         return _stopped(program, getattr(stop, "number", signal.SIGINT), outcome)
     return 0
+
+
+def run_one_of(
+    program: str,
+    usage: str,
+    commands: Mapping[str, Callable[[Sequence[str]], int]],
+    arguments: Sequence[str] | None,
+) -> int:
+    """Runs the command that the first argument names, and gives its exit status.
+
+    Args:
+        program: name of all of them together.
+        usage: what `--help` shows.
+        commands: by name; each takes the other arguments and gives its exit status.
+        arguments: of the command line; None for this process's.
+    """
+    name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
+    if name in commands:
+        return commands[name](rest[:-1])
+
+    def body() -> None:
+        if name in ("-h", "--help"):
+            print(usage)
+        elif name == "--version":
+            print(f"{program} {__version__}")
+        else:
+            raise UsageError(f"expected {' or '.join(commands)}, then its flags. See --help.")
+
+    return run(program, body)
 
 
 def _system_refusal(error: BaseException | None) -> str | None:

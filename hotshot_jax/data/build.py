@@ -3,6 +3,6 @@
 import sys
 
 if __name__ == "__main__":
-    from hotshot_jax.cli.data.build import main
+    from hotshot_jax.cli.data.command import build
 
-    sys.exit(main())
+    sys.exit(build())

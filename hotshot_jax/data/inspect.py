@@ -3,6 +3,6 @@
 import sys
 
 if __name__ == "__main__":
-    from hotshot_jax.cli.data.inspect import main
+    from hotshot_jax.cli.data.command import inspect
 
-    sys.exit(main())
+    sys.exit(inspect())

@@ -17,10 +17,6 @@ from hotshot_jax.data.shapes import ShapesSource
 from hotshot_jax.from_scratch.fit import FitConfig, Report, fit
 from hotshot_jax.models import AutoencoderKL
 
-PARTS = ("all", "decoder")
-"""What of a VAE is trained. A decoder alone can learn to show more, while the latents that a UNet
-was trained on stay what they are."""
-
 _OF_DECODER = ("post_quant_conv", "decoder")
 # Frames of which the deviation of the latents is taken.
 _MEASURED = 256
@@ -39,7 +35,7 @@ class AutoencoderConfig:
         edge_weight: how much more a pixel weighs where the picture has an edge. Edges cover few
             pixels and say which shape it is.
         latent_deviation: standard deviation of the latents that the UNet is to see.
-        part: one of `PARTS`.
+        part: one of `choices.AUTOENCODER_PARTS`.
     """
 
     fit: FitConfig

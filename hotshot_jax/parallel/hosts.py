@@ -14,14 +14,12 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
+from hotshot_jax.choices import AUTO
 from hotshot_jax.errors import HotshotError, UsageError
 
 _T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
-
-AUTO = "auto"
-"""As coordinator address: Slurm, Open MPI and others tell JAX where the processes are."""
 
 # A process that is gone is noticed after this. Beyond it lies only the time to say so.
 HEARTBEAT_SECONDS = 30

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hotshot_jax.choices import PRECISIONS
 from hotshot_jax.errors import UsageError
-
-PRECISIONS = ("f16", "f32", "bf16")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hotshot_jax.choices import NOISES
 from hotshot_jax.errors import UsageError
 from hotshot_jax.sampling.torch_noise import TorchGenerator
-
-NOISES = ("torch", "jax")
 
 
 class NoiseSource(Protocol):

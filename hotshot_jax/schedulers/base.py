@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from hotshot_jax.choices import PREDICTION_TYPES, SPACINGS
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.schedulers.configuration import (
     check_options,
@@ -41,9 +42,7 @@ from hotshot_jax.schedulers.noise_schedule import (
     make_betas,
     rescale_zero_terminal_snr,
 )
-from hotshot_jax.schedulers.prediction import PREDICTION_TYPES
 from hotshot_jax.schedulers.sigmas import alpha_and_sigma
-from hotshot_jax.schedulers.timestep_spacing import SPACINGS
 
 Column: TypeAlias = Any
 """One entry of a row: numpy with a leading axis [calls] in the tables, without it in a step."""

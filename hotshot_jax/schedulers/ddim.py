@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from hotshot_jax.choices import SPACINGS
 from hotshot_jax.errors import UsageError
 from hotshot_jax.schedulers.base import (
     DYNAMIC_THRESHOLDING,
@@ -27,7 +28,7 @@ from hotshot_jax.schedulers.base import (
 )
 from hotshot_jax.schedulers.configuration import option
 from hotshot_jax.schedulers.prediction import denoised_weights, noise_weights
-from hotshot_jax.schedulers.timestep_spacing import SPACINGS, evenly_spaced
+from hotshot_jax.schedulers.timestep_spacing import evenly_spaced
 
 
 class DDIMRow(NamedTuple):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from hotshot_jax.choices import SPACINGS
 from hotshot_jax.schedulers.base import (
     DYNAMIC_THRESHOLDING,
     Column,
@@ -27,7 +28,7 @@ from hotshot_jax.schedulers.base import (
 )
 from hotshot_jax.schedulers.configuration import option
 from hotshot_jax.schedulers.prediction import denoised_weights
-from hotshot_jax.schedulers.timestep_spacing import SPACINGS, evenly_spaced
+from hotshot_jax.schedulers.timestep_spacing import evenly_spaced
 
 
 class DDPMRow(NamedTuple):

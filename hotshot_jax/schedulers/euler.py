@@ -19,9 +19,10 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from hotshot_jax.choices import PREDICTION_TYPES
 from hotshot_jax.schedulers.base import Column, Schedule, float32
 from hotshot_jax.schedulers.configuration import option
-from hotshot_jax.schedulers.prediction import PREDICTION_TYPES, Weights, denoised_weights
+from hotshot_jax.schedulers.prediction import Weights, denoised_weights
 from hotshot_jax.schedulers.sigma_scheduler import SigmaScheduler
 from hotshot_jax.schedulers.sigmas import (
     alpha_and_sigma,

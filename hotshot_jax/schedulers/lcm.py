@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from hotshot_jax.choices import SPACINGS
 from hotshot_jax.schedulers.base import (
     DYNAMIC_THRESHOLDING,
     Column,
@@ -30,7 +31,6 @@ from hotshot_jax.schedulers.base import (
 from hotshot_jax.schedulers.configuration import option, unsupported
 from hotshot_jax.schedulers.noise_schedule import BETA_SCHEDULES
 from hotshot_jax.schedulers.prediction import denoised_weights
-from hotshot_jax.schedulers.timestep_spacing import SPACINGS
 
 SIGMA_DATA = 0.5
 

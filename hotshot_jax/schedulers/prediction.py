@@ -11,8 +11,6 @@ The weights are worked out in float64 on the host, so the compiled step needs no
 
 import numpy as np
 
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-
 Weights = tuple[np.ndarray, np.ndarray]
 
 

@@ -9,14 +9,12 @@ whose stride does not sum up exactly in float64 (61, 103, 121, ...). Here it nev
 
 import numpy as np
 
-SPACINGS = ("linspace", "leading", "trailing")
-
 
 def evenly_spaced(spacing: str, steps: int, train_timesteps: int, offset: int) -> np.ndarray:
     """Timesteps of the one-step solvers, from noise to data.
 
     Args:
-        spacing: one of `SPACINGS`.
+        spacing: one of `choices.SPACINGS`.
         steps: number of steps.
         train_timesteps: length of the training schedule.
         offset: added to "leading" timesteps.
@@ -37,7 +35,7 @@ def solver_spaced(
     """Timesteps of the multistep solvers, which leave out the point at time 0.
 
     Args:
-        spacing: one of `SPACINGS`.
+        spacing: one of `choices.SPACINGS`.
         steps: number of steps.
         train_timesteps: length of the training schedule.
         offset: added to "leading" timesteps.

@@ -6,16 +6,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from hotshot_jax.choices import LEARNING_RATE_SCHEDULES
 from hotshot_jax.errors import UsageError
 
-SCHEDULES = (
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "constant",
-    "constant_with_warmup",
-)
 _POLYNOMIAL_END = 1e-7
 
 Schedule = Callable[[Any], Any]
@@ -26,7 +19,7 @@ def learning_rate_schedule(name: str, peak: float, warmup_steps: int, total_step
     """The learning rate by step.
 
     Args:
-        name: one of `SCHEDULES`.
+        name: one of `choices.LEARNING_RATE_SCHEDULES`.
         peak: the rate after the warm-up.
         warmup_steps: over which it rises in a line from 0; "constant" has no warm-up.
         total_steps: when a falling schedule ends.
@@ -34,8 +27,10 @@ def learning_rate_schedule(name: str, peak: float, warmup_steps: int, total_step
     Raises:
         UsageError: the name is unknown, or a falling schedule ends before its warm-up does.
     """
-    if name not in SCHEDULES:
-        raise UsageError(f"`lr_scheduler` {name} is unknown; expected {', '.join(SCHEDULES)}.")
+    if name not in LEARNING_RATE_SCHEDULES:
+        raise UsageError(
+            f"`lr_scheduler` {name} is unknown; expected {', '.join(LEARNING_RATE_SCHEDULES)}."
+        )
     if name == "constant":
         return lambda count: jnp.full((), peak, jnp.float32)
     if warmup_steps >= total_steps:

@@ -15,9 +15,6 @@ import jax.numpy as jnp
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.schedulers.base import Scheduler
 
-LOSSES = ("mse", "huber")
-PREDICTION_TYPES = ("epsilon", "v_prediction")
-SNR_WEIGHTS = ("paper", "reference")
 # As in scale-free use of the Huber loss on unit noise: quadratic up to a tenth of its deviation.
 _HUBER_DELTA = 0.1
 _QUARTERS = 4

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 from flax import nnx
 
+from hotshot_jax.choices import REMATERIALISATIONS
 from hotshot_jax.errors import UsageError
 
-NAMES = ("none", "blocks", "dots", "full")
 """What is kept for the backward pass; the choices of `rematerialise`."""
 
 _LISTS = ("resnets", "attentions", "temporal_attentions")
@@ -66,16 +66,19 @@ def rematerialise(model: nnx.Module, name: str) -> None:
     Args:
         model: a UNet, or one with a ControlNet, put together within the function that is
             differentiated.
-        name: one of `NAMES`. "none" keeps everything. "blocks" keeps the input of every resnet and
-            transformer. "dots" keeps, besides these, what linear layers and convolutions give, so
-            that only the cheap operations are computed again. "full" keeps the same as "blocks",
-            and while a transformer is computed again only the inputs of its inner blocks.
+        name: one of `choices.REMATERIALISATIONS`. "none" keeps everything. "blocks" keeps the input
+            of every resnet and transformer. "dots" keeps, besides these, what linear layers and
+            convolutions give, so that only the cheap operations are computed again. "full" keeps
+            the same as "blocks", and while a transformer is computed again only the inputs of its
+            inner blocks.
 
     Raises:
         UsageError: the name is unknown.
     """
-    if name not in NAMES:
-        raise UsageError(f"rematerialisation {name!r} is unknown; expected {', '.join(NAMES)}.")
+    if name not in REMATERIALISATIONS:
+        raise UsageError(
+            f"rematerialisation {name!r} is unknown; expected {', '.join(REMATERIALISATIONS)}."
+        )
     if name == "none":
         return
     policy = _POLICIES[name]

@@ -37,7 +37,7 @@ def test_it_has_what_the_big_model_has() -> None:
 
 
 def test_its_settings_come_with_it() -> None:
-    settings = parse_settings([], "infer.py")
+    settings = parse_settings([])
     assert {name: getattr(settings, name) for name in builtin_settings()} == builtin_settings()
 
 
@@ -51,7 +51,7 @@ def test_its_settings_come_with_it() -> None:
     ],
 )
 def test_other_settings_win(arguments: list[str], expected: dict[str, int | None]) -> None:
-    settings = parse_settings(arguments, "infer.py")
+    settings = parse_settings(arguments)
     assert {name: getattr(settings, name) for name in expected} == expected
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from hotshot_jax.builtin import builtin_checkpoint, builtin_settings
-from hotshot_jax.cli import convert
+from hotshot_jax.cli.convert import command as convert
 from hotshot_jax.cli.infer.arguments import parse_settings
 from hotshot_jax.convert.formats.small_files import NATIVE_SETTINGS, copy_small_files
 
 
 def native(path: Path, *arguments: str) -> dict[str, Any]:
-    settings = parse_settings(["--pretrained_path", str(path), *arguments], "infer.py")
+    settings = parse_settings(["--pretrained_path", str(path), *arguments])
     return {name: getattr(settings, name) for name in builtin_settings()}
 
 
@@ -53,7 +53,7 @@ def test_other_checkpoints_have_hotshots_settings(tiny_checkpoint: Path, tmp_pat
 )
 def test_files_of_that_name_that_are_not_ours_say_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / NATIVE_SETTINGS).write_text(content)
-    settings = parse_settings(["--pretrained_path", str(tmp_path)], "infer.py")
+    settings = parse_settings(["--pretrained_path", str(tmp_path)])
     assert settings.width is None and settings.prompts_file is None and not settings.gif
 
 

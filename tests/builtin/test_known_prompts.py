@@ -51,13 +51,13 @@ def test_other_words(known: KnownPrompts, prompt: str, expected: bool) -> None:
 
 
 def test_its_default_is_a_prompt_that_it_knows(known: KnownPrompts) -> None:
-    assert known.knows(parse_settings([], "infer.py").prompt)
+    assert known.knows(parse_settings([]).prompt)
     assert not known.knows(InferSettings().prompt)
 
 
 def warned(caplog: pytest.LogCaptureFixture, *arguments: str) -> list[str]:
     caplog.clear()
-    settings = parse_settings(arguments, "infer.py")
+    settings = parse_settings(arguments)
     warn_of_unknown(settings, [settings.prompt])
     return caplog.messages
 

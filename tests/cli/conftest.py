@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from hotshot_jax.cli import convert as convert_command
-from hotshot_jax.cli.infer.infer import main
+from hotshot_jax.cli.convert import command as convert_command
+from hotshot_jax.cli.infer.command import main
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hotshot_jax.cli import convert
-from hotshot_jax.cli.data import build, inspect
+from hotshot_jax.cli.convert import command as convert
+from hotshot_jax.cli.data.command import build, inspect
 from hotshot_jax.cli.infer import infer
 from hotshot_jax.cli.train import train
 from hotshot_jax.cli.train.settings import parse_train_settings

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from huggingface_hub import constants
 
-from hotshot_jax.cli import convert as convert_command
+from hotshot_jax.cli.convert import command as convert_command
 from hotshot_jax.convert import checkpoint, conversion
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.pipelines import hotshot_xl
@@ -265,7 +265,7 @@ def test_a_hub_id_whose_cache_is_links(
 
 KILLED_MIDWAY = """
 import sys, time
-from hotshot_jax.cli.convert import main
+from hotshot_jax.cli.convert.command import main
 from hotshot_jax.convert import conversion
 
 fill, calls = conversion.fill_module, []

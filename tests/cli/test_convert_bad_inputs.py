@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from hotshot_jax.cli import convert as convert_command
+from hotshot_jax.cli.convert import command as convert_command
 from hotshot_jax.convert import checkpoint
 from hotshot_jax.convert.tensors import memory
 from tests.cli.checkpoints import (

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from benchmarks.models.formula_checkpoint import write_checkpoint
-from hotshot_jax.cli.convert import main as convert
+from hotshot_jax.cli.convert.command import main as convert
 
 ROOT = Path(__file__).parent.parent.parent
 GOLDEN = ROOT / "tests" / "golden"

@@ -231,7 +231,7 @@ def test_a_hub_id_that_is_cached_works(
 def test_an_accelerator_that_is_not_there() -> None:
     # In a process of its own: a platform that was tried stays tried.
     script = (
-        "from hotshot_jax.cli.infer.infer import main\n"
+        "from hotshot_jax.cli.infer.command import main\n"
         "for device in ('tpu', 'gpu'):\n"
         "    print(main(['--device', device, '--output', 'never.gif']))\n"
     )

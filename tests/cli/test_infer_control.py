@@ -89,7 +89,7 @@ def made(run: Run, tmp_path: Path, name: str = "a") -> np.ndarray:
 def control_frames(*flags: str | Path) -> list[np.ndarray]:
     """The control frames that flags ask for, without a model."""
     given = ["--controlnet", "unused", "--control_type", "canny", *map(str, flags)]
-    settings = parse_settings(given, "infer.py")
+    settings = parse_settings(given)
     return [each.frames for each in control_inputs(plan_control(settings), settings)]
 
 
@@ -237,7 +237,7 @@ def test_each_controlnet_can_have_a_type_of_its_own(
         "--depth_checkpoint", str(depth_checkpoint), "--gif", str(clips["walk.gif"]),
         "--width", "72", "--height", "40",
     )  # fmt: skip
-    settings = parse_settings(flags, "infer.py")
+    settings = parse_settings(flags)
     edges, depth, again = (each.frames for each in control_inputs(plan_control(settings), settings))
     assert set(np.unique(edges)) == {0, 255}
     assert len(np.unique(depth)) > 50

@@ -2,14 +2,15 @@
 
 import pytest
 
-from hotshot_jax.cli.infer.arguments import parse_arguments
+from hotshot_jax.cli.infer.arguments import completed
+from hotshot_jax.cli.infer.command import given_flags
 from hotshot_jax.cli.infer.effects import check_effects, check_effort
 from hotshot_jax.cli.train.settings import parse_train_arguments
 from hotshot_jax.errors import UsageError
 
 
 def check(line: str) -> None:
-    parsed = parse_arguments(line.split(), "infer.py")
+    parsed = completed(given_flags(line.split()))
     check_effects(parsed.given, parsed.settings)
 
 

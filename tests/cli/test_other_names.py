@@ -9,6 +9,7 @@ from hotshot_jax.cli.infer import infer
 from hotshot_jax.cli.infer.arguments import parse_settings
 from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.cli.other_names import INFER, TRAIN, sampler
+from hotshot_jax.cli.train.checks import check_settings
 from hotshot_jax.cli.train.settings import TrainSettings, parse_train_settings
 from hotshot_jax.errors import UsageError
 from hotshot_jax.schedulers import SHORT_NAMES
@@ -52,7 +53,7 @@ UNDERSTOOD = {
 @pytest.mark.parametrize("line", UNDERSTOOD)
 def test_what_has_one_meaning_is_understood(line: str) -> None:
     name, value = UNDERSTOOD[line]
-    assert getattr(parse_settings(line.split(), "infer.py"), name) == value
+    assert getattr(parse_settings(line.split()), name) == value
 
 
 @pytest.mark.parametrize(
@@ -96,13 +97,13 @@ REFUSED = {
 @pytest.mark.parametrize("line", REFUSED)
 def test_what_has_not_is_refused_with_the_flag_to_use(line: str) -> None:
     with pytest.raises(UsageError) as refused:
-        parse_settings(line.split(), "infer.py")
+        parse_settings(line.split())
     assert REFUSED[line] in str(refused.value)
     assert "?." not in str(refused.value)
 
 
 def test_equal_values_and_repeatable_flags_may_be_given_again() -> None:
-    parsed = parse_settings("--steps 3 --steps 3 --lora a --lora b".split(), "infer.py")
+    parsed = parse_settings("--steps 3 --steps 3 --lora a --lora b".split())
     assert (parsed.steps, parsed.lora) == (3, ("a", "b"))
 
 
@@ -111,7 +112,7 @@ def test_training_refuses_a_second_value() -> None:
         parse_train_settings("--data_dir A --data_dir B".split(), "train.py")
     wrong = parse_train_settings("--data_dir A --aspect_ratio 3:2".split(), "train.py")
     with pytest.raises(UsageError, match="`aspect_ratio` 3:2") as refused:
-        wrong.check()
+        check_settings(wrong)
     assert "width" not in str(refused.value)
 
 
@@ -146,7 +147,7 @@ def test_the_tables_fit_the_flags(names, settings) -> None:
 
 def test_the_help_knows_one_name_each(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parse_settings(["--help"], "infer.py")
+        parse_settings(["--help"])
     text = capsys.readouterr().out
     assert "--guidance_scale" in text
     assert "--cfg" not in text
@@ -167,4 +168,4 @@ def test_the_installed_command_goes_by_its_name(
 def test_a_file_is_told_the_right_key(tmp_path) -> None:
     (tmp_path / "a.yaml").write_text("cfg_scale: 3\n")
     with pytest.raises(UsageError, match="did you mean 'guidance_scale'"):
-        parse_settings(["--config", str(tmp_path / "a.yaml")], "infer.py")
+        parse_settings(["--config", str(tmp_path / "a.yaml")])

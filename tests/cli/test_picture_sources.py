@@ -47,7 +47,7 @@ def write_picture(folder: Path, read: dict | None = None, **settings: object) ->
 
 
 def parsed(*arguments: str | Path) -> InferSettings:
-    return parse_settings([str(each) for each in arguments], "infer.py")
+    return parse_settings([str(each) for each in arguments])
 
 
 def test_every_source_is_attacked() -> None:

@@ -29,7 +29,7 @@ SDXL = {
 
 
 def settings_of(*arguments: str | Path) -> InferSettings:
-    return parse_settings([str(each) for each in arguments], "infer.py")
+    return parse_settings([str(each) for each in arguments])
 
 
 def effective(settings: InferSettings) -> tuple[str, str | None, int, float]:
@@ -167,7 +167,7 @@ def test_a_run(infer: Infer, tmp_path: Path) -> None:
         "guidance_scale": 1.0,
     }
     assert {name: stored[name] for name in expected} == expected
-    again = parse_settings(["--config", str(out)], "infer.py")
+    again = parse_settings(["--config", str(out)])
     assert effective(again) == ("EulerDiscreteScheduler", "trailing", 2, 1.0)
 
 

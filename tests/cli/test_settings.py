@@ -18,7 +18,7 @@ from tests.cli.refusals import assert_refused_at_once
 
 
 def settings_of(*arguments: str | Path) -> InferSettings:
-    return parse_settings([str(each) for each in arguments], "infer.py")
+    return parse_settings([str(each) for each in arguments])
 
 
 @pytest.mark.parametrize(

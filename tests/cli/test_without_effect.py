@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from hotshot_jax.builtin import builtin_checkpoint
-from hotshot_jax.cli import convert
-from hotshot_jax.cli.data import build, inspect
+from hotshot_jax.cli.convert import command as convert
+from hotshot_jax.cli.data.command import build, inspect
 from hotshot_jax.cli.train.effects import Planned, check_effects, check_effects_of, checked_rank
 from hotshot_jax.cli.train.settings import TrainSettings, parse_train_settings
 from hotshot_jax.cli.without_effect import given_flags
@@ -152,7 +152,7 @@ def test_building(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path / "data", [(16, 16)], frames=8)
-    assert build.main([*arguments.split(), "--output", "out"]) == 2
+    assert build([*arguments.split(), "--output", "out"]) == 2
     assert f"--{flag} has no effect" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -160,7 +160,7 @@ def test_building(
 @pytest.mark.parametrize("flag", ["clips", "seed"])
 def test_inspecting(tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str) -> None:
     write_data(tmp_path, [(16, 16)], frames=8)
-    assert inspect.main([str(tmp_path), "--contact_sheet", "", f"--{flag}", "3"]) == 2
+    assert inspect([str(tmp_path), "--contact_sheet", "", f"--{flag}", "3"]) == 2
     assert f"--{flag} has no effect" in capsys.readouterr().err
 
 

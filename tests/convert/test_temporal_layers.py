@@ -6,11 +6,11 @@ from diffusers import MotionAdapter
 from diffusers.loaders.single_file_utils import convert_animatediff_checkpoint_to_diffusers
 from sdxl_tiny import as_source, state_dict
 
+from hotshot_jax.choices import TEMPORAL_SPELLINGS
 from hotshot_jax.convert.formats.temporal_layers import (
     COMFYUI,
     DIFFUSERS,
     HOTSHOT,
-    SPELLINGS,
     motion_adapter_config,
     spelling_of,
     temporal_source,
@@ -55,7 +55,7 @@ def test_there_are_fifteen_layers_of_26_weights(temporal):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
-@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("spelling", TEMPORAL_SPELLINGS)
 def test_every_spelling_comes_back_bit_equal(tmp_path, source, temporal, shapes, spelling, dtype):
     written = {
         name: each.astype(dtype) for name, each in tensors(write_names(source, spelling)).items()

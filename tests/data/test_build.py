@@ -10,7 +10,7 @@ from clips import picture, write_data, write_sample
 from PIL import Image
 from test_folders import BROKEN, break_samples
 
-from hotshot_jax.cli.data import build
+from hotshot_jax.cli.data.command import build
 from hotshot_jax.data.folders import open_folders
 from hotshot_jax.data.loader import Loader, LoaderConfig
 from hotshot_jax.data.open_data import open_data
@@ -27,14 +27,14 @@ CONFIG = LoaderConfig(batch_size=3, frames=2, resolution=32, threads=2)
 
 
 def built(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
-    status = build.main([str(argument) for argument in (*arguments, "--json")])
+    status = build([str(argument) for argument in (*arguments, "--json")])
     out, err = capsys.readouterr()
     assert status == 0, err
     return json.loads(out)
 
 
 def failed(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
-    status = build.main([str(argument) for argument in arguments])
+    status = build([str(argument) for argument in arguments])
     assert status != 0
     return status, capsys.readouterr().err
 
@@ -55,7 +55,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def records(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("records") / "set"
-    assert build.main(["--source", str(folders), "--output", str(output), "--frames", "2"]) == 0
+    assert build(["--source", str(folders), "--output", str(output), "--frames", "2"]) == 0
     return output
 
 
@@ -106,8 +106,7 @@ def test_clips_with_too_few_frames_are_told_or_skipped(tmp_path: Path) -> None:
     write_sample(tmp_path / "in/a", 2)
     write_sample(tmp_path / "in/b", 4, prompt="long")
     assert (
-        build.main(["--source", f"{tmp_path}/in", "--output", f"{tmp_path}/out", "--frames", "2"])
-        == 0
+        build(["--source", f"{tmp_path}/in", "--output", f"{tmp_path}/out", "--frames", "2"]) == 0
     )
     with pytest.raises(
         HotshotError, match=r"1 of 2 samples[^\n]*\n  a: has 2 frames, but 4 are needed"

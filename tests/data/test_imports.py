@@ -25,8 +25,8 @@ def test_loading_data_waits_with_the_training_extra_and_needs_no_framework() -> 
 
 def test_building_and_reading_records_needs_no_tensorflow(tmp_path: Path) -> None:
     statement = (
-        "from hotshot_jax.cli.data import build; from hotshot_jax.data import open_data;"
-        "build.build(['--kind', 'shapes', '--length', '2', '--size', '8',"
+        "from hotshot_jax.cli.data.command import build; from hotshot_jax.data import open_data;"
+        "build(['--kind', 'shapes', '--length', '2', '--size', '8',"
         f"'--output', '{tmp_path}/s']);"
         f"assert open_data.open_data('{tmp_path}/s').source[1].frame(0).shape == (8, 8, 3)"
     )

@@ -7,13 +7,13 @@ from clips import write_data, write_sample
 from PIL import Image
 from test_folders import BROKEN, break_samples
 
-from hotshot_jax.cli.data import build, inspect
+from hotshot_jax.cli.data.command import build, inspect
 from hotshot_jax.data.contact_sheet import contact_sheet
 from hotshot_jax.data.open_data import open_data
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    status = inspect.main([str(argument) for argument in arguments])
+    status = inspect([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
     return status, out, err
 
@@ -56,7 +56,7 @@ def test_records_and_shapes_are_reported_too(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = ["--kind", "shapes", "--length", "4", "--size", "16", "--output", "set"]
-    assert build.main(arguments) == 0
+    assert build(arguments) == 0
     for data, kind in (("set", "records"), ("shapes:train?length=4&size=16", "shapes")):
         status, out, _ = run(capsys, data, "--resolution", 16)
         assert status == 0 and f"({kind}): 4 samples, 4 usable" in out

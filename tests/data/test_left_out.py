@@ -9,7 +9,7 @@ from clips import write_sample
 from PIL import Image
 from test_build import built, failed, write_gif
 
-from hotshot_jax.cli.data import inspect
+from hotshot_jax.cli.data.command import inspect
 from hotshot_jax.data.folders import open_folders
 from hotshot_jax.data.frame_names import GAPS, SAME_NUMBER, UNNUMBERED, sort_out_frames
 from hotshot_jax.data.left_out import Tally, kind_of_file
@@ -99,10 +99,10 @@ def test_inspect_lists_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     write_sample(tmp_path / "in/s", 2)
     (tmp_path / "in/s/film.mov").write_text("")
     arguments = [str(tmp_path / "in"), "--frames", "2", "--contact_sheet", ""]
-    assert inspect.main([*arguments, "--json"]) == 0
+    assert inspect([*arguments, "--json"]) == 0
     (left_out,) = json.loads(capsys.readouterr().out)["left_out"]
     assert (left_out["count"], left_out["names"]) == (1, ["s/film.mov"])
-    assert inspect.main(arguments) == 0
+    assert inspect(arguments) == 0
     assert "are): 1 (s/film.mov)" in capsys.readouterr().out
 
 
@@ -160,7 +160,7 @@ def test_where_nothing_can_be_read_it_is_told_what_is_there(
     with pytest.raises(UsageError, match=r"2 \(a\.mov, b\.mkv\)"):
         open_data(tmp_path / "in")
     write_gif(tmp_path / "in/c.gif", 8)
-    assert inspect.main([str(tmp_path / "in")]) == 2
+    assert inspect([str(tmp_path / "in")]) == 2
     assert "python -m hotshot_jax.data.build" in capsys.readouterr().err
 
 

@@ -8,12 +8,13 @@ import yaml
 from safetensors.numpy import load_file
 
 from hotshot_jax import builtin
+from hotshot_jax.cli.from_scratch.command import main, parse
+from hotshot_jax.cli.train.checks import check_settings
 from hotshot_jax.cli.train.settings import parse_train_settings
 from hotshot_jax.convert.formats.controlnet_files import is_controlnet
 from hotshot_jax.convert.prepare import open_checkpoint
 from hotshot_jax.data.open_data import parse_shapes
 from hotshot_jax.data.shapes import split_prompts
-from hotshot_jax.from_scratch.__main__ import _STAGES, _parse, main
 from tests.tiny_controlnet import write_tiny_controlnet
 
 RECIPES = Path(__file__).parents[2] / "configs" / "tiny"
@@ -75,10 +76,9 @@ def test_packing_a_controlnet_rounds_it_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("recipe", "stage"), STAGES.items())
 def test_recipes_of_the_stages_are_valid(recipe: str, stage: str) -> None:
-    settings, _ = _STAGES[stage]
     source = [] if stage == "create" else ["--source", "a"]
     config = ["--config", str(RECIPES / f"{recipe}.yaml")]
-    parsed = _parse(settings, stage, [*config, *source, "--output", "b"])
+    parsed = parse(stage, [*config, *source, "--output", "b"])
     if stage == "vae":
         assert parse_shapes(parsed.data, 1).split == "train"
 
@@ -86,7 +86,7 @@ def test_recipes_of_the_stages_are_valid(recipe: str, stage: str) -> None:
 @pytest.mark.parametrize("recipe", ["spatial", "spatial_last", "temporal", "controlnet"])
 def test_recipes_of_train_py_never_see_held_out_prompts(recipe: str) -> None:
     settings = parse_train_settings(["--config", str(RECIPES / f"{recipe}.yaml")], "train.py")
-    settings.check()
+    check_settings(settings)
     data = parse_shapes(str(settings.data_dir), settings.video_length)
     assert not {data.prompt(index) for index in range(1500)} & set(split_prompts("held_out"))
 
@@ -102,7 +102,7 @@ def test_the_chain_of_recipes_has_no_gap() -> None:
 
 def test_the_recipe_for_a_lora_starts_from_the_built_in_model() -> None:
     settings = parse_train_settings(["--config", str(RECIPES / "lora.yaml")], "train.py")
-    settings.check()
+    check_settings(settings)
     assert settings.train == "lora" and settings.report_to == "none"
     # A path from the checkout's root, where `train.py` and the recipes are.
     root = RECIPES.parents[1]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from hotshot_jax.cli.convert import main as convert
+from hotshot_jax.cli.convert.command import main as convert
 from hotshot_jax.convert.tensors.rules import Path as ParameterPath
 from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.errors import HotshotError, UsageError

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hotshot_jax.cli.train.train import main
+from hotshot_jax.cli.train.command import main
 from tests.data.clips import write_data
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from hotshot_jax.cli.data.build import main as build_data
+from hotshot_jax.cli.data.command import build as build_data
 from tests.data.clips import picture
 from tests.training.conftest import Run
 

@@ -252,7 +252,7 @@ def test_temporal_factors_need_several_frames(train: Callable[..., Run]) -> None
 def test_a_run_resumes_and_its_file_is_loaded_by_infer(
     train: Callable[..., Run], tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    from hotshot_jax.cli.infer.infer import main
+    from hotshot_jax.cli.infer.command import main
 
     given: list[Any] = ["--train", "lora", "--lora_targets", "both", "--lora_rank", RANK]
     given += ["--ema_decay", 0.5]

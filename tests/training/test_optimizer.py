@@ -8,9 +8,10 @@ import pytest
 import torch
 from diffusers.optimization import get_scheduler
 
+from hotshot_jax.choices import LEARNING_RATE_SCHEDULES
 from hotshot_jax.errors import UsageError
 from hotshot_jax.training.adam_8bit import dequantise, quantise
-from hotshot_jax.training.learning_rate import SCHEDULES, learning_rate_schedule
+from hotshot_jax.training.learning_rate import learning_rate_schedule
 from hotshot_jax.training.optimizer import (
     OptimizerConfig,
     clip_by_global_norm,
@@ -94,7 +95,7 @@ def test_without_a_norm_gradients_stay() -> None:
     np.testing.assert_array_equal(clip_by_global_norm({"x": gradient}, 0.0)[0]["x"], gradient)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", LEARNING_RATE_SCHEDULES)
 def test_learning_rates_equal_those_of_diffusers(name: str) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
     expected = get_scheduler(name, optimizer, num_warmup_steps=4, num_training_steps=STEPS)

@@ -11,7 +11,7 @@ from flax import nnx
 from PIL import Image
 
 from hotshot_jax.builtin import builtin_checkpoint
-from hotshot_jax.cli.train.train import main
+from hotshot_jax.cli.train.command import main
 from hotshot_jax.convert.builders import model_builder
 from hotshot_jax.data.shapes import ShapesSource
 from hotshot_jax.schedulers import make_scheduler

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hotshot_jax.cli.train.checks import check_settings
 from hotshot_jax.cli.train.settings import parse_train_settings
 from hotshot_jax.errors import UsageError
 from tests.training.conftest import Run
@@ -40,4 +41,4 @@ def test_it_trains_and_exports_like_a_checkpoint_that_says_so(
 def test_it_is_refused_where_no_checkpoint_could_say_so(kind: str) -> None:
     given = ["--data_dir", "x", "--train", kind, "--prediction_type", "v_prediction"]
     with pytest.raises(UsageError, match=f"--train {kind} leaves the UNet as it is"):
-        parse_train_settings(given, "train.py").check()
+        check_settings(parse_train_settings(given, "train.py"))

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from hotshot_jax.choices import SNR_WEIGHTS
 from hotshot_jax.convert.builders import model_builder
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.training.loss import (
-    SNR_WEIGHTS,
     Draws,
     LossConfig,
     diffusion_loss,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hotshot_jax.cli.data.build import main as build_data
+from hotshot_jax.cli.data.command import build as build_data
 from hotshot_jax.cli.train.plan import step_count, warn_of_small_buckets
 from hotshot_jax.cli.train.settings import NO_LIMIT, TrainSettings
 from hotshot_jax.data.loader import Loader, LoaderConfig
@@ -248,7 +248,7 @@ def test_the_compile_effort_reaches_the_compiler_of_the_step(
 
 
 def test_data_dir_is_required(flags: dict[str, str], capfd: pytest.CaptureFixture[str]) -> None:
-    from hotshot_jax.cli.train.train import main
+    from hotshot_jax.cli.train.command import main
 
     assert main([]) == 2
     assert "--data_dir is missing" in capfd.readouterr().err

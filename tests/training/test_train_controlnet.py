@@ -173,7 +173,7 @@ def test_the_loss_falls_on_one_sample(
 def test_from_flags_with_cached_latents_to_a_gif(
     train: Callable[..., Run], tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    from hotshot_jax.cli.infer.infer import main
+    from hotshot_jax.cli.infer.command import main
 
     # At a higher rate Adam turns gradients of round-off size into whole steps.
     given: list[Any] = ["--train", "controlnet", "--learning_rate", "1e-9"]

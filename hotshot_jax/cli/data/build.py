@@ -1,19 +1,18 @@
-"""`python -m hotshot_jax.data.build`: a TFDS data set from folders, video files or drawn shapes."""
+"""`build`: a TFDS data set from folders, video files or drawn shapes."""
 
 import argparse
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 
-from hotshot_jax.cli.run import Parser, run, say
-from hotshot_jax.cli.without_effect import Acts, given_flags, refuse_without_effect
+from hotshot_jax.cli.data.command import BUILD
+from hotshot_jax.cli.run import say
+from hotshot_jax.cli.without_effect import Acts, refuse_without_effect
 from hotshot_jax.data.origins import FolderOrigin, Origin, ShapesOrigin, VideoOrigin, find_origin
 from hotshot_jax.data.shapes import ShapesSource
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.writing.places import check_local, check_not_read, is_inside
 
-PROGRAM = "data.build"
 _EFFECTS = (
     Acts(
         ("length", "seed", "size", "split"),
@@ -33,21 +32,18 @@ _EFFECTS = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and give its exit status: 0, 1 (run failed) or 2 (wrong usage)."""
-    return run(PROGRAM, lambda: build(arguments))
+def build(given: argparse.Namespace, flags: Collection[str], beam: list[str] | None) -> None:
+    """Builds a data set as the arguments say and prints its folder.
 
-
-def build(arguments: Sequence[str] | None = None) -> None:
-    """Build a data set as the arguments say and print its folder.
+    Args:
+        given: the arguments.
+        flags: names of those that stand on the command line.
+        beam: flags of Apache Beam; None to build without it.
 
     Raises:
         UsageError: the arguments are wrong.
         HotshotError: the source is broken, or the training extra is not installed.
     """
-    given, rest = _parser().parse_known_args(arguments)
-    if rest and not given.beam:
-        raise UsageError(f"unknown flag {rest[0]}. --help lists all flags.")
     _check(given)
     for name in ("source", "output"):
         check_local(getattr(given, name) or "", f"--{name}")
@@ -59,7 +55,7 @@ def build(arguments: Sequence[str] | None = None) -> None:
     if given.source is not None:
         check_not_read(given.output, {"--source": given.source}, "--output")
     origin = _origin(given)
-    refuse_without_effect(given_flags(arguments), origin, _EFFECTS)
+    refuse_without_effect(flags, origin, _EFFECTS)
     try:
         from hotshot_jax.data.tfds_builder import build_clips
     except ImportError as error:
@@ -67,18 +63,16 @@ def build(arguments: Sequence[str] | None = None) -> None:
             "Building a data set needs the training extra: pip install 'hotshot-jax[train]' "
             f"({error})"
         ) from error
-    report = build_clips(
-        origin, given.output, given.on_bad_sample, rest if given.beam else None, given.overwrite
-    )
+    report = build_clips(origin, given.output, given.on_bad_sample, beam, given.overwrite)
     left_out = [problem.message for problem in report.problems]
     left_out += map(str, origin.left_out())
     for each in left_out:
-        say(f"{PROGRAM}: left out: {each}")
+        say(f"{BUILD}: left out: {each}")
     if given.json:
         print(json.dumps({"folder": report.folder, "clips": report.clips, "left_out": left_out}))
         return
     if report.clips is not None:
-        say(f"{PROGRAM}: {report.clips} clips")
+        say(f"{BUILD}: {report.clips} clips")
     print(report.folder)
 
 
@@ -106,51 +100,3 @@ def _check(given: argparse.Namespace) -> None:
         raise UsageError(f"--seed {given.seed} must not be negative.")
     if not 0 < given.duration < float("inf"):
         raise UsageError(f"--duration {given.duration} must be a positive number of milliseconds.")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m hotshot_jax.data.build",
-        description="Build a TFDS data set in array_record form. With --beam, other flags go to "
-        "Apache Beam, such as --runner=DataflowRunner.",
-    )
-    parser.add_argument("--source", metavar="DIR", help="folder of samples or of videos")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the data set")
-    parser.add_argument(
-        "--kind",
-        choices=("auto", "folders", "videos", "shapes"),
-        default="auto",
-        help="what the source holds; shapes are drawn and need none",
-    )
-    parser.add_argument("--frames", type=int, default=8, help="frames a clip")
-    parser.add_argument(
-        "--on_bad_sample", choices=("error", "skip"), default="error", help="what to do with them"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace the data set at --output")
-    parser.add_argument("--beam", action="store_true", help="build through Apache Beam")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    videos = parser.add_argument_group("videos")
-    videos.add_argument(
-        "--duration", type=float, default=1000.0, help="milliseconds that a clip's frames span"
-    )
-    videos.add_argument(
-        "--clips_per_video", type=int, default=1, help="at most so many clips of each video"
-    )
-    videos.add_argument(
-        "--picture_format",
-        choices=("png", "jpeg"),
-        default="png",
-        help="png keeps pixels exactly, jpeg is smaller",
-    )
-    shapes = parser.add_argument_group("shapes")
-    shapes.add_argument("--length", type=int, default=10_000, help="number of clips")
-    shapes.add_argument("--seed", type=int, default=0, help="another seed gives other clips")
-    shapes.add_argument("--size", type=int, default=128, help="side of a frame in pixels")
-    shapes.add_argument(
-        "--split", choices=("train", "held_out", "all"), default="train", help="of the prompts"
-    )
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

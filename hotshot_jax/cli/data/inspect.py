@@ -1,17 +1,18 @@
-"""`python -m hotshot_jax.data.inspect DIR`: what a data set holds, and what is wrong with it."""
+"""`inspect`: what a data set holds, and what is wrong with it."""
 
 import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from hotshot_jax.cli.run import Parser, run, say
-from hotshot_jax.cli.without_effect import Acts, given_flags, refuse_without_effect
+from hotshot_jax.cli.data.command import INSPECT, SHEET
+from hotshot_jax.cli.run import say
+from hotshot_jax.cli.without_effect import Acts, refuse_without_effect
 from hotshot_jax.data.buckets import assign_buckets, bucket_sizes, enlarged
 from hotshot_jax.data.clip_source import ClipTable, EncodedClip
 from hotshot_jax.data.contact_sheet import contact_sheet
@@ -24,8 +25,6 @@ from hotshot_jax.files.printable import printable
 from hotshot_jax.media.write import write_video
 from hotshot_jax.writing.places import check_local, is_inside
 
-PROGRAM = "data.inspect"
-_SHEET = "contact_sheet.png"
 _EFFECTS = (
     Acts(("clips", "seed"), lambda given: given.contact_sheet != "", "without --contact_sheet"),
 )
@@ -60,20 +59,18 @@ class Report:
     left_out: tuple[LeftOut, ...]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command: status 0, 1 (there are bad samples) or 2 (wrong usage)."""
-    return run(PROGRAM, lambda: inspect(arguments))
+def inspect(given: argparse.Namespace, flags: Collection[str]) -> None:
+    """Prints a report and draws a contact sheet.
 
-
-def inspect(arguments: Sequence[str] | None = None) -> None:
-    """Print a report and draw a contact sheet.
+    Args:
+        given: the arguments.
+        flags: names of those that stand on the command line.
 
     Raises:
         UsageError: the arguments are wrong.
         HotshotError: there are bad samples, after all was printed.
     """
-    given = _parser().parse_args(arguments)
-    refuse_without_effect(given_flags(arguments), given, _EFFECTS)
+    refuse_without_effect(flags, given, _EFFECTS)
     for name in ("frames", "clips"):
         if getattr(given, name) < 1:
             raise UsageError(f"--{name} {getattr(given, name)} must be at least 1.")
@@ -99,14 +96,14 @@ def _place_of_sheet(given: argparse.Namespace) -> str:
     Raises:
         UsageError: it would lie among the samples, where it counts as one.
     """
-    path: str = _SHEET if given.contact_sheet is None else given.contact_sheet
+    path: str = SHEET if given.contact_sheet is None else given.contact_sheet
     if not path or not Path(given.data_dir).is_dir():
         return path
     if not is_inside(path, given.data_dir):
         return path
     if given.contact_sheet is None:
         print(
-            f"{PROGRAM}: no contact sheet is drawn, since {_SHEET} would lie among the samples; "
+            f"{INSPECT}: no contact sheet is drawn, since {SHEET} would lie among the samples; "
             "--contact_sheet takes another place.",
             file=sys.stderr,
         )
@@ -190,26 +187,3 @@ def _commonest_sizes(table: ClipTable, most: int = 10) -> dict[str, int]:
     values, counts = np.unique(keys, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:most]
     return {f"{values[i] >> 16}x{values[i] & 0xFFFF}": int(counts[i]) for i in order}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m hotshot_jax.data.inspect",
-        description="Report what a data set holds and what is wrong with it.",
-    )
-    parser.add_argument("data_dir", metavar="DIR", help="as for train.py --data_dir")
-    parser.add_argument("--frames", type=int, default=8, help="frames that a sample must have")
-    parser.add_argument("--resolution", type=int, default=512, help="of the buckets")
-    parser.add_argument(
-        "--contact_sheet",
-        metavar="PNG",
-        help=f"where to draw samples (default: {_SHEET}); '' for nowhere",
-    )
-    parser.add_argument("--clips", type=int, default=16, help="samples on the contact sheet")
-    parser.add_argument("--seed", type=int, default=0, help="of their choice")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

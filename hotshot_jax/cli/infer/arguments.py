@@ -1,4 +1,4 @@
-"""From the command line of `infer.py` to its settings: flags over a file over defaults."""
+"""From the flags of `infer.py` to its settings: flags over a file over defaults."""
 
 import dataclasses
 import os
@@ -6,13 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hotshot_jax.cli.flags import (
-    TEXT_ENDINGS,
-    checked_settings,
-    flags_of,
-    parse_flags,
-    written_settings,
-)
+from hotshot_jax.cli.flags import TEXT_ENDINGS, checked_settings, flags_of, written_settings
+from hotshot_jax.cli.infer.command import given_flags
 from hotshot_jax.cli.infer.native_settings import native_settings
 from hotshot_jax.cli.infer.presets import preset_values
 from hotshot_jax.cli.infer.settings import SIZES, InferSettings
@@ -41,26 +36,26 @@ class InferArguments:
     config: str | None
 
 
-def parse_settings(arguments: Sequence[str] | None, program: str) -> InferSettings:
-    """The settings alone of `parse_arguments`."""
-    return parse_arguments(arguments, program).settings
-
-
-def parse_arguments(arguments: Sequence[str] | None, program: str) -> InferArguments:
-    """Reads flags, and the configuration file that they may name.
+def parse_settings(arguments: Sequence[str]) -> InferSettings:
+    """The settings that a command line asks for.
 
     Raises:
-        UsageError: a flag or a key of the file is unknown, or a value has the wrong form; a picture
-            names what to read, and the command line does not.
+        UsageError: it is wrong, see `given_flags` and `completed`.
     """
-    given = parse_flags(
-        InferSettings,
-        arguments,
-        program,
-        "Text to GIF with Hotshot-XL.",
-        "settings to start from: a YAML or JSON file, or a result of an earlier run",
-        INFER,
-    )
+    return completed(given_flags(arguments)).settings
+
+
+def completed(given: Mapping[str, Any]) -> InferArguments:
+    """Adds what the configuration file says, and what the model is used with.
+
+    Args:
+        given: what stands on the command line itself, from `given_flags`.
+
+    Raises:
+        UsageError: a key of the file is unknown, or a value has the wrong form; a picture names
+            what to read, and the command line does not.
+    """
+    given = dict(given)
     config = given.pop("config", None)
     trusted = given.get("trust_config", False)
     values = _configured(config, given, trusted)

@@ -13,7 +13,7 @@ from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
 from hotshot_jax.cli.devices import explained_memory_errors, use_device
 from hotshot_jax.cli.flags import flags_of
 from hotshot_jax.cli.hosts import on_hosts
-from hotshot_jax.cli.infer.arguments import parse_arguments
+from hotshot_jax.cli.infer.command import PROGRAM
 from hotshot_jax.cli.infer.control import (
     ControlPlan,
     control_inputs,
@@ -30,7 +30,7 @@ from hotshot_jax.cli.infer.prompts import check_prompts, warn_of_unknown
 from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.cli.infer.sources import SOURCES, check_not_replaced, digests, public_settings
 from hotshot_jax.cli.infer.stored_settings import STORED
-from hotshot_jax.cli.run import program_name, run, say
+from hotshot_jax.cli.run import program_name, say
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.compile_effort import effort_options
 from hotshot_jax.convert.assembly import known_positions
@@ -48,24 +48,12 @@ from hotshot_jax.schedulers import make_scheduler
 
 logger = logging.getLogger(__name__)
 
-PROGRAM = "infer.py"
 _DEFAULT_SIZE = (672, 384)
 # What every SDXL model has; the pipeline checks again with what the loaded one has.
 _LATENT_PIXELS = 8
 _ENCODER_DEPTH = 12
 _MOST_STEPS = 1000
 _SEEDS = 2**64
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and gives its exit status: 0, 1 (run failed) or 2 (wrong usage)."""
-    program = program_name(PROGRAM) if arguments is None else PROGRAM
-
-    def body() -> None:
-        parsed = parse_arguments(arguments, program)
-        generate(parsed.settings, parsed.given, parsed.config)
-
-    return run(program, body)
 
 
 def generate(
@@ -85,7 +73,7 @@ def generate(
     settings = settings.sized()
     _check(settings)
     check_effects(given, settings)
-    with on_hosts(PROGRAM, dataclasses.asdict(settings)):
+    with on_hosts(program_name(PROGRAM), dataclasses.asdict(settings)):
         jobs = plan_jobs(settings)
         check_prompts(settings, [job.prompt for job in jobs])
         outputs = [output for job in jobs for output in job.outputs]
@@ -268,4 +256,4 @@ def _report(
 
 def _say(text: str) -> None:
     if is_first():
-        say(f"{PROGRAM}: {text}")
+        say(f"{program_name(PROGRAM)}: {text}")

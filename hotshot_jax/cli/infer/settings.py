@@ -3,20 +3,24 @@
 import dataclasses
 from typing import Any
 
-from hotshot_jax.cli import hosts
-from hotshot_jax.cli.flags import DEVICES, flag, flags_of
+from hotshot_jax.choices import (
+    CONTROL_TYPES,
+    DEPTH_CHECKPOINT,
+    HIGH_THRESHOLD,
+    LOW_THRESHOLD,
+    NOISES,
+    PRECISIONS,
+    PREDICTION_TYPES,
+    PREPROCESSING,
+    SPACINGS,
+)
+from hotshot_jax.cli import machine_flags
+from hotshot_jax.cli.flags import flag, flags_of
 from hotshot_jax.cli.infer.presets import PRESETS
 from hotshot_jax.compile_effort import EFFORTS
-from hotshot_jax.conditioning.control.canny import HIGH_THRESHOLD, LOW_THRESHOLD
-from hotshot_jax.conditioning.control.depth import DEFAULT_CHECKPOINT
-from hotshot_jax.conditioning.control.preprocess import CONTROL_TYPES, PREPROCESSING
 from hotshot_jax.errors import UsageError
 from hotshot_jax.jobs.settings import ClipSettings, ModelSettings, RunSettings
 from hotshot_jax.media.aspect_ratios import size_of_aspect_ratio
-from hotshot_jax.runtime.precision import PRECISIONS
-from hotshot_jax.sampling.noise import NOISES
-from hotshot_jax.schedulers.prediction import PREDICTION_TYPES
-from hotshot_jax.schedulers.timestep_spacing import SPACINGS
 
 SIZES = ("width", "height")
 
@@ -217,7 +221,7 @@ class InferSettings:
         about_this_run=True,
     )
     device: str = flag(
-        "auto", "device to run on", str, _MODEL, choices=DEVICES, about_this_run=True
+        "auto", "device to run on", str, _MODEL, choices=machine_flags.DEVICES, about_this_run=True
     )
     compilation_cache: str | None = flag(
         None,
@@ -315,7 +319,7 @@ class InferSettings:
         HIGH_THRESHOLD, "gradient from which a pixel is an edge", float, _CONTROL
     )
     depth_checkpoint: str = flag(
-        DEFAULT_CHECKPOINT,
+        DEPTH_CHECKPOINT,
         "depth-estimation model, a folder or Hub id",
         str,
         _CONTROL,
@@ -338,9 +342,9 @@ class InferSettings:
         _HOSTS,
         about_this_run=True,
     )
-    coordinator_address: str | None = hosts.coordinator_address(_HOSTS)
-    process_count: int | None = hosts.process_count(_HOSTS)
-    process_index: int | None = hosts.process_index(_HOSTS)
+    coordinator_address: str | None = machine_flags.coordinator_address(_HOSTS)
+    process_count: int | None = machine_flags.process_count(_HOSTS)
+    process_index: int | None = machine_flags.process_index(_HOSTS)
 
     trust_config: bool = flag(
         False,

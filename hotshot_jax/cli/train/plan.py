@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from hotshot_jax.choices import AUTO
 from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.conditioning.control.preprocess import (
     Preprocessing,
@@ -18,7 +19,7 @@ from hotshot_jax.models import AutoencoderKLConfig
 from hotshot_jax.training.feeding.control_frames import MakeControl
 from hotshot_jax.training.loss import LossConfig
 from hotshot_jax.training.optimizer import OptimizerConfig
-from hotshot_jax.training.running.metrics import AUTO_REPORT, chosen_reports
+from hotshot_jax.training.running.metrics import chosen_reports
 from hotshot_jax.training.running.step import StepConfig
 from hotshot_jax.training.trainees.controlnet import ControlNetTrainee
 from hotshot_jax.training.trainees.lora import LoraTrainee
@@ -99,7 +100,7 @@ def where_numbers_go(report_to: str) -> str:
     """One line for the person who waits."""
     chosen = chosen_reports(report_to)
     line = " and ".join(("numbers go to metrics.jsonl", *chosen))
-    if report_to != AUTO_REPORT:
+    if report_to != AUTO:
         return line
     if chosen:
         return f"{line}, which are installed; --report_to none keeps them in the file alone"

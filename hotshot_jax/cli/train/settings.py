@@ -5,25 +5,23 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from hotshot_jax.cli import hosts
-from hotshot_jax.cli.flags import (
-    DEVICES,
-    checked_settings,
-    flag,
-    parse_flags,
-    written_settings,
+from hotshot_jax.choices import (
+    HIGH_THRESHOLD,
+    LEARNING_RATE_SCHEDULES,
+    LORA_TARGETS,
+    LOSSES,
+    LOW_THRESHOLD,
+    REMATERIALISATIONS,
+    REPORTS,
+    SELECTIONS,
+    SNR_WEIGHTS,
+    TRAINED_PREDICTION_TYPES,
 )
+from hotshot_jax.cli import machine_flags
+from hotshot_jax.cli.flags import checked_settings, flag, parse_flags, written_settings
 from hotshot_jax.cli.other_names import TRAIN
 from hotshot_jax.compile_effort import DEFAULT_EFFORT, EFFORTS
-from hotshot_jax.conditioning.control.canny import HIGH_THRESHOLD, LOW_THRESHOLD, check_thresholds
-from hotshot_jax.data.buckets import bucket_sizes
 from hotshot_jax.errors import UsageError
-from hotshot_jax.training.learning_rate import SCHEDULES
-from hotshot_jax.training.loss import LOSSES, PREDICTION_TYPES, SNR_WEIGHTS
-from hotshot_jax.training.rematerialisation import NAMES as REMATERIALISATIONS
-from hotshot_jax.training.running.metrics import REPORTS
-from hotshot_jax.training.trainees.lora import TARGETS
-from hotshot_jax.training.trainees.selection import SELECTIONS
 
 _MODEL, _DATA, _TRAINING, _OPTIMIZER = "model", "data", "training", "optimiser"
 _OUTPUT, _VALIDATION, _MACHINE = "output", "validation", "machine"
@@ -62,7 +60,7 @@ class TrainSettings:
         "layers whose attention gets factors, with --train lora",
         str,
         _MODEL,
-        choices=TARGETS,
+        choices=LORA_TARGETS,
     )
     control_type: str = flag(
         "canny",
@@ -155,7 +153,7 @@ class TrainSettings:
         "what the model learns to find (default: as the checkpoint has it)",
         str,
         _TRAINING,
-        choices=PREDICTION_TYPES,
+        choices=TRAINED_PREDICTION_TYPES,
     )
     loss: str = flag("mse", "loss to minimise", str, _TRAINING, choices=LOSSES)
     ema_decay: float | None = flag(
@@ -171,7 +169,7 @@ class TrainSettings:
         False, "multiply the learning rate by devices, batch and accumulation", bool, _OPTIMIZER
     )
     lr_scheduler: str = flag(
-        "constant", "course of the learning rate", str, _OPTIMIZER, choices=SCHEDULES
+        "constant", "course of the learning rate", str, _OPTIMIZER, choices=LEARNING_RATE_SCHEDULES
     )
     lr_warmup_steps: int = flag(500, "updates until it is reached", int, _OPTIMIZER)
     use_8bit_adam: bool = flag(False, "moments of one byte", bool, _OPTIMIZER)
@@ -230,10 +228,10 @@ class TrainSettings:
     )
     validation_batches: int = flag(16, "batches of it, at most", int, _VALIDATION)
 
-    device: str = flag("auto", "devices to run on", str, _MACHINE, choices=DEVICES)
-    coordinator_address: str | None = hosts.coordinator_address(_MACHINE)
-    process_count: int | None = hosts.process_count(_MACHINE)
-    process_index: int | None = hosts.process_index(_MACHINE)
+    device: str = flag("auto", "devices to run on", str, _MACHINE, choices=machine_flags.DEVICES)
+    coordinator_address: str | None = machine_flags.coordinator_address(_MACHINE)
+    process_count: int | None = machine_flags.process_count(_MACHINE)
+    process_index: int | None = machine_flags.process_index(_MACHINE)
     mesh: str = flag("auto", "devices along each axis, such as data=2,fsdp=4", str, _MACHINE)
     compilation_cache: str | None = flag(
         None,
@@ -250,62 +248,6 @@ class TrainSettings:
         _MACHINE,
         choices=EFFORTS,
     )
-
-    def check(self) -> None:
-        """Refuses what makes no sense, before anything is loaded.
-
-        Raises:
-            UsageError: names the flag.
-        """
-        if self.data_dir is None:
-            raise UsageError("--data_dir is missing: the folder of samples to train on.")
-        for name in (
-            "train_batch_size",
-            "num_train_epochs",
-            "max_train_steps",
-            "gradient_accumulation_steps",
-            "video_length",
-            "keep_checkpoints",
-            "validation_steps",
-            "validation_batches",
-            "lora_rank",
-        ):
-            self._expect(name, getattr(self, name) >= 1, "at least 1")
-        for name in (
-            "lr_warmup_steps",
-            "save_n_steps",
-            "save_starting_step",
-            "validate_every_steps",
-        ):
-            self._expect(name, getattr(self, name) >= 0, "0 or more")
-        self._expect("seed", 0 <= self.seed < 2**32, "0 to 2**32 - 1")
-        self._expect(
-            "learning_rate",
-            0 < self.learning_rate < float("inf"),
-            "a positive number; at 0 nothing would be learned",
-        )
-        self._expect("noise_offset", 0 <= self.noise_offset < float("inf"), "0 or more")
-        self._expect("text_dropout", 0 <= self.text_dropout <= 1, "0 to 1")
-        if self.snr_gamma is not None:
-            self._expect("snr_gamma", 0 < self.snr_gamma < float("inf"), "a positive number")
-        if self.ema_decay is not None:
-            self._expect("ema_decay", 0 <= self.ema_decay < 1, "0 or more and less than 1")
-        if self.max_vae_encode is not None:
-            self._expect("max_vae_encode", self.max_vae_encode >= 1, "at least 1")
-        if self.trained_layers == ("temporal",) and self.video_length == 1:
-            flag = "lora_targets" if self.train == "lora" else "train"
-            raise UsageError(
-                f"--{flag} temporal needs a --video_length of 2 or more: single frames do not pass "
-                f"through the temporal layers. To train on them, give --{flag} spatial."
-            )
-        if self.prediction_type is not None and self.train in ("lora", "controlnet"):
-            raise UsageError(
-                f"--prediction_type changes what the output of the UNet means, and --train "
-                f"{self.train} leaves the UNet as it is. Train it with --train unet first."
-            )
-        check_thresholds(self.canny_low_threshold, self.canny_high_threshold)
-        bucket_sizes(self.resolution, self.aspect_ratio)
-        self.profiled()
 
     @property
     def counts_epochs(self) -> bool:
@@ -334,12 +276,11 @@ class TrainSettings:
             return None
         first, _, last = self.profile_steps.partition(":")
         valid = first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)
-        self._expect("profile_steps", valid, "first and last, such as 10:12")
+        if not valid:
+            raise UsageError(
+                f"--profile_steps is {self.profile_steps}; expected first and last, such as 10:12."
+            )
         return int(first), int(last)
-
-    def _expect(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            raise UsageError(f"--{name} is {getattr(self, name)}; expected {expected}.")
 
 
 def parse_train_settings(arguments: Sequence[str] | None, program: str) -> TrainSettings:

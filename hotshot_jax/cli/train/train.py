@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
 from hotshot_jax.cli.devices import TRAINING_WAYS_OUT, explained_memory_errors, use_device
 from hotshot_jax.cli.flags import flags_of
 from hotshot_jax.cli.hosts import on_hosts
-from hotshot_jax.cli.run import run, say
+from hotshot_jax.cli.run import program_name, say
 from hotshot_jax.cli.terminal_progress import TerminalProgress
+from hotshot_jax.cli.train.checks import check_settings
+from hotshot_jax.cli.train.command import PROGRAM
 from hotshot_jax.cli.train.data import RunData, make_clip_validation, make_feeds, open_run_data
 from hotshot_jax.cli.train.effects import Planned, check_effects, check_effects_of, checked_rank
 from hotshot_jax.cli.train.output import EXPORT, check_output_dir, save_config
@@ -33,7 +35,7 @@ from hotshot_jax.cli.train.plan import (
     where_numbers_go,
 )
 from hotshot_jax.cli.train.resume import Identity, checkpoints_to_resume, resume
-from hotshot_jax.cli.train.settings import TrainSettings, parse_train_arguments
+from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.compile_effort import effort_options
 from hotshot_jax.data.loader import Loader
 from hotshot_jax.parallel.gather import on_host
@@ -58,18 +60,12 @@ from hotshot_jax.training.trainees.models import TrainingModels, load_models
 
 logger = logging.getLogger(__name__)
 
-PROGRAM = "train.py"
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and gives its exit status: 0, 1 (run failed) or 2 (wrong usage)."""
-    return run(PROGRAM, lambda: _train_on_hosts(*parse_train_arguments(arguments, PROGRAM)))
-
-
-def _train_on_hosts(settings: TrainSettings, given: Collection[str]) -> None:
-    settings.check()
+def train_on_hosts(settings: TrainSettings, given: Collection[str]) -> None:
+    """Trains as the settings ask, together with the other hosts; see `train`."""
+    check_settings(settings)
     check_effects(given, settings)
-    with on_hosts(PROGRAM, dataclasses.asdict(settings)):
+    with on_hosts(program_name(PROGRAM), dataclasses.asdict(settings)):
         train(settings, given)
 
 

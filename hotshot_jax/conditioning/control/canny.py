@@ -1,17 +1,13 @@
 """Edges of a video's frames (Canny, 1986, https://doi.org/10.1109/TPAMI.1986.4767851)."""
 
 import math
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from hotshot_jax.choices import HIGH_THRESHOLD, LOW_THRESHOLD
 from hotshot_jax.conditioning.control.optional import require
 from hotshot_jax.errors import UsageError
-
-# What SDXL's canny ControlNets were trained with.
-LOW_THRESHOLD: Final = 100.0
-HIGH_THRESHOLD: Final = 200.0
 
 
 def canny_edges(

@@ -7,13 +7,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from hotshot_jax.choices import DEPTH_CHECKPOINT
 from hotshot_jax.conditioning.control.optional import require
 from hotshot_jax.errors import HotshotError
 
 logger = logging.getLogger(__name__)
-
-# The estimator whose depth SDXL's depth ControlNets were trained on.
-DEFAULT_CHECKPOINT: Final = "Intel/dpt-hybrid-midas"
 
 # Models that give a distance, where the others give its inverse.
 _DISTANCES: Final = frozenset({"depth_pro", "glpn", "zoedepth"})
@@ -32,7 +30,7 @@ class DepthEstimator:
         HotshotError: PyTorch is not installed, or the checkpoint cannot be loaded.
     """
 
-    def __init__(self, checkpoint: str | Path = DEFAULT_CHECKPOINT):
+    def __init__(self, checkpoint: str | Path = DEPTH_CHECKPOINT):
         self._torch = require("torch", extra="depth", purpose="Estimating depth")
         transformers = require("transformers", extra="depth", purpose="Estimating depth")
         self._name = str(checkpoint)

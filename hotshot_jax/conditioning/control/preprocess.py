@@ -1,23 +1,21 @@
 """Making control frames of a kind from the frames of a video."""
 
 import dataclasses
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from hotshot_jax.conditioning.control.canny import (
+from hotshot_jax.choices import (
+    CONTROL_TYPES,
+    DEPTH_CHECKPOINT,
     HIGH_THRESHOLD,
     LOW_THRESHOLD,
-    canny_edges,
-    check_thresholds,
+    PREPROCESSING,
 )
-from hotshot_jax.conditioning.control.depth import DEFAULT_CHECKPOINT, DepthEstimator
+from hotshot_jax.conditioning.control.canny import canny_edges, check_thresholds
+from hotshot_jax.conditioning.control.depth import DepthEstimator
 from hotshot_jax.conditioning.control.optional import require
 from hotshot_jax.errors import UsageError
-
-CONTROL_TYPES: Final = ("depth", "canny")
-PREPROCESSING: Final = ("auto", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Preprocessing:
     mode: str = "auto"
     canny_low_threshold: float = LOW_THRESHOLD
     canny_high_threshold: float = HIGH_THRESHOLD
-    depth_checkpoint: str = DEFAULT_CHECKPOINT
+    depth_checkpoint: str = DEPTH_CHECKPOINT
 
     def __post_init__(self) -> None:
         if self.mode not in PREPROCESSING:

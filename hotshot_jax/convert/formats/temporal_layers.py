@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from hotshot_jax.choices import TEMPORAL_SPELLINGS
 from hotshot_jax.convert.formats.temporal_shape import adapter_words
 from hotshot_jax.convert.load import check_positional_table
 from hotshot_jax.convert.tensors.name_lists import first_names
@@ -27,10 +28,7 @@ from hotshot_jax.errors import HotshotError
 from hotshot_jax.models.layers.embeddings import positional_encoding
 from hotshot_jax.models.unet.encoder_config import PUBLISHED, TemporalShape
 
-HOTSHOT = "hotshot"
-COMFYUI = "comfyui"
-DIFFUSERS = "diffusers"
-SPELLINGS = (HOTSHOT, COMFYUI, DIFFUSERS)
+HOTSHOT, COMFYUI, DIFFUSERS = TEMPORAL_SPELLINGS
 
 _MODULE = re.compile(rf"(?P<module>(?:.*\.)?{TEMPORAL}\.\d+)\.(?P<rest>.*)")
 _WIDTH = "norm.weight"

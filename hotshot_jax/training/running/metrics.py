@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from hotshot_jax.choices import AUTO, REPORTS
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.files.limits import MOST_FILE_BYTES
 from hotshot_jax.files.parsed import parse_json
@@ -29,8 +30,6 @@ from hotshot_jax.media.formats.frame_times import frame_times
 from hotshot_jax.media.formats.gif import encode_gif
 from hotshot_jax.writing.staging import replace_anything, staged_file
 
-AUTO_REPORT = "auto"
-REPORTS = (AUTO_REPORT, "wandb", "tensorboard", "all", "none")
 _MODULES = {
     # Any of the lines of modules will do.
     "tensorboard": (("tensorboardX",), ("torch", "tensorboard")),
@@ -246,14 +245,14 @@ def chosen_reports(report_to: str) -> tuple[str, ...]:
     """Where numbers go besides `metrics.jsonl`.
 
     Args:
-        report_to: one of `REPORTS`; "auto" takes what is installed.
+        report_to: one of `choices.REPORTS`; "auto" takes what is installed.
 
     Raises:
         UsageError: it is unknown.
     """
     if report_to not in REPORTS:
         raise UsageError(f"`report_to` {report_to} is unknown; expected {', '.join(REPORTS)}.")
-    if report_to == AUTO_REPORT:
+    if report_to == AUTO:
         return tuple(
             kind
             for kind, ways in _MODULES.items()
@@ -280,7 +279,7 @@ def open_reports(
     """Opens `metrics.jsonl`, and what `report_to` names as far as it can be had.
 
     Args:
-        report_to: one of `REPORTS`.
+        report_to: one of `choices.REPORTS`.
         output_dir: the run's folder.
         logging_dir: for TensorBoard, below `output_dir`.
         project: name of the project at Weights & Biases.

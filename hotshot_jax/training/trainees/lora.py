@@ -17,6 +17,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from hotshot_jax.choices import LORA_TARGETS
 from hotshot_jax.convert.tensors.rules import Path, flat_parameters, torch_slots
 from hotshot_jax.convert.tensors.safetensors_writer import write_safetensors
 from hotshot_jax.convert.tensors.temporal_names import TEMPORAL
@@ -28,7 +29,6 @@ from hotshot_jax.training.trainees.trainee import Origin, Parameters
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """The name that diffusers looks for in a folder."""
-TARGETS = ("spatial", "temporal", "both")
 
 _PROJECTIONS = ("to_q", "to_k", "to_v")
 _KERNEL, _DOWN, _UP = "kernel", "lora_down", "lora_up"
@@ -57,14 +57,16 @@ class LoraTrainee:
 
         Args:
             module: the UNet.
-            targets: one of `TARGETS`, the layers whose attention gets factors.
+            targets: one of `choices.LORA_TARGETS`, the layers whose attention gets factors.
             rank: at least 1.
 
         Raises:
             UsageError: the targets are unknown, or the rank is less than 1.
         """
-        if targets not in TARGETS:
-            raise UsageError(f"`lora_targets` {targets} is unknown; expected {', '.join(TARGETS)}.")
+        if targets not in LORA_TARGETS:
+            raise UsageError(
+                f"`lora_targets` {targets} is unknown; expected {', '.join(LORA_TARGETS)}."
+            )
         if rank < 1:
             raise UsageError(f"`lora_rank` is {rank}; expected at least 1.")
         unet = dataclasses.replace(Division.of(module, "unet"), trained=frozenset())

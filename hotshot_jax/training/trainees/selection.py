@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from hotshot_jax.choices import SELECTIONS
 from hotshot_jax.convert.formats.temporal_layers import HOTSHOT
 from hotshot_jax.convert.formats.temporal_writer import write_temporal_layers
 from hotshot_jax.convert.load import with_parameters
@@ -26,7 +27,6 @@ from hotshot_jax.training.trainees.trainee import Origin
 from hotshot_jax.training.trainees.trainee import Parameters as Parameters
 
 TEMPORAL_FILE = "hsxl_temporal_layers.safetensors"
-SELECTIONS = ("temporal", "spatial", "unet")
 
 # The order in which PyTorch lists the parts of a module where it is not that of the alphabet.
 _ORDER = (

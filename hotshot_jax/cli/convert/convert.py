@@ -1,15 +1,16 @@
-"""`python -m convert`: checkpoints from PyTorch's layout to Orbax, and back."""
+"""From PyTorch's layout to Orbax, or back, as a command line says."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
-from hotshot_jax.cli.run import Parser, program_name, run, say
+from hotshot_jax.cli.convert.command import PROGRAM
+from hotshot_jax.cli.run import say
 from hotshot_jax.cli.terminal_progress import TerminalProgress
-from hotshot_jax.cli.without_effect import Acts, given_flags, refuse_without_effect
+from hotshot_jax.cli.without_effect import Acts, refuse_without_effect
 from hotshot_jax.convert.assembly import open_temporal
 from hotshot_jax.convert.conversion import (
     convert_controlnet,
@@ -26,15 +27,12 @@ from hotshot_jax.convert.formats.converted import (
     open_converted,
 )
 from hotshot_jax.convert.formats.diffusers_folder import Component, DiffusersFolder
-from hotshot_jax.convert.formats.temporal_layers import SPELLINGS
 from hotshot_jax.convert.formats.temporal_shape import read_shape
 from hotshot_jax.convert.formats.temporal_writer import write_temporal_layers
 from hotshot_jax.convert.hub import resolve
 from hotshot_jax.convert.prepare import component_source, open_checkpoint
 from hotshot_jax.errors import UsageError
-from hotshot_jax.writing.places import check_local
 
-PROGRAM = "convert"
 _EFFECTS = (
     Acts(("to-torch", "dtype"), lambda given: given.temporal is None, "with --temporal"),
     Acts(("dtype",), lambda given: not given.to_torch, "with --to-torch: tensors keep their own"),
@@ -47,22 +45,18 @@ _EFFECTS = (
 _DTYPES = {"f32": jnp.float32, "f16": jnp.float16, "bf16": jnp.bfloat16}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and gives its exit status: 0, 1 (run failed) or 2 (wrong usage)."""
-    return run(PROGRAM, lambda: convert(arguments))
-
-
-def convert(arguments: Sequence[str] | None = None) -> None:
+def convert(given: argparse.Namespace, flags: Collection[str]) -> None:
     """Converts a checkpoint as the arguments say.
+
+    Args:
+        given: the arguments.
+        flags: names of those that stand on the command line.
 
     Raises:
         UsageError: the arguments are wrong.
         HotshotError: the checkpoint is damaged, of another model, or does not fit memory or disk.
     """
-    given = _parser().parse_args(arguments)
-    check_local(given.source, "SOURCE")
-    check_local(given.dest, "DEST")
-    refuse_without_effect(given_flags(arguments), given, _EFFECTS)
+    refuse_without_effect(flags, given, _EFFECTS)
     # Arrays are only passing through; an accelerator would be in the way, or held by another run.
     jax.config.update("jax_platforms", "cpu")
     if given.temporal is not None:
@@ -111,35 +105,3 @@ def _write_temporal(given: argparse.Namespace) -> None:
         tensors, shape = open_temporal(given.source, given.variant)
     write_temporal_layers(tensors, shape, given.temporal, Path(given.dest))
     print(given.dest)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog=program_name("python -m convert"),
-        description="Converts a Hotshot-XL checkpoint or an SDXL ControlNet from PyTorch's layout "
-        "to Orbax, or back.",
-    )
-    parser.add_argument(
-        "source",
-        help="folder of a checkpoint or ControlNet, single file of a ControlNet, or "
-        "organisation/name[@revision] of a checkpoint",
-    )
-    parser.add_argument("dest", help="folder to make")
-    parser.add_argument(
-        "--to-torch",
-        action="store_true",
-        help="SOURCE is a converted checkpoint; write the diffusers layout again",
-    )
-    parser.add_argument(
-        "--temporal",
-        choices=SPELLINGS,
-        help="write the temporal layers alone: hotshot and comfyui to a .safetensors file, "
-        "diffusers to the folder of a MotionAdapter; SOURCE may also be a file of them",
-    )
-    parser.add_argument(
-        "--dtype", choices=list(_DTYPES), help="dtype to store (default: as in the source)"
-    )
-    parser.add_argument(
-        "--variant", help="weight files to prefer where there are several, such as fp16"
-    )
-    return parser

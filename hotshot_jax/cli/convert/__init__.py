@@ -1,0 +1,1 @@
+"""`python -m convert`: flags, and what it prints."""

@@ -1,0 +1,1 @@
+"""`python -m hotshot_jax.from_scratch`: flags, and what it prints."""

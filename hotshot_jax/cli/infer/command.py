@@ -1,0 +1,42 @@
+"""`infer.py`, `hotshot-jax`: the command line is read before anything of JAX is imported."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hotshot_jax.cli.flags import parse_flags
+from hotshot_jax.cli.infer.settings import InferSettings
+from hotshot_jax.cli.other_names import INFER
+from hotshot_jax.cli.run import program_name, run
+
+PROGRAM = "infer.py"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and gives its exit status: 0, 1 (run failed) or 2 (wrong usage)."""
+    program = program_name(PROGRAM)
+
+    def body() -> None:
+        given = given_flags(arguments, program)
+        from hotshot_jax.cli.infer.arguments import completed
+        from hotshot_jax.cli.infer.infer import generate
+
+        parsed = completed(given)
+        generate(parsed.settings, parsed.given, parsed.config)
+
+    return run(program, body)
+
+
+def given_flags(arguments: Sequence[str] | None, program: str = PROGRAM) -> dict[str, Any]:
+    """What stands on the command line itself, by name; see `parse_flags`.
+
+    Raises:
+        UsageError: a flag is unknown, or a value has the wrong form.
+    """
+    return parse_flags(
+        InferSettings,
+        arguments,
+        program,
+        "Text to GIF with Hotshot-XL.",
+        "settings to start from: a YAML or JSON file, or a result of an earlier run",
+        INFER,
+    )
