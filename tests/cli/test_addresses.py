@@ -7,11 +7,11 @@ import pytest
 
 from hotshot_jax.cli.convert import command as convert
 from hotshot_jax.cli.data.command import build, inspect
-from hotshot_jax.cli.infer import infer
-from hotshot_jax.cli.train import train
+from hotshot_jax.cli.from_scratch import command as from_scratch
+from hotshot_jax.cli.infer import command as infer
+from hotshot_jax.cli.train import command as train
 from hotshot_jax.cli.train.settings import parse_train_settings
 from hotshot_jax.errors import UsageError
-from hotshot_jax.from_scratch import __main__ as from_scratch
 
 Main = Callable[[Sequence[str]], int]
 BUCKET = "gs://bucket/folder"
@@ -37,9 +37,9 @@ DATA = ("--data_dir", "clips")
         ),
         (convert.main, ("source", BUCKET), "DEST"),
         (convert.main, (BUCKET, "dest"), "SOURCE"),
-        (build.main, ("--source", "clips", "--output", BUCKET), "--output"),
-        (build.main, ("--source", BUCKET, "--output", "data"), "--source"),
-        (inspect.main, (BUCKET,), "DIR"),
+        (build, ("--source", "clips", "--output", BUCKET), "--output"),
+        (build, ("--source", BUCKET, "--output", "data"), "--source"),
+        (inspect, (BUCKET,), "DIR"),
         (from_scratch.main, ("create", "--output", BUCKET), "--output"),
     ],
 )  # fmt: skip

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from hotshot_jax.cli.flags import flags_of
-from hotshot_jax.cli.infer import infer
+from hotshot_jax.cli.infer import command as infer
 from hotshot_jax.cli.infer.arguments import parse_settings
 from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.cli.other_names import INFER, TRAIN, sampler
