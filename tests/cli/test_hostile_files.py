@@ -13,10 +13,11 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from hotshot_jax.cli.data.inspect import inspect_data
+from hotshot_jax.cli.infer.arguments import completed
 from hotshot_jax.cli.infer.control import plan_control
 from hotshot_jax.cli.infer.outputs import read_prompts
 from hotshot_jax.cli.infer.prompts import check_prompts
-from hotshot_jax.cli.infer.settings import InferSettings, read_config_file
+from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.cli.run import run
 from hotshot_jax.conditioning.text.embedding_files import open_embeddings
 from hotshot_jax.convert.assembly import open_assembled
@@ -99,7 +100,7 @@ FILES: dict[str, Callable[[], bytes]] = {
 
 READERS: dict[str, Callable[[Path], object]] = {
     "clip": open_clip,
-    "config": lambda path: read_config_file(str(path)),
+    "config": lambda path: completed({"config": str(path)}),
     "lora": lambda path: open_lora(path, names()),
     "embedding": lambda path: open_embeddings([(str(path), "w")], WIDTHS),
     "model": lambda path: open_assembled(str(path)),
@@ -140,8 +141,8 @@ def _pipe(path: Path) -> Path:
 
 PIPES: dict[str, Callable[[Path], object]] = {
     "prompts": lambda at: read_prompts(InferSettings(prompts_file=str(_pipe(at / "p.txt")))),
-    "settings": lambda at: read_config_file(str(_pipe(at / "a.yaml"))),
-    "result": lambda at: read_config_file(str(_pipe(at / "a.mp4"))),
+    "settings": lambda at: completed({"config": str(_pipe(at / "a.yaml"))}),
+    "result": lambda at: completed({"config": str(_pipe(at / "a.mp4"))}),
     "frames": lambda at: (_pipe(at / "f/0.png"), open_clip(at / "f")),
     "clip": lambda at: plan_control(
         InferSettings(control_type=("canny",), gif=(str(_pipe(at / "a.gif")),))

@@ -13,9 +13,10 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from hotshot_jax.cli.data.inspect import describe, inspect_data
+from hotshot_jax.cli.infer.arguments import completed
 from hotshot_jax.cli.infer.outputs import plan_jobs
 from hotshot_jax.cli.infer.prompts import check_prompts
-from hotshot_jax.cli.infer.settings import InferSettings, read_config_file
+from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.conditioning.text.embedding_files import open_embeddings
 from hotshot_jax.conditioning.text.prompt_weighting import Vocabulary, chunk_prompt, parse_weights
 from hotshot_jax.convert.assembly import open_assembled
@@ -132,6 +133,10 @@ def _read_prompt(path: Path) -> None:
     chunk_prompt(parse_weights(prompt), _vocabulary())
 
 
+def _read_stored(path: Path) -> object:
+    return completed({"config": str(path), "trust_config": True})
+
+
 def _read_prompts(path: Path) -> None:
     settings = InferSettings(prompts_file=str(path), output=str(path.parent / "out.gif"))
     check_prompts(settings, [job.prompt for job in plan_jobs(settings)])
@@ -195,12 +200,12 @@ def kinds(checkpoint: Path) -> dict[str, Kind]:
     return {
         **{name: Kind(_write, _read_clip) for name in clips},
         **{f"pillow.{end}": Kind(_by_pillow, _read_clip) for end in ("png", "avif", "tiff", "gif")},
-        **{f"stored.{name}": Kind(_write, lambda p: read_config_file(str(p))) for name in clips},
+        **{f"stored.{name}": Kind(_write, _read_stored) for name in clips},
         "clip_folder": Kind(_folder_of_frames, _read_clip, "*.*"),
-        "settings.json": Kind(_text(settings), lambda p: read_config_file(str(p))),
+        "settings.json": Kind(_text(settings), lambda p: completed({"config": str(p)})),
         "settings.yaml": Kind(
             _text("prompt: a circle\nsteps: 20\ngif: [a.gif, b.gif]\nguidance_scale: 7.5\n"),
-            lambda p: read_config_file(str(p)),
+            lambda p: completed({"config": str(p)}),
         ),
         "prompt.txt": Kind(_text("a (red:1.3) [circle \\( that] spins"), _read_prompt),
         "prompts.txt": Kind(_text("a red circle\n(a blue one:1.2)\n"), _read_prompts),
