@@ -71,10 +71,12 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 __all__ = ["__version__", *_MODULE_OF]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'hotshot_jax' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"hotshot_jax.{_MODULE_OF[name]}"), name)
+if not TYPE_CHECKING:
+    # Type checkers would take any name to be there.
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module 'hotshot_jax' has no attribute {name!r}")
+        return getattr(importlib.import_module(f"hotshot_jax.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -6,52 +6,53 @@ modules that do what is chosen take the names from here.
 
 from typing import Final
 
+# What is found out instead of being chosen.
 AUTO: Final = "auto"
-"""What is found out instead of being chosen."""
 
+# Where random numbers come from: `hotshot_jax.sampling.noise`.
 NOISES: Final = ("torch", "jax")
-"""Where random numbers come from: `hotshot_jax.sampling.noise`."""
 
+# Of timesteps: `hotshot_jax.schedulers.timestep_spacing`.
 SPACINGS: Final = ("linspace", "leading", "trailing")
-"""Of timesteps: `hotshot_jax.schedulers.timestep_spacing`."""
 
+# What a UNet predicts: `hotshot_jax.schedulers.prediction`.
 PREDICTION_TYPES: Final = ("epsilon", "v_prediction", "sample")
-"""What a UNet predicts: `hotshot_jax.schedulers.prediction`."""
 
+# Those that can be trained: `hotshot_jax.training.loss`.
 TRAINED_PREDICTION_TYPES: Final = ("epsilon", "v_prediction")
-"""Those that can be trained: `hotshot_jax.training.loss`."""
 
+# Dtypes of a run: `hotshot_jax.runtime.precision`.
 PRECISIONS: Final = ("f16", "f32", "bf16")
-"""Dtypes of a run: `hotshot_jax.runtime.precision`."""
 
+# What control frames show: `hotshot_jax.conditioning.control.preprocess`.
 CONTROL_TYPES: Final = ("depth", "canny")
-"""What control frames show: `hotshot_jax.conditioning.control.preprocess`."""
 
+# Whether they are made of a clip or are one.
 PREPROCESSING: Final = (AUTO, "none")
-"""Whether they are made of a clip or are one."""
 
 # What SDXL's canny ControlNets were trained with.
 LOW_THRESHOLD: Final = 100.0
 HIGH_THRESHOLD: Final = 200.0
 
+# The estimator whose depth SDXL's depth ControlNets were trained on.
 DEPTH_CHECKPOINT: Final = "Intel/dpt-hybrid-midas"
-"""The estimator whose depth SDXL's depth ControlNets were trained on."""
 
+# Of temporal layers' names: `hotshot_jax.convert.formats.temporal_layers`.
 TEMPORAL_SPELLINGS: Final = ("hotshot", "comfyui", "diffusers")
-"""Of temporal layers' names: `hotshot_jax.convert.formats.temporal_layers`."""
 
+# Layers that train: `hotshot_jax.training.trainees.selection`.
 SELECTIONS: Final = ("temporal", "spatial", "unet")
-"""Layers that train: `hotshot_jax.training.trainees.selection`."""
 
+# Layers whose attention gets factors: `hotshot_jax.training.trainees.lora`.
 LORA_TARGETS: Final = ("spatial", "temporal", "both")
-"""Layers whose attention gets factors: `hotshot_jax.training.trainees.lora`."""
 
+# `hotshot_jax.training.loss`.
 LOSSES: Final = ("mse", "huber")
-"""`hotshot_jax.training.loss`."""
 
+# Forms of min-SNR weights, likewise.
 SNR_WEIGHTS: Final = ("paper", "reference")
-"""Forms of min-SNR weights, likewise."""
 
+# Courses of the learning rate: `hotshot_jax.training.learning_rate`.
 LEARNING_RATE_SCHEDULES: Final = (
     "linear",
     "cosine",
@@ -60,14 +61,13 @@ LEARNING_RATE_SCHEDULES: Final = (
     "constant",
     "constant_with_warmup",
 )
-"""Courses of the learning rate: `hotshot_jax.training.learning_rate`."""
 
+# What is computed twice: `hotshot_jax.training.rematerialisation`.
 REMATERIALISATIONS: Final = ("none", "blocks", "dots", "full")
-"""What is computed twice: `hotshot_jax.training.rematerialisation`."""
 
+# Where a training's numbers go: `hotshot_jax.training.running.metrics`.
 REPORTS: Final = (AUTO, "wandb", "tensorboard", "all", "none")
-"""Where a training's numbers go: `hotshot_jax.training.running.metrics`."""
 
+# What of a VAE is trained. A decoder alone can learn to show more, while the latents that a UNet
+# was trained on stay what they are: `hotshot_jax.from_scratch.autoencoder`.
 AUTOENCODER_PARTS: Final = ("all", "decoder")
-"""What of a VAE is trained. A decoder alone can learn to show more, while the latents that a UNet
-was trained on stay what they are: `hotshot_jax.from_scratch.autoencoder`."""

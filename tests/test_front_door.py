@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -35,6 +36,11 @@ def test_type_checkers_see_the_same_names() -> None:
         (f"hotshot_jax.{module}", name) for name, module in hotshot_jax._MODULE_OF.items()
     }
     assert SOURCE.with_name("py.typed").is_file()
+
+
+def test_the_program_that_is_type_checked_uses_every_name() -> None:
+    program = (ROOT / "tests" / "typing" / "user_program.py").read_text()
+    assert [name for name in hotshot_jax.__all__ if not re.search(rf"\b{name}\b", program)] == []
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
