@@ -224,7 +224,7 @@ def run_one_of(
         elif name == "--version":
             print(f"{program} {__version__}")
         else:
-            raise UsageError(f"expected {' or '.join(commands)}, then its flags. See --help.")
+            raise UsageError(f"expected one of {', '.join(commands)}, then its flags. See --help.")
 
     return run(program, body)
 
