@@ -16,7 +16,11 @@ import numpy as np
 import hotshot_jax
 from hotshot_jax import (
     AutoencoderKL,
+    Cancelled,
     ClassifierFreeGuidance,
+    Clip,
+    ClipMaker,
+    ClipSettings,
     CLIPTextModel,
     Conditioning,
     ControlInput,
@@ -27,9 +31,11 @@ from hotshot_jax import (
     HotshotXLOutput,
     HotshotXLPipeline,
     MeshConfig,
+    ModelSettings,
     Precision,
     Predictor,
     Progress,
+    RunSettings,
     Schedule,
     Scheduler,
     StepInput,
@@ -148,6 +154,21 @@ def make_videos(folder: Path) -> None:
     assert_type(output, HotshotXLOutput)
     frames = np.asarray(output.videos[0] * 255, np.uint8)
     assert_type(write_video(folder / "out.gif", frames, 1000, {}), Path)
+
+
+def jobs(progress: Progress) -> list[Clip]:
+    run = RunSettings(mesh=MeshConfig(frames=2), low_vram_mode=True)
+    maker = ClipMaker.load(ModelSettings(path="folder", loras=(("style", 0.8),)), run, progress)
+    assert_type(maker, ClipMaker)
+    wanted = [ClipSettings("a red circle", seed=seed) for seed in range(2)]
+    made: list[Clip] = []
+    try:
+        for clip in maker.make(wanted, cancelled=lambda: len(made) > 1):
+            assert_type(clip.metadata, dict[str, str])
+            made.append(clip)
+    except Cancelled as stop:
+        print(stop)
+    return made
 
 
 def convert(folder: Path) -> None:
