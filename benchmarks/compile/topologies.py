@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.training.running.hardware import PEAK_FLOPS
 
 GIB = 2**30
 
@@ -40,11 +41,17 @@ CHIPS = {
     for chip in (
         # Two cores that work as one; the compiler has to be told.
         Chip(
-            "v4", "v4", 275e12, 32 * GIB, 1228e9, 300e9, (("chip_config_name", "megacore_dense"),)
+            "v4",
+            "v4",
+            PEAK_FLOPS["TPU v4"],
+            32 * GIB,
+            1228e9,
+            300e9,
+            (("chip_config_name", "megacore_dense"),),
         ),
-        Chip("v5e", "v5e", 197e12, 16 * GIB, 819e9, 200e9),
-        Chip("v5p", "v5", 459e12, 95 * GIB, 2765e9, 600e9),
-        Chip("v6e", "v6e", 918e12, 32 * GIB, 1638e9, 400e9),
+        Chip("v5e", "v5e", PEAK_FLOPS["TPU v5e"], 16 * GIB, 819e9, 200e9),
+        Chip("v5p", "v5", PEAK_FLOPS["TPU v5p"], 95 * GIB, 2765e9, 600e9),
+        Chip("v6e", "v6e", PEAK_FLOPS["TPU v6e"], 32 * GIB, 1638e9, 400e9),
     )
 }
 

@@ -56,7 +56,7 @@ def save(path: str | os.PathLike[str], tree: Mapping[Any, Any]) -> None:
     _check_writable(path)
     check_disk_space(path, sum(leaf.nbytes for leaf in leaves))
     try:
-        with _quiet(), _context(leaves):
+        with quiet(), _context(leaves):
             ocp.save(path, tree)
         if jax.process_index() == 0:
             write_file_list(path)
@@ -88,7 +88,7 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, jax.ShapeDtypeStruct]:
     check_file_list(path, whole=False)
     try:
         check_plain_folder(path)
-        with _quiet():
+        with quiet():
             tree = ocp.metadata(path).metadata
     # Orbax and TensorStore raise errors of every class on files that are damaged or edited.
     except Exception as error:
@@ -137,7 +137,7 @@ def load(path: str | os.PathLike[str], abstract: Mapping[Any, Any]) -> dict[Any,
     check_file_list(path, whole=True)
     targets = jax.tree.map(_with_sharding, _text_keys(abstract))
     try:
-        with _quiet(), _context([*jax.tree.leaves(targets), *stored.values()]):
+        with quiet(), _context([*jax.tree.leaves(targets), *stored.values()]):
             loaded = ocp.load(path, targets)
     except Exception as error:
         raise _broken(path, error) from error
@@ -237,7 +237,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep Orbax's log lines off the screen: what matters in them is raised as an error."""
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels = [each.level for each in loggers]

@@ -236,7 +236,8 @@ def _run_torch(model: Any, inputs: dict[str, np.ndarray]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("targets", "rank", "message"), [("all", 4, "lora_targets all"), ("both", 0, "lora_rank is 0")]
+    ("targets", "rank", "message"),
+    [("all", 4, "lora_targets` all"), ("both", 0, "lora_rank` is 0")],
 )
 def test_nonsense_is_refused(unet: Any, targets: str, rank: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):

@@ -119,23 +119,42 @@ def train(settings: TrainSettings, given: Collection[str] = ()) -> None:
             Checkpoints(Path(settings.output_dir) / "checkpoints", settings.keep_checkpoints)
         ) as checkpoints,
     ):
-        _train(
-            settings, given, config, data, loader, make_control, mesh, steps, schedule, checkpoints
+        plan = _Plan(
+            settings, config, data, loader, make_control, mesh, steps, schedule, checkpoints
         )
+        _train(plan, given)
 
 
-def _train(
-    settings: TrainSettings,
-    given: Collection[str],
-    config: StepConfig,
-    data: RunData,
-    loader: Loader,
-    make_control: MakeControl | None,
-    mesh: Mesh,
-    steps: int,
-    schedule: Schedule,
-    checkpoints: Checkpoints,
-) -> None:
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What is settled before a model is loaded."""
+
+    settings: TrainSettings
+    config: StepConfig
+    data: RunData
+    loader: Loader
+    make_control: MakeControl | None
+    mesh: Mesh
+    steps: int
+    schedule: Schedule
+    checkpoints: Checkpoints
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """What the loop is made of."""
+
+    models: TrainingModels
+    identity: Identity
+    trainer: Trainer
+    feed: Feed
+    held_out: HeldOutLoss | None
+    clips: ClipValidation | None
+
+
+def _train(plan: _Plan, given: Collection[str]) -> None:
+    settings, loader, mesh = plan.settings, plan.loader, plan.mesh
+    checkpoints, make_control = plan.checkpoints, plan.make_control
     output = Path(settings.output_dir)
     candidates = checkpoints_to_resume(settings, checkpoints)
     progress = TerminalProgress(quiet=not is_first())
@@ -157,8 +176,10 @@ def _train(
     trainer = Trainer(
         models.division,
         scheduler,
-        dataclasses.replace(config, scaling_factor=models.components.vae.config.scaling_factor),
-        schedule,
+        dataclasses.replace(
+            plan.config, scaling_factor=models.components.vae.config.scaling_factor
+        ),
+        plan.schedule,
     )
     state = on_mesh(trainer.init(models.trained, settings.seed), mesh)
     last_step = 0
@@ -179,7 +200,7 @@ def _train(
     _say(memory)
     _save_config(output, settings)
     feed, held_out = make_feeds(
-        settings, loader, data.held_out, make_control, models, mesh, trainer, progress
+        settings, loader, plan.data.held_out, make_control, models, mesh, trainer, progress
     )
     clips = make_clip_validation(settings, feed, held_out, make_control, models)
     reports = Reports([NoReport()])
@@ -195,20 +216,8 @@ def _train(
         )
     try:
         with explained_memory_errors(lambda: memory, TRAINING_WAYS_OUT):
-            state = _run_loop(
-                settings,
-                trainer,
-                feed,
-                held_out,
-                clips,
-                models,
-                identity,
-                checkpoints,
-                reports,
-                state,
-                steps,
-                progress,
-            )
+            parts = _Parts(models, identity, trainer, feed, held_out, clips)
+            state = _run_loop(plan, parts, reports, state, progress)
     finally:
         reports.close()
     average = on_host(state.trained if state.average is None else state.average)
@@ -252,49 +261,38 @@ def _save_config(output: Path, settings: TrainSettings) -> None:
 
 
 def _run_loop(
-    settings: TrainSettings,
-    trainer: Trainer,
-    feed: Feed,
-    held_out: HeldOutLoss | None,
-    clips: ClipValidation | None,
-    models: TrainingModels,
-    identity: Identity,
-    checkpoints: Checkpoints,
-    reports: Reports,
-    state: TrainState,
-    steps: int,
-    progress: TerminalProgress,
+    plan: _Plan, parts: _Parts, reports: Reports, state: TrainState, progress: TerminalProgress
 ) -> TrainState:
-    output = Path(settings.output_dir)
+    settings, frozen, held_out = plan.settings, parts.models.frozen, parts.held_out
 
     def validate(step: int, state: TrainState) -> Mapping[str, float]:
         trained = state.trained if state.average is None else state.average
-        if clips is not None:
-            clips.run(step, trained, models.frozen, reports)
-        return {} if held_out is None else {"loss_held_out": held_out.run(trained, models.frozen)}
+        if parts.clips is not None:
+            parts.clips.run(step, trained, frozen, reports)
+        return {} if held_out is None else {"loss_held_out": held_out.run(trained, frozen)}
 
-    with _bar(steps, int(state.step)) as bar:
+    with _bar(plan.steps, int(state.step)) as bar:
 
         def advance(step: int, loss: float) -> None:
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
             bar.update(1)
 
         loop = Loop(
-            trainer,
-            feed,
-            models.frozen,
-            checkpoints,
-            identity.metadata(settings),
+            parts.trainer,
+            parts.feed,
+            frozen,
+            plan.checkpoints,
+            parts.identity.metadata(settings),
             reports,
             LoopConfig(
-                steps=steps,
+                steps=plan.steps,
                 whole_epochs=settings.counts_epochs,
                 save_every=settings.save_n_steps,
                 save_from=settings.save_starting_step,
                 validate_every=settings.validate_every_steps,
                 validate_at_start=settings.run_validation_at_start,
                 profile=settings.profiled(),
-                profile_folder=output / "profile",
+                profile_folder=Path(settings.output_dir) / "profile",
                 compile_effort=settings.compile_effort,
             ),
             validate=validate,
@@ -304,7 +302,7 @@ def _run_loop(
         stop = StopRequest()
         with stop.listening():
             state = loop.run(state, stop)
-    for message, count in feed.loader.skipped.items():
+    for message, count in parts.feed.loader.skipped.items():
         logger.warning("Skipped %d times: %s", count, message)
     return state
 

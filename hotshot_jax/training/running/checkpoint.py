@@ -17,6 +17,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from hotshot_jax.convert.checkpoint import quiet
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.parallel.hosts import failing_together, is_first
 from hotshot_jax.training.running.step import TrainState
@@ -81,7 +82,7 @@ class Checkpoints:
                 "another `output_dir`."
             ) from error
         training = ocp.training
-        with _quiet():
+        with quiet():
             self._checkpointer = training.Checkpointer(
                 self.folder,
                 # Only when asked to: the loop knows when a step is known to be good.
@@ -125,7 +126,7 @@ class Checkpoints:
                         "in the way of new checkpoints. Move it elsewhere."
                     ) from error
                 moved.append(_aside(saved, number))
-        with _quiet():
+        with quiet():
             self._checkpointer.reload()
         return moved
 
@@ -174,7 +175,7 @@ class Checkpoints:
     @contextlib.contextmanager
     def _explained(self, step: int | None) -> Iterator[None]:
         try:
-            with _quiet():
+            with quiet():
                 yield
         except (OSError, ValueError, RuntimeError) as error:
             text = str(error)
@@ -227,7 +228,7 @@ def read_metadata(saved: Saved) -> Mapping[str, Any]:
         DamagedCheckpointError: it cannot be read.
         HotshotError: it is of another version.
     """
-    with _damaged(saved), _quiet():
+    with _damaged(saved), quiet():
         checkpointer = ocp.training.Checkpointer(saved.folder)
         try:
             metadata = checkpointer.checkpointables_metadata(saved.step).custom_metadata
@@ -254,7 +255,7 @@ def restore(saved: Saved, like: TrainState) -> TrainState:
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding),
         stored(like),
     )
-    with _damaged(saved), _quiet():
+    with _damaged(saved), quiet():
         checkpointer = ocp.training.Checkpointer(saved.folder)
         try:
             loaded = checkpointer.load(saved.step, target)
@@ -277,7 +278,7 @@ def restore(saved: Saved, like: TrainState) -> TrainState:
 
 def forget_failure() -> None:
     """Drops what a failed restore has left behind, of which asyncio would tell line by line."""
-    with _quiet():
+    with quiet():
         gc.collect()
 
 
@@ -329,17 +330,3 @@ def _damaged(saved: Saved) -> Iterator[None]:
         raise DamagedCheckpointError(
             f"{saved.path} cannot be restored: it is damaged, or of another model ({reason})."
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Orbax's log lines off the screen: what matters in them is raised as an error."""
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    levels = [each.level for each in loggers]
-    for each in loggers:
-        each.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for each, level in zip(loggers, levels, strict=True):
-            each.setLevel(level)

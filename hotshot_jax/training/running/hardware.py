@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 # Dense bfloat16 FLOP/s of one device, from the makers' data sheets.
-_PEAKS = {
+PEAK_FLOPS = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
     "TPU v5e": 197e12,
@@ -24,8 +24,8 @@ _PEAKS = {
 def peak_flops(device: Any) -> float | None:
     """Peak FLOP/s of a device; None where its kind is not known (CPUs)."""
     kind = device.device_kind
-    known = [name for name in _PEAKS if kind.startswith(name)]
-    return _PEAKS[max(known, key=len)] if known else None
+    known = [name for name in PEAK_FLOPS if kind.startswith(name)]
+    return PEAK_FLOPS[max(known, key=len)] if known else None
 
 
 def device_memory() -> int | None:
