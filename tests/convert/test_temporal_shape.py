@@ -8,7 +8,7 @@ import pytest
 from diffusers import MotionAdapter
 from safetensors.numpy import load_file
 
-from hotshot_jax.cli.convert import main
+from hotshot_jax.cli.convert.command import main
 from hotshot_jax.convert.assembly import Parts, known_positions, open_assembled, open_temporal
 from hotshot_jax.convert.formats.temporal_shape import read_shape
 from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
