@@ -63,7 +63,6 @@ PAINTS = ("named", "any")
 all. The latter is for models that read no prompts, such as a VAE."""
 SPLITS = ("train", "held_out", *(f"{c}{end}" for c in NEW_COLOURS for end in ("", "_held_out")))
 """Parts of the prompts; see `split_prompts`."""
-CLIP_DURATION_MS = 1000
 DEFAULT_FRAMES = 8
 DEFAULT_SIZE = 128
 

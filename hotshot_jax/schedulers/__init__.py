@@ -23,7 +23,6 @@ from hotshot_jax.schedulers.unipc_multistep import UniPCMultistepScheduler
 
 __all__ = [
     "CLASSES",
-    "DEFAULT_SCHEDULER",
     "SHORT_NAMES",
     "DDIMScheduler",
     "DDPMScheduler",
@@ -39,8 +38,6 @@ __all__ = [
     "UniPCMultistepScheduler",
     "make_scheduler",
 ]
-
-DEFAULT_SCHEDULER = "euler_ancestral"
 
 CLASSES: Mapping[str, type[Scheduler]] = {
     cls.__name__: cls

@@ -4,7 +4,6 @@ from diffusers_oracle import SDXL
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.schedulers import (
     CLASSES,
-    DEFAULT_SCHEDULER,
     SHORT_NAMES,
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
@@ -32,7 +31,7 @@ def test_short_names(name):
 
 
 def test_the_project_default():
-    assert type(make_scheduler(DEFAULT_SCHEDULER, SDXL)) is EulerAncestralDiscreteScheduler
+    assert type(make_scheduler("euler_ancestral", SDXL)) is EulerAncestralDiscreteScheduler
 
 
 def test_dpm_names():

@@ -30,7 +30,6 @@ MOST_NESTED = 100
 """Brackets within brackets; each multiplies, so that many fewer already drown the rest."""
 
 _CLOSING = {"(": ")", "[": "]"}
-_SPECIAL = re.compile(r"[()\[\]\\]")
 _TOKENS = re.compile(r"\\[()\[\]\\:|]|[()\[\]]|[^()\[\]\\]+|\\")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)")
 _BREAK = re.compile(r"\bBREAK\b")

@@ -21,9 +21,6 @@ from hotshot_jax.models.unet.unet import Residuals
 
 Scale = jax.Array | float
 
-# Modules that a ControlNet has in common with the UNet.
-_SHARED = frozenset({"conv_in", "time_embedding", "add_embedding", "down_blocks", "mid_block"})
-
 
 class ControlNetConditioningEmbedding(nnx.Module):
     """Convolutions that bring control frames to the size and width of the first level."""
