@@ -154,8 +154,8 @@ def known_positions(path: str | None) -> int:
         found = None if path is None else cached(path)
         if found is None:
             return TemporalShape.positions
-        metadata = open_file(found).metadata if found.suffix == _SINGLE_FILE else {}
-        return stated_shape(found, metadata).positions
+        whole = (found / "unet" / _CONFIG).is_file()
+        return (stated_shape(found) if whole else open_temporal(str(found))[1]).positions
     except HotshotError:
         # Loading says what is wrong.
         return TemporalShape.positions

@@ -114,3 +114,11 @@ def test_a_table_of_another_length_than_stated(other: Path, tmp_path: Path) -> N
 def test_an_impossible_shape(value: object) -> None:
     with pytest.raises(HotshotError, match=r"config.json: motion_max_seq_length = .*whole number"):
         read_shape({"motion_max_seq_length": value}, Path("config.json"))
+
+
+def test_an_adapter_of_another_program(tmp_path: Path) -> None:
+    """AnimateDiff's for SDXL has the same widths, but its UNet does not pool over frames."""
+    adapter = MotionAdapter((32, 64), 1, motion_max_seq_length=32, use_motion_mid_block=False)
+    adapter.save_pretrained(tmp_path)
+    with pytest.raises(HotshotError, match=r"32 positions, 8 heads and 32 groups.*another model"):
+        open_temporal(str(tmp_path))

@@ -85,9 +85,16 @@ def stated_shape(path: Path, metadata: Mapping[str, str] = MappingProxyType({}))
         metadata: of the file.
 
     Raises:
-        HotshotError: the configuration is damaged, or a value impossible.
+        HotshotError: the configuration is damaged or a value impossible; a MotionAdapter of
+            another shape than Hotshot-XL's that was not written here, such as AnimateDiff's.
     """
-    for config in (path / "unet" / _CONFIG, path / _CONFIG):
-        if config.is_file():
-            return read_shape(read_json_object(config), config)
-    return read_shape(metadata, path)
+    config = path / "unet" / _CONFIG
+    if config.is_file():
+        return read_shape(read_json_object(config), config)
+    shape, config = read_shape(metadata, path), path / _CONFIG
+    if config.is_file() and (stated := read_shape(read_json_object(config), config)) != shape:
+        raise HotshotError(
+            f"{config}: {stated.positions} positions, {stated.heads} heads and {stated.groups} "
+            "groups. These are temporal layers of another model."
+        )
+    return shape
