@@ -1,6 +1,7 @@
 """Compiled programs, each compiled once and with the time it took made known."""
 
 import contextlib
+import ctypes
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -90,8 +91,22 @@ class Programs:
 
     def _make_room(self) -> None:
         # Only for a new one: a job that needs more than are kept needs them for its next call too.
+        given_up = False
         while len(self) > MOST_KEPT and next(iter(self._compiled)) not in self._used:
             self._compiled.popitem(last=False)
+            given_up = True
+        if given_up:
+            _return_free_memory()
+
+
+def _return_free_memory() -> None:
+    """Has the C library give free memory back to the system, where it can (glibc).
+
+    What a program and its compilation leave is scattered; without this it stays with the process,
+    which grows by as much for every size as if the programs were kept.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def default_effort(platform: str) -> str:
