@@ -189,7 +189,7 @@ CASES: Mapping[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     ),
     "positional table of another length": (
         _table(np.zeros((1, 32, 32), np.float32)),
-        (UNET, TABLE, "shape [1, 32, 32]; Hotshot-XL's is [1, 24, channels]", "another model"),
+        (UNET, TABLE, "shape [1, 32, 32]; the model's is [1, 24, channels]", "another model"),
     ),
     "positional table with other values": (
         _table(np.zeros((1, 24, 32), np.float32)),

@@ -164,7 +164,7 @@ def test_one_value_stands_for_every_level() -> None:
     each = UNet3DConfig.from_dict(
         {**UNET, "attention_head_dim": [4, 4, 4], "transformer_layers_per_block": [2, 2, 2]}
     )
-    assert one.levels(pool_frames=True) == each.levels(pool_frames=True)
+    assert one.levels() == each.levels()
 
 
 @pytest.mark.parametrize("key", ["upcast_attention", "dropout", "addition_embed_type_num_heads"])
