@@ -5,6 +5,7 @@ A program of its own, because the number of simulated devices is fixed once JAX 
 what is not as it was saved, or not where it should be.
 """
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ from hotshot_jax.training.trainees.selection import Division
 from tests.parallel.sharded_models import UNET
 
 WRITTEN_ON = MeshConfig(fsdp=4, tensor=2)
+STEP = 3
 
 
 def state_on(mesh: Mesh, seed: int) -> TrainState:
@@ -49,7 +51,8 @@ def state_on(mesh: Mesh, seed: int) -> TrainState:
         numbers = generator.integers(0, 1000, leaf.shape)
         return place(numbers.astype(leaf.dtype), leaf.sharding)
 
-    return jax.tree.map(filled, on_mesh(trainer.init(trained, 0), mesh))
+    state = jax.tree.map(filled, on_mesh(trainer.init(trained, 0), mesh))
+    return dataclasses.replace(state, step=place(np.int32(STEP), state.step.sharding))
 
 
 def _leaves(unet: Any, division: Division) -> dict[str, Any]:
@@ -76,7 +79,7 @@ def main(folder: str, arguments: list[str]) -> None:
     assert jax.device_count() == 8
     saved = state_on(create_mesh(WRITTEN_ON), 1)
     checkpoints = Checkpoints(Path(folder), 1)
-    checkpoints.save(saved, 3, {})
+    checkpoints.save(saved, STEP, {})
     checkpoints.wait()
     latest = checkpoints.latest
     assert latest is not None
