@@ -22,16 +22,16 @@ ALLOWED = {
     "files/plain_file.py os.fdopen": "it is the opener",
     "files/parsed.py json.loads": "it is the reader",
     "files/parsed.py yaml.safe_load": "it is the reader",
-    "media/image_file.py Image.open": "of a stream from the opener",
+    "media/reading/image_file.py Image.open": "of a stream from the opener",
     "data/pictures.py Image.open": "of a stream from the opener",
     "data/records.py np.load": "mapped into memory, after check_plain",
     "builtin/__init__.py .read_bytes": "a file of the package",
-    "convert/memory.py .read_text": "the kernel's",
+    "convert/tensors/memory.py .read_text": "the kernel's",
     "parallel/hosts.py json.loads": "what another process of this run says",
     "writing/staging.py os.open": "a folder, to be locked",
-    "cli/train_resume.py json.loads": "the settings of this run, as JSON gives them back",
-    "cli/run.py open": "the null device",
-    "cli/run.py os.open": "the null device",
+    "cli/train/resume.py json.loads": "the settings of this run, as JSON gives them back",
+    "runtime/program_folder.py os.open": "owner and mode of what was opened are looked at",
+    "runtime/program_folder.py open": "of what was opened",
 }
 
 

@@ -19,6 +19,8 @@ from hotshot_jax.cli.flags import flags_of
 from hotshot_jax.conditioning.text.textual_inversion import parse_embedding
 from hotshot_jax.convert.hub import parse_hub_id
 from hotshot_jax.errors import UsageError
+from hotshot_jax.files.limits import MOST_TEXT_BYTES
+from hotshot_jax.files.plain_file import open_plain, read_text
 from hotshot_jax.lora import parse_lora
 from hotshot_jax.media.output import output_target
 from hotshot_jax.media.reading.fetch import is_url
@@ -176,7 +178,7 @@ def _add(found: Any, file: Path) -> None:
     # A pipe has no size and would be waited for.
     if not file.is_file():
         return
-    with file.open("rb") as stream:
+    with open_plain(file) as stream:
         if size <= _SMALL:
             found.update(stream.read())
             return
@@ -191,4 +193,4 @@ def _commit(source: str) -> str:
         repo_id=hub_id.repository, repo_type="model"
     )
     reference = folder / "refs" / (hub_id.revision or "main")
-    return reference.read_text(encoding="utf-8").strip()[:24] if reference.is_file() else ""
+    return read_text(reference, MOST_TEXT_BYTES).strip()[:24] if reference.is_file() else ""

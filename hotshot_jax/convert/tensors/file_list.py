@@ -13,6 +13,7 @@ from typing import Any
 
 from hotshot_jax.convert.tensors.file_content import read_json_object
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.files.plain_file import open_plain
 
 FILE_LIST = "hotshot_files.json"
 
@@ -88,7 +89,7 @@ def _entry(folder: Path, entry: Any) -> tuple[int, str | None]:
 
 def _checksum(file: Path) -> str:
     value = 0
-    with file.open("rb") as opened:
+    with open_plain(file) as opened:
         while block := opened.read(_BLOCK):
             value = zlib.crc32(block, value)
     return f"{value:08x}"
