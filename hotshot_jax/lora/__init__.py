@@ -1,7 +1,7 @@
 """Personal LoRAs of every usual kind, merged into the weights when they are loaded."""
 
 from hotshot_jax.lora.files import open_lora, parse_lora, select_lora_files
-from hotshot_jax.lora.merge import changed_paths, merge_tensor, merged_source
+from hotshot_jax.lora.merge import changed_paths, merge, merge_tensor, merged_source
 from hotshot_jax.lora.names import ModuleNames
 from hotshot_jax.lora.read import Lora, LoraReport, read_lora
 from hotshot_jax.lora.write import Factors, lora_metadata, lora_tensors
@@ -14,6 +14,7 @@ __all__ = [
     "changed_paths",
     "lora_metadata",
     "lora_tensors",
+    "merge",
     "merge_tensor",
     "merged_source",
     "open_lora",

@@ -54,6 +54,29 @@ def merged_source(base: TensorSource, component: str, loras: Scaled) -> TensorSo
     return TensorSource(tensors, base.path, base.metadata)
 
 
+def merge(
+    parameters: Mapping[str, np.ndarray], component: str, loras: Scaled
+) -> dict[str, np.ndarray]:
+    """The tensors that LoRAs change, merged; for scripts that have them in memory.
+
+    Args:
+        parameters: a component's tensors in PyTorch's names and layout; left as they are.
+        component: "unet", "text_encoder" or "text_encoder_2".
+        loras: LoRAs and strengths; several add up.
+
+    Returns:
+        Float32 arrays, for the changed names only.
+
+    Raises:
+        KeyError: a LoRA changes a tensor that `parameters` lacks.
+        UsageError: a strength is not finite.
+    """
+    return {
+        name: merge_tensor(parameters[name], changes)
+        for name, changes in scaled_changes(component, loras).items()
+    }
+
+
 def merge_tensor(
     weight: np.ndarray, changes: Sequence[tuple[Change, float]], dtype: Any = np.float32
 ) -> np.ndarray:
