@@ -1,6 +1,4 @@
 """The former place of `convert.tensors.tensor_source`, by which scripts know it."""
 
-from hotshot_jax.convert.tensors.tensor_source import LazyTensor as LazyTensor
 from hotshot_jax.convert.tensors.tensor_source import TensorSource as TensorSource
 from hotshot_jax.convert.tensors.tensor_source import open_file as open_file
-from hotshot_jax.convert.tensors.tensor_source import open_files as open_files

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from hotshot_jax.conditioning.control.residuals import Control, control_residuals
 from hotshot_jax.models import ProjectedText, UNet3DConditionModel
 from hotshot_jax.models.controlnet.controlnet import ControlNetModel
+from hotshot_jax.models.unet.encoder import take_frames
 
 
 @jax.tree_util.register_dataclass
@@ -39,13 +40,10 @@ class Conditioning:
         Args:
             indices: int `[frames]`.
         """
-        pooled_text = self.pooled_text
-        if pooled_text.shape[1] > 1:
-            pooled_text = jnp.take(pooled_text, jnp.asarray(indices), axis=1)
         return dataclasses.replace(
             self,
             text=self.text.at_frames(indices),
-            pooled_text=pooled_text,
+            pooled_text=take_frames(self.pooled_text, indices, axis=1),
             controls=[control.at_frames(indices) for control in self.controls],
         )
 

@@ -14,7 +14,7 @@ from hotshot_jax.models.controlnet.controlnet import (
     prepend_zeros,
 )
 from hotshot_jax.models.controlnet.union import ControlNetUnionModel
-from hotshot_jax.models.unet.encoder import ProjectedText
+from hotshot_jax.models.unet.encoder import ProjectedText, take_frames
 from hotshot_jax.models.unet.unet import Residuals
 
 
@@ -42,11 +42,8 @@ class Control:
         Args:
             indices: int `[frames]`.
         """
-        features = [
-            each if each.shape[1] == 1 else jnp.take(each, jnp.asarray(indices), axis=1)
-            for each in self.condition.features
-        ]
-        strength = None if self.strength is None else jnp.take(self.strength, jnp.asarray(indices))
+        features = [take_frames(each, indices, axis=1) for each in self.condition.features]
+        strength = None if self.strength is None else take_frames(self.strength, indices, axis=0)
         return Control(
             self.text.at_frames(indices), EmbeddedCondition(features), self.control_types, strength
         )

@@ -61,11 +61,18 @@ class ProjectedText:
         Args:
             indices: int `[frames]`.
         """
+        return jax.tree.map(lambda array: take_frames(array, indices, axis=2), self)
 
-        def taken(array: jax.Array) -> jax.Array:
-            return array if array.shape[2] == 1 else jnp.take(array, jnp.asarray(indices), axis=2)
 
-        return jax.tree.map(taken, self)
+def take_frames(array: jax.Array, indices: ArrayLike, *, axis: int) -> jax.Array:
+    """The part of some frames of an array with an axis of frames, which is 1 where they share it.
+
+    Args:
+        array: any shape.
+        indices: int `[frames]`.
+        axis: that of the frames.
+    """
+    return array if array.shape[axis] == 1 else jnp.take(array, jnp.asarray(indices), axis=axis)
 
 
 def _is_contexts(tree: Any) -> bool:
@@ -124,14 +131,16 @@ class Encoder(nnx.Module):
             encoder_hidden_states: `[batch, tokens, cross_attention_dim]` where all frames share
                 them, or `[batch, frames, tokens, cross_attention_dim]`.
         """
-        text = encoder_hidden_states.astype(self.dtype)
-        if text.ndim == 3:
-            text = text[:, None]
+        text = self._text_by_frame(encoder_hidden_states)
         return ProjectedText(
             down_blocks=[block.project_text(text) for block in self.down_blocks],
             mid_block=self.mid_block.project_text(text),
             up_blocks=[],
         )
+
+    def _text_by_frame(self, encoder_hidden_states: jax.Array) -> jax.Array:
+        text = encoder_hidden_states.astype(self.dtype)
+        return text[:, None] if text.ndim == 3 else text
 
     def embed_time_and_sizes(
         self, timestep: jax.Array, pooled_text: jax.Array, time_ids: jax.Array

@@ -65,9 +65,7 @@ class UNet3DConditionModel(Encoder):
 
     def project_text(self, encoder_hidden_states: jax.Array) -> ProjectedText:
         """What the spatial transformers read of text embeddings; see `Encoder.project_text`."""
-        text = encoder_hidden_states.astype(self.dtype)
-        if text.ndim == 3:
-            text = text[:, None]
+        text = self._text_by_frame(encoder_hidden_states)
         return dataclasses.replace(
             super().project_text(text),
             up_blocks=[block.project_text(text) for block in self.up_blocks],
