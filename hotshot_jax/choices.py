@@ -67,7 +67,3 @@ REMATERIALISATIONS: Final = ("none", "blocks", "dots", "full")
 
 # Where a training's numbers go: `hotshot_jax.training.running.metrics`.
 REPORTS: Final = (AUTO, "wandb", "tensorboard", "all", "none")
-
-# What of a VAE is trained. A decoder alone can learn to show more, while the latents that a UNet
-# was trained on stay what they are: `hotshot_jax.from_scratch.autoencoder`.
-AUTOENCODER_PARTS: Final = ("all", "decoder")

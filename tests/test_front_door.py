@@ -83,7 +83,7 @@ COMMANDS = (
     "hotshot_jax",
     "hotshot_jax.data.build",
     "hotshot_jax.data.inspect",
-    "hotshot_jax.from_scratch",
+    "benchmarks.toy.from_scratch",
 )
 
 

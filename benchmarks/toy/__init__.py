@@ -1,1 +1,1 @@
-"""What the small model is measured with."""
+"""What the small model was made with, and what it is measured with."""

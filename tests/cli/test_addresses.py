@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.toy.from_scratch import command as from_scratch
 from hotshot_jax.cli.convert import command as convert
 from hotshot_jax.cli.data.command import build, inspect
-from hotshot_jax.cli.from_scratch import command as from_scratch
 from hotshot_jax.cli.infer import command as infer
 from hotshot_jax.cli.train import command as train
 from hotshot_jax.cli.train.settings import parse_train_settings

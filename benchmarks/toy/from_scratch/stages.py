@@ -12,8 +12,12 @@ import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
+from benchmarks.toy.from_scratch.autoencoder import AutoencoderConfig, train_autoencoder
+from benchmarks.toy.from_scratch.command import Create, Pack, Text, Vae
+from benchmarks.toy.from_scratch.fit import FitConfig, Report
+from benchmarks.toy.from_scratch.folder import create_checkpoint, replace_components, to_float16
+from benchmarks.toy.from_scratch.text_encoders import TextConfig, train_text_encoders
 from hotshot_jax.cli.flags import written_settings
-from hotshot_jax.cli.from_scratch.command import Create, Pack, Text, Vae
 from hotshot_jax.conditioning.text.prompt import tokenize
 from hotshot_jax.convert.assembly import AnyComponent
 from hotshot_jax.convert.builders import CONTROLNET, KINDS
@@ -23,10 +27,6 @@ from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
 from hotshot_jax.data.open_data import parse_shapes
 from hotshot_jax.data.shapes import split_prompts
 from hotshot_jax.errors import UsageError
-from hotshot_jax.from_scratch.autoencoder import AutoencoderConfig, train_autoencoder
-from hotshot_jax.from_scratch.fit import FitConfig, Report
-from hotshot_jax.from_scratch.folder import create_checkpoint, replace_components, to_float16
-from hotshot_jax.from_scratch.text_encoders import TextConfig, train_text_encoders
 from hotshot_jax.pipelines.loading import load_tokenizer
 from hotshot_jax.training.running.metrics import MetricsFile
 from hotshot_jax.writing.staging import staged_folder

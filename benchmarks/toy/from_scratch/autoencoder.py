@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from benchmarks.toy.from_scratch.fit import FitConfig, Report, fit
 from hotshot_jax.data.shapes import ShapesSource
-from hotshot_jax.from_scratch.fit import FitConfig, Report, fit
 from hotshot_jax.models import AutoencoderKL
 
 _OF_DECODER = ("post_quant_conv", "decoder")
@@ -35,7 +35,7 @@ class AutoencoderConfig:
         edge_weight: how much more a pixel weighs where the picture has an edge. Edges cover few
             pixels and say which shape it is.
         latent_deviation: standard deviation of the latents that the UNet is to see.
-        part: one of `choices.AUTOENCODER_PARTS`.
+        part: one of `command.AUTOENCODER_PARTS`.
     """
 
     fit: FitConfig

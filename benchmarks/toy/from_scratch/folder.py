@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from flax import nnx
 
+from benchmarks.toy.from_scratch.vocabulary import END, write_tokenizer
 from hotshot_jax.convert.builders import KINDS, model_builder
 from hotshot_jax.convert.formats.to_torch import write_component
 from hotshot_jax.convert.load import with_parameters
 from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.from_scratch.vocabulary import END, write_tokenizer
 from hotshot_jax.writing.staging import check_destination, staged_folder
 
 # SDXL's second tokenizer pads with the token of "!".

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from hotshot_jax.from_scratch.fit import FitConfig, Report, fit
+from benchmarks.toy.from_scratch.fit import FitConfig, Report, fit
 from hotshot_jax.models import CLIPTextModel
 
 Tokenize = Callable[[Sequence[str]], np.ndarray]

@@ -3,8 +3,14 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.toy.from_scratch.vocabulary import (
+    END,
+    START,
+    byte_letters,
+    merges_of,
+    write_tokenizer,
+)
 from hotshot_jax.conditioning.text.prompt import tokenize
-from hotshot_jax.from_scratch.vocabulary import END, START, byte_letters, merges_of, write_tokenizer
 from hotshot_jax.pipelines.loading import load_tokenizer
 
 WORDS = ["red", "green", "reed", "triangle", "a", "on", "moon", "one"]

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
+from benchmarks.toy.from_scratch.command import main, parse
 from hotshot_jax import builtin
-from hotshot_jax.cli.from_scratch.command import main, parse
 from hotshot_jax.cli.train.checks import check_settings
 from hotshot_jax.cli.train.settings import parse_train_settings
 from hotshot_jax.convert.formats.controlnet_files import is_controlnet
@@ -17,7 +17,7 @@ from hotshot_jax.data.open_data import parse_shapes
 from hotshot_jax.data.shapes import split_prompts
 from tests.tiny_controlnet import write_tiny_controlnet
 
-RECIPES = Path(__file__).parents[2] / "configs" / "tiny"
+RECIPES = Path(__file__).parents[3] / "configs" / "tiny"
 STAGES = {
     "create": "create",
     "vae": "vae",

@@ -1,17 +1,18 @@
-"""`python -m hotshot_jax.from_scratch {create,vae,text,pack}`: the stages before `train.py`."""
+"""`python -m benchmarks.toy.from_scratch {create,vae,text,pack}`: the stages before `train.py`."""
 
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hotshot_jax.choices import AUTOENCODER_PARTS
 from hotshot_jax.cli.flags import checked_settings, flag, parse_flags, written_settings
 from hotshot_jax.cli.run import run, run_one_of
 from hotshot_jax.errors import UsageError
 from hotshot_jax.writing.staging import check_destination
 
-PROGRAM = "python -m hotshot_jax.from_scratch"
+PROGRAM = "python -m benchmarks.toy.from_scratch"
+# A decoder alone can learn to show more, while latents stay what a UNet was trained on.
+AUTOENCODER_PARTS = ("all", "decoder")
 _FIT = "fitting"
 
 
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(name: str, arguments: Sequence[str]) -> int:
     def body() -> None:
         settings = parse(name, arguments)
-        from hotshot_jax.cli.from_scratch import stages
+        from benchmarks.toy.from_scratch import stages
 
         getattr(stages, name)(settings)
 

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.toy.from_scratch.fit import FitConfig, fit
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.from_scratch.fit import FitConfig, fit
 
 
 def squared(parameters: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:

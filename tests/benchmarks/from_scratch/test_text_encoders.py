@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from hotshot_jax.data.shapes import split_prompts
-from hotshot_jax.from_scratch.fit import FitConfig
-from hotshot_jax.from_scratch.text_encoders import (
+from benchmarks.toy.from_scratch.fit import FitConfig
+from benchmarks.toy.from_scratch.text_encoders import (
     TextConfig,
     prompt_losses,
     train_text_encoders,
     vary_prompts,
 )
+from hotshot_jax.data.shapes import split_prompts
 from hotshot_jax.models import CLIPTextConfig, CLIPTextModel
 
 VOCABULARY, LENGTH = 20, 10

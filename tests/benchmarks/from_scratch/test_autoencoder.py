@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from hotshot_jax.convert.tensors.rules import flat_parameters
-from hotshot_jax.data.shapes import ShapesSource
-from hotshot_jax.from_scratch.autoencoder import (
+from benchmarks.toy.from_scratch.autoencoder import (
     AutoencoderConfig,
     autoencoder_loss,
     edges,
     frame_batches,
     train_autoencoder,
 )
-from hotshot_jax.from_scratch.fit import FitConfig
+from benchmarks.toy.from_scratch.fit import FitConfig
+from hotshot_jax.convert.tensors.rules import flat_parameters
+from hotshot_jax.data.shapes import ShapesSource
 from hotshot_jax.models import AutoencoderKL, AutoencoderKLConfig
 
 FRAMES = ShapesSource(length=50, seed=3, size=32, frames=1)
