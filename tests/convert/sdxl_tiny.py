@@ -17,6 +17,15 @@ MODELS = {
     "text_encoder_2": "clip_g_tiny",
     "vae": "vae_tiny",
 }
+COMPONENTS = ("unet", "text_encoder", "text_encoder_2", "vae")
+# Head counts do not follow from shapes.
+HEADS = {
+    "unet": {"attention_head_dim": [2, 4, 8]},
+    "text_encoder": {"num_attention_heads": 3},
+    "text_encoder_2": {"num_attention_heads": 5},
+}
+# Without text encoders nothing says how wide the pooled text is, unless it is SDXL's.
+UNET_ALONE = {"unet": {**HEADS["unet"], "addition_time_embed_dim": 8}}
 
 
 def config(component: str) -> dict:
@@ -33,8 +42,16 @@ def spatial(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: each for name, each in tensors.items() if ".temporal_attentions." not in name}
 
 
+def write(tmp_path: Path, tensors: dict[str, np.ndarray]) -> TensorSource:
+    return as_source(tensors, tmp_path / "model.safetensors")
+
+
 def as_source(tensors: dict[str, np.ndarray], path: Path, **metadata: str) -> TensorSource:
     """Writes the tensors to `path` and opens it."""
     tensors = {name: np.ascontiguousarray(each) for name, each in tensors.items()}
     save_file(tensors, path, metadata=metadata or None)
     return open_file(path)
+
+
+def contents(source: TensorSource) -> dict[str, np.ndarray]:
+    return {name: np.ascontiguousarray(source.read(name)) for name in source.names}

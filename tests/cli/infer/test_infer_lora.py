@@ -8,8 +8,8 @@ import pytest
 
 from hotshot_jax.media.metadata import read_metadata
 from tests.cli.conftest import Infer
+from tests.cli.infer.test_infer import pngs_of
 from tests.cli.refusals import assert_refused_at_once
-from tests.cli.test_infer import pngs_of
 from tests.lora_files import Tensors, factors, is_spatial, write_lora
 
 

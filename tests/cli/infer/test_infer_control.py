@@ -22,8 +22,8 @@ from hotshot_jax.media.reading.read import open_clip
 from hotshot_jax.media.resize import scale_aspect_fill
 from hotshot_jax.media.write import write_video
 from tests.cli.conftest import Infer, Run
+from tests.cli.infer.test_infer import pngs_of
 from tests.cli.refusals import assert_refused_at_once
-from tests.cli.test_infer import pngs_of
 from tests.tiny_controlnet import UNION, write_tiny_controlnet
 from tests.tiny_depth import write_tiny_depth
 from tests.web_server import serving

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from benchmarks.models.formula_checkpoint import write_checkpoint
 from hotshot_jax.cli.convert.command import main as convert
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden"
 CASE = "e2e_euler_ancestral"
 # The parity benchmark runs all three through the pipeline; here each costs two processes.

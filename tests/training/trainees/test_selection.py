@@ -15,7 +15,7 @@ from hotshot_jax.errors import UsageError
 from hotshot_jax.training.trainees.selection import Division, trained_names
 from tests.tiny_checkpoint import tiny_configs
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from safetensors.numpy import save_file
 from hotshot_jax.cli.infer.prompts import check_prompts
 from hotshot_jax.cli.infer.settings import InferSettings
 from tests.cli.conftest import Infer
+from tests.cli.infer.test_infer import pngs_of
 from tests.cli.refusals import assert_refused_at_once
-from tests.cli.test_infer import pngs_of
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.parity_cases import train_step
 from benchmarks.parity_cases.case import Case, Verdict
 
-CASE = Path(__file__).parents[1] / "golden" / "cases" / "train_step.json"
+CASE = Path(__file__).parents[2] / "golden" / "cases" / "train_step.json"
 
 
 @pytest.mark.slow

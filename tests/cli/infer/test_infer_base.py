@@ -21,8 +21,8 @@ from tests.cli.checkpoints import (
     write_tensors,
 )
 from tests.cli.conftest import Infer
+from tests.cli.infer.test_infer import pngs_of
 from tests.cli.refusals import assert_refused, assert_refused_at_once
-from tests.cli.test_infer import pngs_of
 from tests.other_models import change_json
 from tests.single_file_writer import to_single_file
 from tests.tiny_checkpoint import tiny_configs, write_tiny_checkpoint
