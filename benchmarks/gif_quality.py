@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageSequence
-from scipy.ndimage import gaussian_filter
 
 from hotshot_jax.cli.run import Parser, run
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.measure.comparison import compare_frames, similarity_map
 from hotshot_jax.media.ffmpeg import run_ffmpeg
 from hotshot_jax.media.formats.gif import encode_gif
 from hotshot_jax.media.reading.read import open_clip
@@ -38,7 +38,6 @@ _Clip = npt.NDArray[np.uint8]
 _HUNDREDTHS = 12
 # Full size, but for one that would take minutes.
 FILMS = {"carphone_pristine": (176, 144), "bikes": (640, 272), "bigbuckbunny": (640, 360)}
-_SIGMA = 1.5
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -93,37 +92,20 @@ def score(clip: _Clip, data: bytes) -> dict[str, float]:
         shown = np.stack([np.asarray(f.convert("RGB")) for f in ImageSequence.Iterator(image)])
     if shown.shape != clip.shape:
         raise HotshotError(f"A GIF of {clip.shape} came out as {shown.shape}.")
-    a, b = clip.astype(np.float32), shown.astype(np.float32)
-    error = b - a
-    blurred = gaussian_filter(error, (0, _SIGMA, _SIGMA, 0))
-    flicker = float(np.abs(np.diff(error, axis=0)).mean()) if len(clip) > 1 else 0.0
+    found = compare_frames(shown, clip)
     return {
-        "psnr": round(_psnr(error), 3),
-        "ssim": round(ssim(a @ _LUMA, b @ _LUMA), 5),
-        "blurred_psnr": round(_psnr(blurred), 3),
-        "flicker": round(flicker, 3),
+        "psnr": round(found.psnr, 3),
+        "ssim": round(ssim(clip @ _LUMA, shown @ _LUMA), 5),
+        "blurred_psnr": round(found.blurred_psnr, 3),
+        "flicker": round(found.error_flicker, 3),
         "kilobytes": round(len(data) / 1000, 1),
     }
 
 
 def ssim(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
-    """Mean structural similarity of [frames, height, width] in 0 to 255 (Wang et al., 2004)."""
-
-    def mean(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return gaussian_filter(values, (0, _SIGMA, _SIGMA), truncate=3.5)
-
-    mean_a, mean_b = mean(a), mean(b)
-    variances = mean(a * a) - mean_a**2 + mean(b * b) - mean_b**2
-    covariance = mean(a * b) - mean_a * mean_b
-    first, second = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    similarity = (2 * mean_a * mean_b + first) * (2 * covariance + second)
-    similarity /= (mean_a**2 + mean_b**2 + first) * (variances + second)
-    return float(similarity.mean())
-
-
-def _psnr(error: npt.NDArray[np.float32]) -> float:
-    squared = float(np.square(error).mean())
-    return 10 * math.log10(255**2 / squared) if squared else math.inf
+    """Mean structural similarity of luma `[frames, height, width]` in 0 to 255, borders too."""
+    pairs = zip(a[..., None], b[..., None], strict=True)
+    return float(np.mean([similarity_map(one, other) for one, other in pairs]))
 
 
 def read_film(name: str, start: float, rate: float, frames: int, width: int | None) -> _Clip:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from hotshot_jax.jobs.settings import ClipSettings as ClipSettings
     from hotshot_jax.jobs.settings import ModelSettings as ModelSettings
     from hotshot_jax.jobs.settings import RunSettings as RunSettings
+    from hotshot_jax.measure.comparison import Comparison as Comparison
+    from hotshot_jax.measure.comparison import compare_frames as compare_frames
+    from hotshot_jax.measure.frames import ClipMeasures as ClipMeasures
+    from hotshot_jax.measure.frames import measure_frames as measure_frames
     from hotshot_jax.media.reading.read import open_clip as open_clip
     from hotshot_jax.media.write import write_video as write_video
     from hotshot_jax.models import AutoencoderKL as AutoencoderKL
@@ -52,6 +56,8 @@ _MODULES = {
     "errors": "HotshotError UsageError",
     "jobs.maker": "Cancelled Clip ClipMaker",
     "jobs.settings": "ClipSettings ModelSettings RunSettings",
+    "measure.comparison": "Comparison compare_frames",
+    "measure.frames": "ClipMeasures measure_frames",
     "media.reading.read": "open_clip",
     "media.write": "write_video",
     "models": "AutoencoderKL CLIPTextModel ControlNetModel UNet3DConditionModel",

@@ -83,6 +83,7 @@ COMMANDS = (
     "hotshot_jax",
     "hotshot_jax.data.build",
     "hotshot_jax.data.inspect",
+    "hotshot_jax.measure",
     "benchmarks.toy.from_scratch",
 )
 

@@ -20,8 +20,10 @@ from hotshot_jax import (
     ClassifierFreeGuidance,
     Clip,
     ClipMaker,
+    ClipMeasures,
     ClipSettings,
     CLIPTextModel,
+    Comparison,
     Conditioning,
     ControlInput,
     ControlNetModel,
@@ -42,10 +44,12 @@ from hotshot_jax import (
     Trainer,
     UNet3DConditionModel,
     UsageError,
+    compare_frames,
     convert_folder,
     create_mesh,
     dot_product_attention,
     make_scheduler,
+    measure_frames,
     open_clip,
     replace_attention,
     write_torch_folder,
@@ -154,6 +158,10 @@ def make_videos(folder: Path) -> None:
     assert_type(output, HotshotXLOutput)
     frames = np.asarray(output.videos[0] * 255, np.uint8)
     assert_type(write_video(folder / "out.gif", frames, 1000, {}), Path)
+    measures = measure_frames(frames)
+    assert_type(measures, ClipMeasures)
+    assert_type(compare_frames(clip.stream(), frames), Comparison)
+    print(measures.loop_gap)
 
 
 def jobs(progress: Progress) -> list[Clip]:

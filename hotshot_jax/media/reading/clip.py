@@ -1,6 +1,6 @@
 """A clip that was opened but not yet decoded."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,9 @@ from hotshot_jax.files.limits import (
     MOST_PIXELS_A_SIDE,
     MOST_VIDEO_PIXELS,
 )
+
+# Each part is found from the file's beginning, so that a few large ones are read fastest.
+_STREAMED_PIXELS = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -99,3 +102,17 @@ class Clip:
                 )
             frames[positions == index] = frame
         return frames
+
+    def stream(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Decode all frames in their order, some at a time.
+
+        Yields:
+            uint8 [height, width, 3].
+
+        Raises:
+            HotshotError: as `frames`.
+        """
+        count = len(self.durations_ms)
+        at_once = max(1, _STREAMED_PIXELS // (self.height * self.width))
+        for start in range(0, count, at_once):
+            yield from self.frames(range(start, min(start + at_once, count)))
