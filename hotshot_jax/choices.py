@@ -12,6 +12,13 @@ AUTO: Final = "auto"
 # Where random numbers come from: `hotshot_jax.sampling.noise`.
 NOISES: Final = ("torch", "jax")
 
+# What the first noise of a long clip is: `hotshot_jax.sampling.noise`.
+INITIAL_NOISES: Final = ("independent", "freenoise")
+
+# How a long clip is divided, and how its parts are joined: `hotshot_jax.sampling.windows`.
+CONTEXT_SCHEDULES: Final = ("standard_static", "standard_uniform", "looped_uniform", "batched")
+CONTEXT_FUSES: Final = ("pyramid", "flat", "relative", "overlap_linear")
+
 # Of timesteps: `hotshot_jax.schedulers.timestep_spacing`.
 SPACINGS: Final = ("linspace", "leading", "trailing")
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from benchmarks.parity_cases import (
     aspect_fill,
+    clip_tables,
     controlnet,
     lora,
     noise,
@@ -23,7 +24,7 @@ from benchmarks.parity_cases import (
     vae,
 )
 from benchmarks.parity_cases.case import Case, Result, Verdict
-from benchmarks.parity_cases.pipelines import controlnet_pipeline, end_to_end, pipeline
+from benchmarks.parity_cases.pipelines import clips, controlnet_pipeline, end_to_end, pipeline
 
 
 class Kind(Protocol):
@@ -36,10 +37,11 @@ class Kind(Protocol):
         """Checks that part."""
 
 
-_PIPELINES: tuple[Kind, ...] = (controlnet_pipeline, end_to_end, pipeline)
+_PIPELINES: tuple[Kind, ...] = (clips, controlnet_pipeline, end_to_end, pipeline)
 _KINDS: tuple[Kind, ...] = (
     *_PIPELINES,
     aspect_fill,
+    clip_tables,
     controlnet,
     lora,
     noise,

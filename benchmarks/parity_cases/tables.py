@@ -10,7 +10,7 @@ from hotshot_jax.media.aspect_ratios import SIZES_BY_RESOLUTION, best_aspect_rat
 from hotshot_jax.media.pixels import to_uint8
 from hotshot_jax.media.reading.key_frames import key_frame_indices
 from hotshot_jax.media.resize import get_crop_coordinates
-from hotshot_jax.runtime.request import Request
+from hotshot_jax.sampling.request import Request
 
 
 def matches(case: Case) -> bool:
@@ -29,7 +29,8 @@ def run(case: Case) -> Iterator[Result]:
             yield dataclasses.replace(_TABLES[name](table), what=name)
 
 
-def _count(rows: list[tuple[Any, Any]]) -> Result:
+def count_rows(rows: list[tuple[Any, Any]]) -> Result:
+    """How many rows of a table are wrong, given what was got and what was expected."""
     wrong = [(got, expected) for got, expected in rows if got != expected]
     note = f"{len(rows)} rows"
     if wrong:
@@ -40,7 +41,7 @@ def _count(rows: list[tuple[Any, Any]]) -> Result:
 
 
 def _crop_coordinates(table: list[dict]) -> Result:
-    return _count(
+    return count_rows(
         [
             (
                 list(get_crop_coordinates(tuple(row["old_wh"]), tuple(row["new_wh"]))),
@@ -57,7 +58,7 @@ def _list_argument(expected: str) -> Result:
     try:
         got = get_crop_coordinates(old, new)  # type: ignore[arg-type]
     except ValueError:
-        return _count([("ValueError", expected.partition(":")[0])])
+        return count_rows([("ValueError", expected.partition(":")[0])])
     same = got == get_crop_coordinates((1920, 1080), (512, 512))
     return Result(
         "",
@@ -71,7 +72,7 @@ def _best_aspect_ratio(table: list[dict]) -> Result:
     for row in table:
         name, size = best_aspect_ratio(row["aspect_ratio"], row["resolution"])
         rows.append(((name, list(size)), (row["key"], row["size_wh"])))
-    return _count(rows)
+    return count_rows(rows)
 
 
 def _sizes(table: dict[str, dict[str, list[int]]]) -> Result:
@@ -82,7 +83,7 @@ def _sizes(table: dict[str, dict[str, list[int]]]) -> Result:
     ]
     published = sorted((int(resolution), *sizes) for resolution, sizes in table.items())
     ours = sorted((resolution, *sizes) for resolution, sizes in SIZES_BY_RESOLUTION.items())
-    return _count([*rows, (ours, published)])
+    return count_rows([*rows, (ours, published)])
 
 
 def _key_frames(table: dict) -> Result:
@@ -94,11 +95,11 @@ def _key_frames(table: dict) -> Result:
         except UsageError:
             got = "refused"
         rows.append((got, expected if isinstance(expected, list) else "refused"))
-    return _count(rows)
+    return count_rows(rows)
 
 
 def _frames_to_uint8(table: dict) -> Result:
-    return _count([(int(to_uint8([value])[0]), expected) for value, expected in table["rows"]])
+    return count_rows([(int(to_uint8([value])[0]), expected) for value, expected in table["rows"]])
 
 
 def _time_ids(table: dict) -> Result:
@@ -119,7 +120,7 @@ def _time_ids(table: dict) -> Result:
             denoising_end=None,
         )
         rows.append(([list(map(float, request.time_ids))], row["time_ids"]))
-    return _count(rows)
+    return count_rows(rows)
 
 
 _TABLES: dict[str, Callable[[Any], Result]] = {

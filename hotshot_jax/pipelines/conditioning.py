@@ -5,8 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hotshot_jax.conditioning.control.residuals import Control
+from hotshot_jax.conditioning.key_frames import extremes, key_blend, numbers_by_frame
 from hotshot_jax.conditioning.text.prompt import TextEmbeddings
 from hotshot_jax.models import ProjectedText, UNet3DConditionModel
 from hotshot_jax.parallel.placement import (
@@ -15,9 +17,9 @@ from hotshot_jax.parallel.placement import (
     video_sharding,
 )
 from hotshot_jax.pipelines.control import ControlInput, prepare_controls, with_text
-from hotshot_jax.runtime.request import Request
 from hotshot_jax.runtime.runtime import Runtime
 from hotshot_jax.sampling.predict import Conditioning
+from hotshot_jax.sampling.request import Request, block_names
 
 
 def make_conditionings(
@@ -41,16 +43,23 @@ def make_conditionings(
     """
     branches = len(texts[0])
     batches = [
-        join_embeddings(each, videos_per_prompt=videos_per_prompt, dtype=runtime.precision.compute)
+        join_embeddings(
+            each,
+            videos_per_prompt=videos_per_prompt,
+            dtype=runtime.precision.compute,
+            frames=request.video_length,
+        )
         for each in texts
     ]
+    motion_scale = _motion_scale(runtime, request, len(batches[0].pooled))
     only_last = len(batches[0].hidden) // 2 if guess_mode and branches > 1 else None
     first = prepare_controls(runtime, controls, batches[0].hidden, request, only_last=only_last)
     return [
         make_conditioning(
             runtime,
             batch,
-            request.time_ids,
+            request,
+            motion_scale=motion_scale,
             controls=[
                 with_text(runtime, index, control, batch.hidden, only_last) if number else control
                 for index, control in enumerate(first)
@@ -62,14 +71,15 @@ def make_conditionings(
 
 
 def join_embeddings(
-    embeddings: Sequence[TextEmbeddings], *, videos_per_prompt: int, dtype: Any
+    embeddings: Sequence[TextEmbeddings], *, videos_per_prompt: int, dtype: Any, frames: int = 1
 ) -> TextEmbeddings:
-    """One batch of embeddings, with an axis of frames.
+    """One batch of embeddings, with an axis of frames, or of keys if any of them has keys.
 
     Args:
         embeddings: of the prompts; with guidance, those of the negative prompts before them.
         videos_per_prompt: how often each prompt is repeated.
         dtype: dtype of the result.
+        frames: of the clip.
 
     Returns:
         `hidden` `[batch, frames, tokens, channels]` and `pooled` `[batch, frames, text_channels]`;
@@ -78,25 +88,54 @@ def join_embeddings(
 
     def joined(parts: list[jax.Array], rank: int) -> jax.Array:
         by_frame = [part if part.ndim == rank else part[:, None] for part in parts]
-        frames = max(part.shape[1] for part in by_frame)
-        by_frame = [
-            jnp.broadcast_to(part, (part.shape[0], frames, *part.shape[2:])) for part in by_frame
+        most = max(part.shape[1] for part in by_frame)
+        # Rows of fewer keys never read those that are filled in.
+        filled = [
+            jnp.take(part, np.minimum(range(most), part.shape[1] - 1), 1) for part in by_frame
         ]
-        repeated = [jnp.repeat(part, videos_per_prompt, axis=0) for part in by_frame]
+        repeated = [jnp.repeat(part, videos_per_prompt, axis=0) for part in filled]
         return jnp.concatenate(repeated).astype(dtype)
 
+    keys = None
+    if any(each.keys is not None for each in embeddings):
+        of_parts = [each.keys or _keys_of_frames(each, frames) for each in embeddings]
+        keys = tuple(row for part in of_parts for row in part for _ in range(videos_per_prompt))
     return TextEmbeddings(
         joined([each.hidden for each in embeddings], 4),
         joined([each.pooled for each in embeddings], 3),
+        keys,
     )
+
+
+def _keys_of_frames(embeddings: TextEmbeddings, frames: int) -> tuple[tuple[int, ...], ...]:
+    """Embeddings by frame, or one for all, as if every frame or the first one were a key."""
+    by_frame = embeddings.pooled.ndim == 3 and embeddings.pooled.shape[1] > 1
+    return (tuple(range(frames if by_frame else 1)),) * len(embeddings.pooled)
+
+
+def _motion_scale(runtime: Runtime, request: Request, batch: int) -> jax.Array | None:
+    """Factors of the temporal transformers, `[batch, frames, blocks]`; None where all are 1."""
+    levels = len(runtime.components.unet.config.block_out_channels)
+    by_block = request.motion_scales(block_names(levels))
+    if all(extremes(number) == (1.0, 1.0) for number in by_block):
+        return None
+    scales = np.stack(
+        [
+            numbers_by_frame(number, request.video_length, closed=request.closed)
+            for number in by_block
+        ],
+        axis=-1,
+    )
+    return runtime.place(np.repeat(scales[None], batch, 0), video_sharding)
 
 
 def make_conditioning(
     runtime: Runtime,
     embeddings: TextEmbeddings,
-    time_ids: tuple[float, ...],
+    request: Request,
     *,
     controls: Sequence[Control] = (),
+    motion_scale: jax.Array | None = None,
     branches: int = 1,
 ) -> Conditioning:
     """Puts together what the models are conditioned on.
@@ -104,8 +143,9 @@ def make_conditioning(
     Args:
         runtime: holds the UNet.
         embeddings: of the whole batch, with an axis of frames.
-        time_ids: original size, crop offset and target size.
+        request: numbers of the run.
         controls: what each ControlNet is conditioned on.
+        motion_scale: see `Conditioning`.
         branches: 2 where the first half of the batch are the negative prompts.
     """
     arrays, build = runtime.model("unet")
@@ -115,7 +155,7 @@ def make_conditioning(
         return unet.project_text(hidden)
 
     # The reference rounds the sizes to the dtype of the embeddings.
-    sizes = jnp.asarray([time_ids] * len(embeddings.pooled), runtime.precision.noise)
+    sizes = jnp.asarray([request.time_ids] * len(embeddings.pooled), runtime.precision.noise)
     arguments = (arrays, runtime.place(embeddings.hidden, video_sharding))
     out_shardings = None
     if runtime.mesh is not None:
@@ -124,10 +164,16 @@ def make_conditioning(
     program = runtime.program(
         "text projection", None, project, arguments, out_shardings=out_shardings
     )
+    keys = None
+    if embeddings.keys is not None and embeddings.pooled.shape[1] > 1:
+        blend = key_blend(embeddings.keys, request.video_length, closed=request.closed)
+        keys = jax.tree.map(lambda array: runtime.place(array, video_sharding), blend)
     return Conditioning(
         program(*arguments),
         runtime.place(embeddings.pooled, video_sharding),
         runtime.place(sizes.astype(jnp.float32), batch_sharding),
         list(controls),
+        keys,
+        motion_scale,
         branches,
     )

@@ -1,7 +1,7 @@
 """ControlNets in a sampling run."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from hotshot_jax.conditioning.control.frames import prepare_control_frames
 from hotshot_jax.conditioning.control.residuals import Control, make_control
 from hotshot_jax.conditioning.control.windows import ControlWindow
+from hotshot_jax.conditioning.key_frames import check_keys, numbers_by_frame
 from hotshot_jax.errors import UsageError
 from hotshot_jax.models import ProjectedText
 from hotshot_jax.models.controlnet.controlnet import ControlNetModel, EmbeddedCondition
@@ -19,8 +20,8 @@ from hotshot_jax.parallel.placement import (
     video_sharding,
     whole,
 )
-from hotshot_jax.runtime.request import Request
 from hotshot_jax.runtime.runtime import Runtime
+from hotshot_jax.sampling.request import Request
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +107,13 @@ def _prepare_one(
     program = runtime.program(
         "control", (index, kinds, only_last), control, arguments, out_shardings=out_shardings
     )
-    return program(*arguments)
+    prepared = program(*arguments)
+    scale = given.window.scale
+    if not isinstance(scale, Mapping):
+        return prepared
+    check_keys("controlnet_conditioning_scale", scale, request.video_length)
+    strength = numbers_by_frame(scale, request.video_length, closed=request.closed)
+    return dataclasses.replace(prepared, strength=runtime.place(strength[None], video_sharding))
 
 
 def with_text(

@@ -10,7 +10,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hotshot_jax.builtin import builtin_checkpoint
-from hotshot_jax.conditioning.text.prompt import PromptEncoder, embed_prompts, given_embeddings
+from hotshot_jax.conditioning.key_frames import Number, numbers_by_frame
+from hotshot_jax.conditioning.text.prompt import (
+    PromptEncoder,
+    Text,
+    embed_prompts,
+    given_embeddings,
+)
 from hotshot_jax.convert.assembly import Parts
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.media.pixels import as_images
@@ -23,11 +29,12 @@ from hotshot_jax.pipelines.loras import COMPONENTS as CHANGED_BY_LORAS
 from hotshot_jax.pipelines.loras import LoadedLora
 from hotshot_jax.runtime.precision import Precision, current_platform
 from hotshot_jax.runtime.progress import NoProgress, Progress
-from hotshot_jax.runtime.request import Request
 from hotshot_jax.runtime.runtime import Runtime
 from hotshot_jax.sampling.guidance import ClassifierFreeGuidance, Guidance
 from hotshot_jax.sampling.loop import AfterStep, Sampling, WrapPredictor, sample_latents
-from hotshot_jax.sampling.noise import noise_source
+from hotshot_jax.sampling.noise import noise_source, source_frames
+from hotshot_jax.sampling.request import MotionScale, Request, block_names
+from hotshot_jax.sampling.windows import ContextConfig
 from hotshot_jax.schedulers import Scheduler, make_scheduler
 
 OUTPUT_TYPES = ("np", "pil", "latent")
@@ -219,21 +226,25 @@ class HotshotXLPipeline:
 
     def __call__(
         self,
-        prompt: str | Sequence[str] | None = None,
-        prompt_2: str | Sequence[str] | None = None,
+        prompt: Text | None = None,
+        prompt_2: Text | None = None,
         *,
-        negative_prompt: str | Sequence[str] | None = None,
-        negative_prompt_2: str | Sequence[str] | None = None,
+        negative_prompt: Text | None = None,
+        negative_prompt_2: Text | None = None,
         height: int | None = None,
         width: int | None = None,
         video_length: int = 8,
+        loop: bool = False,
+        context: ContextConfig | None = None,
         num_inference_steps: int = 50,
-        guidance_scale: float = 5.0,
+        guidance_scale: Number = 5.0,
         guidance_rescale: float = 0.0,
         guidance: Guidance | None = None,
+        motion_scale: MotionScale = 1.0,
         num_videos_per_prompt: int = 1,
         seed: int | Sequence[int] = 0,
         noise: str | Iterable[np.ndarray] = "torch",
+        initial_noise: str = "independent",
         latents: jax.Array | np.ndarray | None = None,
         prompt_embeds: jax.Array | np.ndarray | None = None,
         pooled_prompt_embeds: jax.Array | np.ndarray | None = None,
@@ -255,22 +266,32 @@ class HotshotXLPipeline:
         """Makes videos.
 
         Args:
-            prompt: one prompt or several.
+            prompt: one prompt or several; each may be a mapping of key frames to prompts, between
+                which the frames blend.
             prompt_2: for the second text encoder; the same by default.
             negative_prompt: what to move away from; None means embeddings of zeros.
             negative_prompt_2: for the second text encoder; the same by default.
             height: pixels, a multiple of 8; the model's native height by default.
             width: pixels, likewise.
-            video_length: frames, 1 to 24; one frame turns the temporal layers off.
+            video_length: frames, 1 to 1024; one frame turns the temporal layers off. More than the
+                temporal layers know positions (24) are made in windows.
+            loop: whether the last frame is followed by the first.
+            context: how the clip is divided into windows; by default not at all up to 24 frames,
+                then as `ContextConfig.of_clip` says.
             num_inference_steps: denoising steps.
-            guidance_scale: weight of classifier-free guidance; up to 1 means none.
+            guidance_scale: weight of classifier-free guidance; up to 1 means none. A mapping of
+                key frames to weights makes it differ by frame.
             guidance_rescale: contrast correction of strong guidance, 0 to 1.
             guidance: joins the two predictions in place of classifier-free guidance of these two
                 numbers.
+            motion_scale: factor of what the temporal transformers add, for all frames or at key
+                frames; or a mapping of the UNet's blocks (`down0` to `up2`, `all`) to those.
             num_videos_per_prompt: videos of each prompt.
             seed: one seed for all videos together, or one for each.
             noise: "torch" for the numbers that PyTorch draws on a CPU, "jax" for JAX's own, or
                 arrays `[videos, frames, height / 8, width / 8, 4]` in the order of their use.
+            initial_noise: "independent", or "freenoise", which makes a long clip's first noise of
+                shuffled frames of that of its first window (https://arxiv.org/abs/2310.15169).
             latents: initial standard normal noise with that shape, instead of a draw.
             prompt_embeds: `[prompts, tokens, channels]` instead of prompts, or
                 `[prompts, frames, tokens, channels]` for a text that differs by frame.
@@ -299,6 +320,11 @@ class HotshotXLPipeline:
         """
         height = self.native_size if height is None else height
         width = self.native_size if width is None else width
+        positions = self.components.unet.config.temporal_positions
+        if context is None:
+            context = ContextConfig.of_clip(video_length, positions, loop=loop)
+        elif loop:
+            context = dataclasses.replace(context, closed=True)
         request = Request(
             height=height,
             width=width,
@@ -312,13 +338,13 @@ class HotshotXLPipeline:
             eta=eta,
             clip_skip=clip_skip,
             denoising_end=denoising_end,
+            context=context,
+            motion_scale=motion_scale,
         )
         self._check(request, output_type)
         self.runtime.start_job()
         if guidance is None and request.guided:
-            guidance = ClassifierFreeGuidance(
-                jnp.float32(guidance_scale), jnp.float32(guidance_rescale)
-            )
+            guidance = ClassifierFreeGuidance(_by_frame(request), jnp.float32(guidance_rescale))
         told = embed_prompts(
             PromptEncoder(self.runtime, clip_skip, prompt_weights, long_prompts),
             (prompt, prompt_2),
@@ -332,6 +358,7 @@ class HotshotXLPipeline:
             ),
             guided=guidance is not None,
             steps=num_inference_steps,
+            frames=video_length,
         )
         self.runtime.rest("text_encoder", "text_encoder_2")
 
@@ -344,6 +371,7 @@ class HotshotXLPipeline:
                 tuple(given.window for given in controls),
                 guess_mode,
                 self.wrap_predictor,
+                context,
             ),
             make_conditionings(
                 self.runtime,
@@ -358,6 +386,7 @@ class HotshotXLPipeline:
             (videos, *self._latent_shape(request)),
             of_step=told.of_step,
             initial=latents,
+            source_frames=source_frames(initial_noise, seed, videos, video_length, context),
             after_step=self._after_step(callback_on_step_end),
         )
         self.runtime.rest("unet", *self.components.controlnet_names)
@@ -378,6 +407,7 @@ class HotshotXLPipeline:
             multiple=self.components.vae.config.scale_factor,
             positions=self.components.unet.config.temporal_positions,
             encoder_depth=min(encoder.config.num_hidden_layers for encoder in encoders),
+            blocks=block_names(len(self.components.unet.config.block_out_channels)),
         )
         if output_type not in OUTPUT_TYPES:
             raise UsageError(
@@ -397,3 +427,12 @@ class HotshotXLPipeline:
             return jnp.asarray(changed["latents"], jnp.float32)
 
         return None if callback is None else after_step
+
+
+def _by_frame(request: Request) -> jax.Array:
+    """The guidance scale: a scalar, or `[frames, 1, 1, 1]` where it differs by frame."""
+    scale = request.guidance_scale
+    if not isinstance(scale, Mapping):
+        return jnp.float32(scale)
+    numbers = numbers_by_frame(scale, request.video_length, closed=request.closed)
+    return jnp.asarray(numbers)[:, None, None, None]

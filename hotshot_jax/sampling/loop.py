@@ -11,11 +11,13 @@ import numpy as np
 from hotshot_jax.conditioning.control.windows import ControlWindow, scale_table
 from hotshot_jax.errors import UsageError
 from hotshot_jax.parallel.placement import place_missing, video_sharding
-from hotshot_jax.runtime.request import Request
 from hotshot_jax.runtime.runtime import Runtime
 from hotshot_jax.sampling.guidance import Guidance
 from hotshot_jax.sampling.noise import NoiseSource
 from hotshot_jax.sampling.predict import Conditioning, Predictor, StepInput, UNetPredictor
+from hotshot_jax.sampling.request import Request
+from hotshot_jax.sampling.windowed import WindowedPredictor, window_plan
+from hotshot_jax.sampling.windows import ContextConfig
 from hotshot_jax.schedulers import DDIMScheduler, Schedule, Scheduler
 
 AfterStep = Callable[[int, float, jax.Array], jax.Array]
@@ -48,17 +50,21 @@ class Sampling:
     Attributes:
         scheduler: turns predictions into steps.
         guidance: joins the predictions for negative prompt and prompt; None for no guidance.
-        windows: strength of each ControlNet, and when it acts.
+        control_windows: strength of each ControlNet, and when it acts.
         guess_mode: the ControlNets see the conditional half alone.
         wrap: makes another predictor of the UNet's; programs are kept for it, so it has to be one
             object for all calls.
+        context: which frames the UNet sees together; None for all at once.
+        context_batch: windows of that context that are predicted at once.
     """
 
     scheduler: Scheduler
     guidance: Guidance | None = None
-    windows: Sequence[ControlWindow] = ()
+    control_windows: Sequence[ControlWindow] = ()
     guess_mode: bool = False
     wrap: WrapPredictor | None = None
+    context: ContextConfig | None = None
+    context_batch: int = 1
 
 
 def denoising_step(
@@ -82,7 +88,9 @@ def denoising_step(
     latents = scheduler.scale_model_input(step.row, state.latents)
     if guidance is not None:
         latents = jnp.concatenate([latents, latents])
-    prediction, cache = predict(latents, step, conditioning, state.cache)
+    # Windows blend what is said at key frames for their own frames only, which takes less memory.
+    told = conditioning if step.windows else conditioning.blended()
+    prediction, cache = predict(latents, step, told, state.cache)
     if guidance is not None:
         unconditional, conditional = jnp.split(prediction, 2)
         prediction = guidance(unconditional, conditional, step)
@@ -100,6 +108,7 @@ def sample_latents(
     *,
     of_step: Sequence[int],
     initial: np.ndarray | jax.Array | None = None,
+    source_frames: np.ndarray | None = None,
     after_step: AfterStep | None = None,
 ) -> jax.Array:
     """Denoises latents from standard normal noise.
@@ -114,6 +123,8 @@ def sample_latents(
         shape: `[videos, frames, height / 8, width / 8, 4]`.
         of_step: which of the conditionings serves each step of the whole schedule.
         initial: standard normal noise to start from, instead of a draw.
+        source_frames: which frame of that noise each frame starts from, int `[videos, frames]`;
+            None for its own.
         after_step: called after each call of the model.
 
     Returns:
@@ -129,12 +140,15 @@ def sample_latents(
     schedule = scheduler.schedule(request.num_inference_steps)
     calls = _calls_until(schedule, request.denoising_end, scheduler.num_train_timesteps)
     positions = range(schedule.calls_before, schedule.calls_before + calls)
-    scales = scale_table(sampling.windows, schedule.whole_calls, positions)
+    scales = scale_table(sampling.control_windows, schedule.whole_calls, positions)
     # A call in which no ControlNet acts runs the program without ControlNets.
     kinds = [
         (of_step[step], bool(row.any()))
         for step, row in zip(schedule.step_of_call[:calls], scales, strict=True)
     ]
+
+    steps = schedule.step_of_call - schedule.step_of_call[0]
+    plan = window_plan(sampling.context, shape[1], int(steps[-1]) + 1, sampling.context_batch)
 
     def inputs(call: int) -> StepInput:
         used = None
@@ -143,7 +157,8 @@ def sample_latents(
             used = noise.draw(shape) if drawn else np.zeros(shape, np.float32)
         timestep = np.float32(schedule.timesteps[call])
         progress = np.float32(positions[call] / schedule.whole_calls)
-        given = StepInput(timestep, progress, schedule.row(call), used, scales[call])
+        windows = plan[steps[call]]
+        given = StepInput(timestep, progress, schedule.row(call), used, scales[call], windows)
         if runtime.mesh is None:
             return jax.device_put(given)
         if used is not None:
@@ -153,6 +168,8 @@ def sample_latents(
     first = noise.draw(shape) if initial is None else np.asarray(initial, np.float32)
     if first.shape != shape:
         raise UsageError(f"latents has the shape {first.shape}; expected {shape}.")
+    if source_frames is not None:
+        first = np.take_along_axis(first, source_frames[..., None, None, None], axis=1)
     latents = runtime.place(first, video_sharding) * np.float32(schedule.init_noise_sigma)
     # Copies, since a history of equal zeros may be one array, and each is donated.
     solver = jax.tree.map(
@@ -213,6 +230,8 @@ def _step_program(
         )
         if wrap is not None:
             predict = wrap(predict)
+        if inputs.windows:
+            predict = WindowedPredictor(predict)
         return denoising_step(predict, guidance, scheduler, conditioning, state, inputs)
 
     bound = (unet_arrays, [arrays for arrays, _ in controlnets], conditioning, sampling.guidance)

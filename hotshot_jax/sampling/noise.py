@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hotshot_jax.choices import NOISES
+from hotshot_jax.choices import INITIAL_NOISES, NOISES
 from hotshot_jax.errors import UsageError
 from hotshot_jax.sampling.torch_noise import TorchGenerator
+from hotshot_jax.sampling.windows import ContextConfig
 
 
 class NoiseSource(Protocol):
@@ -73,6 +74,58 @@ class GivenNoise:
         if array.shape != shape:
             raise UsageError(f"noise: an array of shape {array.shape}, expected {shape}.")
         return np.asarray(jnp.asarray(array, jnp.float32))
+
+
+def source_frames(
+    kind: str,
+    seed: int | Sequence[int],
+    videos: int,
+    frames: int,
+    context: ContextConfig | None,
+) -> np.ndarray | None:
+    """Which frame of the noise that is drawn each frame of a clip starts from.
+
+    FreeNoise (Qiu et al., 2023, https://arxiv.org/abs/2310.15169): from the second window on, what
+    is new in a window has the noise of the frames one window before, in another order. The order
+    comes from a generator of its own with the clip's seed, so that later draws stay what they are.
+
+    Args:
+        kind: one of `INITIAL_NOISES`.
+        seed: one for all videos together, or one for each.
+        videos: how many there are.
+        frames: of a clip.
+        context: how the clip is divided into windows.
+
+    Returns:
+        int `[videos, frames]`, or None where every frame has its own noise.
+
+    Raises:
+        UsageError: the kind is unknown.
+    """
+    if kind not in INITIAL_NOISES:
+        raise UsageError(f"`initial_noise` is {kind!r}; expected {' or '.join(INITIAL_NOISES)}.")
+    if kind == "independent" or context is None:
+        return None
+    seeds = [seed] if isinstance(seed, int) else list(seed)
+    rows = [freenoise_frames(each, frames, context.length, context.overlap) for each in seeds]
+    return np.broadcast_to(np.array(rows), (videos, frames))
+
+
+def freenoise_frames(seed: int, frames: int, length: int, overlap: int) -> np.ndarray:
+    """The frames of FreeNoise for one seed, int `[frames]`.
+
+    Args:
+        seed: of the clip.
+        frames: of the clip.
+        length: frames of a window.
+        overlap: frames that neighbouring windows share.
+    """
+    generator = TorchGenerator(seed)
+    sources = np.arange(frames)
+    for start in range(length, frames, length - overlap):
+        room = min(length - overlap, frames - start)
+        sources[start : start + room] = sources[start - length + generator.randperm(room)]
+    return sources
 
 
 def check_seed(seed: int) -> None:

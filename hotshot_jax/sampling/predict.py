@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from hotshot_jax.conditioning.control.residuals import Control, control_residuals
+from hotshot_jax.conditioning.key_frames import KeyBlend
 from hotshot_jax.models import ProjectedText, UNet3DConditionModel
 from hotshot_jax.models.controlnet.controlnet import ControlNetModel
 from hotshot_jax.models.unet.encoder import take_frames
@@ -24,6 +25,11 @@ class Conditioning:
         pooled_text: `[batch, frames, text_channels]`; one frame where all share it.
         time_ids: original size, crop offset and target size, `[batch, 6]`.
         controls: what each ControlNet is conditioned on.
+        keys: how frames blend what is said at key frames; text and pooled text then have an axis
+            of keys in place of the frames'. None where nothing is blended.
+        motion_scale: factor of what each block's temporal transformers add, float32
+            `[batch, frames, blocks]`, down blocks before up blocks; one frame where all share it.
+            None for 1.
         branches: how often each video is in the batch, static: 2 with guidance, first all videos
             with the negative prompts, then all with the prompts.
     """
@@ -32,20 +38,66 @@ class Conditioning:
     pooled_text: jax.Array
     time_ids: jax.Array
     controls: Sequence[Control] = ()
+    keys: KeyBlend | None = None
+    motion_scale: jax.Array | None = None
     branches: int = dataclasses.field(default=1, metadata={"static": True})
 
-    def at_frames(self, indices: ArrayLike) -> "Conditioning":
-        """The part of some frames; what all frames share stays as it is.
-
-        Args:
-            indices: int `[frames]`.
-        """
+    def blended(self) -> "Conditioning":
+        """With text and pooled text by frame, where they are given at key frames."""
+        if self.keys is None:
+            return self
+        controls = [
+            dataclasses.replace(control, text=control.text.blended(self.keys))
+            for control in self.controls
+        ]
         return dataclasses.replace(
             self,
-            text=self.text.at_frames(indices),
-            pooled_text=take_frames(self.pooled_text, indices, axis=1),
-            controls=[control.at_frames(indices) for control in self.controls],
+            text=self.text.blended(self.keys),
+            pooled_text=self.keys(self.pooled_text, axis=1),
+            controls=controls,
+            keys=None,
         )
+
+    def at_frames(self, indices: ArrayLike) -> "Conditioning":
+        """The part of some frames, blended; what all frames share stays as it is.
+
+        Args:
+            indices: int `[frames]`; or `[windows, frames]`, which makes a batch of windows: all
+                those of the first row, then all of the next.
+        """
+        indices = jnp.atleast_2d(jnp.asarray(indices))
+        windows, of_text = len(indices), indices
+        if self.keys is not None:
+            places = jnp.arange(self.pooled_text.shape[1])
+            of_text = jnp.broadcast_to(places, (windows, len(places)))
+        taken = dataclasses.replace(
+            self,
+            text=self.text.at_frames(of_text),
+            pooled_text=take_frames(self.pooled_text, of_text, axis=1),
+            time_ids=jnp.repeat(self.time_ids, windows, axis=0) if windows > 1 else self.time_ids,
+            controls=[control.at_frames(indices, of_text) for control in self.controls],
+            keys=None if self.keys is None else self.keys.at_frames(indices),
+            motion_scale=None
+            if self.motion_scale is None
+            else take_frames(self.motion_scale, indices, axis=1),
+        )
+        return taken.blended()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class WindowBatch:
+    """Windows of one length, for one call of the model.
+
+    Attributes:
+        indices: the frames of each, int32 `[turns, windows, length]`; those of a turn are
+            predicted at once.
+        weights: what the predictions are multiplied by, float32 `[turns, windows, length]`; over
+            all windows of a call, those of a frame add up to 1.
+    """
+
+    indices: ArrayLike
+    weights: ArrayLike
 
 
 @jax.tree_util.register_dataclass
@@ -59,6 +111,7 @@ class StepInput:
         row: the scheduler's row for this call.
         noise: standard normal, with the shape of the latents, or None where none is used.
         control_scales: strength of each ControlNet, float32 `[controlnets]`.
+        windows: which frames the model sees together; empty where it sees all at once.
     """
 
     timestep: ArrayLike
@@ -66,6 +119,7 @@ class StepInput:
     row: Any
     noise: ArrayLike | None
     control_scales: ArrayLike
+    windows: Sequence[WindowBatch] = ()
 
 
 class Predictor(Protocol):
@@ -132,5 +186,6 @@ class UNetPredictor:
             conditioning.time_ids,
             enable_temporal_attentions=self.enable_temporal_attentions,
             residuals=residuals,
+            motion_scale=conditioning.motion_scale,
         )
         return prediction.astype(jnp.float32), cache

@@ -121,6 +121,18 @@ class TorchGenerator:
             values = self._large_normals(size, drops_ragged_end=dtype == np.float32)
         return values.astype(dtype, copy=False).reshape(shape)
 
+    def randperm(self, count: int) -> npt.NDArray[np.int64]:
+        """A random order of `count` things: `torch.randperm(count, generator=g)`.
+
+        Args:
+            count: from 0 to 2**31 - 1, beyond which PyTorch draws otherwise.
+        """
+        order = np.arange(count)
+        for place in range(count - 1):
+            other = place + int(self._words.random_raw()) % (count - place)
+            order[[place, other]] = order[[other, place]]
+        return order
+
     def _large_normals(self, size: int, *, drops_ragged_end: bool) -> Float32Array:
         values = np.empty(size, np.float32)
         ragged = size % _GROUP

@@ -13,16 +13,18 @@ import math
 
 import numpy as np
 
+from hotshot_jax.choices import CONTEXT_FUSES, CONTEXT_SCHEDULES
 from hotshot_jax.errors import UsageError
-
-SCHEDULES = ("standard_static", "standard_uniform", "looped_uniform", "batched")
-FUSES = ("pyramid", "flat", "relative", "overlap_linear")
 
 Window = tuple[int, ...]
 """Distinct frames in the order in which the model sees them."""
 
 # The float32 nearest to what the rule calls for: a weight that is as good as none.
 _FAINT = float(np.float32(1e-37))
+
+
+LONG_CLIP_LENGTH = 8
+"""Frames of a window where nothing is said: what Hotshot-XL was trained on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +34,9 @@ class ContextConfig:
     Attributes:
         length: frames of a window.
         overlap: frames that neighbouring windows share; below `length`.
-        schedule: one of `SCHEDULES`.
+        schedule: one of `CONTEXT_SCHEDULES`.
         stride: levels of `looped_uniform` and `standard_uniform`; level l takes every 2^l-th frame.
-        fuse: one of `FUSES`.
+        fuse: one of `CONTEXT_FUSES`.
         closed: whether the last frame is followed by the first.
 
     Raises:
@@ -50,8 +52,8 @@ class ContextConfig:
 
     def __post_init__(self) -> None:
         for name, value, known in (
-            ("context_schedule", self.schedule, SCHEDULES),
-            ("context_fuse", self.fuse, FUSES),
+            ("context_schedule", self.schedule, CONTEXT_SCHEDULES),
+            ("context_fuse", self.fuse, CONTEXT_FUSES),
         ):
             if value not in known:
                 raise UsageError(f"{name} is {value!r}; expected {', '.join(known)}.")
@@ -73,6 +75,48 @@ class ContextConfig:
                 "context_fuse relative is for windows of neighbouring frames: context_schedule "
                 f"standard_static or batched, not {self.schedule}."
             )
+
+    @classmethod
+    def of_clip(
+        cls,
+        frames: int,
+        positions: int,
+        *,
+        loop: bool = False,
+        length: int | None = None,
+        overlap: int | None = None,
+        schedule: str | None = None,
+        stride: int = 1,
+        fuse: str = "pyramid",
+    ) -> "ContextConfig | None":
+        """What a clip needs, with defaults for what is None.
+
+        Args:
+            frames: of the clip.
+            positions: frames that the temporal layers know, and thus see at once at most.
+            loop: whether the last frame is followed by the first.
+            length: frames of a window; by default all, or `LONG_CLIP_LENGTH` if those are too many.
+            overlap: frames that neighbouring windows share; by default half of them.
+            schedule: one of `CONTEXT_SCHEDULES`.
+            stride: see the class.
+            fuse: one of `CONTEXT_FUSES`.
+
+        Returns:
+            None where the model sees the whole clip as it is.
+
+        Raises:
+            UsageError: see the class.
+        """
+        if length is None:
+            length = frames if frames <= positions else LONG_CLIP_LENGTH
+        overlap = length // 2 if overlap is None else overlap
+        schedule = schedule or ("looped_uniform" if loop else "standard_static")
+        context = cls(length, overlap, schedule, stride, fuse, closed=loop)
+        return context if context.divides(frames) or length > positions else None
+
+    def divides(self, frames: int) -> bool:
+        """Whether the model sees a clip otherwise than as a whole, from the first frame on."""
+        return frames > (1 if self.closed else self.length)
 
     def windows(self, frames: int, step: int) -> list[Window]:
         """The windows of a step, counted from 0 in the run.
@@ -193,7 +237,7 @@ def fuse_weights(fuse: str, window: Window, frames: int, overlap: int) -> np.nda
     """Weights of a window's places before they are divided by their sums; float64 `[length]`.
 
     Args:
-        fuse: one of `FUSES`.
+        fuse: one of `CONTEXT_FUSES`.
         window: its frames.
         frames: of the clip.
         overlap: frames that neighbouring windows share.

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hotshot_jax.choices import CONTEXT_FUSES, CONTEXT_SCHEDULES
 from hotshot_jax.errors import UsageError
 from hotshot_jax.sampling.windows import (
-    FUSES,
-    SCHEDULES,
     ContextConfig,
     batched,
     circular,
@@ -112,8 +111,8 @@ def test_every_frame_is_covered_and_no_window_holds_one_twice(seed: int) -> None
     for _ in range(20):
         length = int(random.integers(1, 25))
         frames = int(random.integers(1, 200))
-        schedule = str(random.choice(SCHEDULES))
-        fuse = str(random.choice(FUSES[:2]))
+        schedule = str(random.choice(CONTEXT_SCHEDULES))
+        fuse = str(random.choice(CONTEXT_FUSES[:2]))
         config = ContextConfig(
             length, int(random.integers(0, length)), schedule, fuse=fuse, closed=False
         )

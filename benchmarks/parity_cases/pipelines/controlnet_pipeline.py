@@ -13,7 +13,6 @@ from benchmarks.parity_cases.controlnet import compare_residuals
 from benchmarks.parity_cases.layout import channels_first, channels_last
 from benchmarks.parity_cases.models import load_controlnet
 from benchmarks.parity_cases.pipelines.pipeline import (
-    MODEL_CLASSES,
     call_of,
     call_pipeline,
     check_embeddings,
@@ -21,6 +20,7 @@ from benchmarks.parity_cases.pipelines.pipeline import (
     check_unet_calls,
     conditioning,
     make_pipeline,
+    models_of,
     read_inputs,
 )
 from benchmarks.parity_cases.pipelines.solver import check_schedule, read_solver
@@ -77,7 +77,7 @@ def run(case: Case) -> Iterator[Result]:
             f"{prefix}down_block_additional_residuals",
             f"{prefix}mid_block_additional_residual",
         )
-    plain = make_pipeline(tuple(case.model(name) for name in MODEL_CLASSES.values()))
+    plain = make_pipeline(models_of(case))
     components = dataclasses.replace(plain.components, controlnets=(controlnet,))
     precision = Precision.named("f32", current_platform())
     pipeline = HotshotXLPipeline(components, precision=precision)

@@ -43,7 +43,7 @@ from hotshot_jax.parallel.mesh import MeshConfig, mesh_config, slice_count
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.memory import MemoryEstimate, describe_size, estimate_memory
 from hotshot_jax.runtime.precision import current_platform
-from hotshot_jax.runtime.request import Request
+from hotshot_jax.sampling.request import Request
 from hotshot_jax.schedulers import make_scheduler
 
 logger = logging.getLogger(__name__)

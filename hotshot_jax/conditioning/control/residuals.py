@@ -28,7 +28,8 @@ class Control:
             the prompts alone.
         condition: control frames, embedded by this ControlNet.
         control_types: kinds of the control frames, int32 `[kinds]`; unused but by unions.
-        strength: factor of its scale by frame, float32 `[frames]`; None for 1.
+        strength: factor of its scale by frame, float32 `[rows, frames]`, with rows as those of the
+            control frames; None for 1.
     """
 
     text: ProjectedText
@@ -36,16 +37,22 @@ class Control:
     control_types: jax.Array
     strength: jax.Array | None = None
 
-    def at_frames(self, indices: ArrayLike) -> "Control":
+    def at_frames(self, indices: ArrayLike, text: ArrayLike | None = None) -> "Control":
         """The part of some frames; what all frames share stays as it is.
 
         Args:
-            indices: int `[frames]`.
+            indices: int `[frames]` or `[windows, frames]`, see `take_frames`.
+            text: the part of the text, where its axis is one of keys; None for `indices`.
         """
-        features = [take_frames(each, indices, axis=1) for each in self.condition.features]
-        strength = None if self.strength is None else take_frames(self.strength, indices, axis=0)
+
+        def take(array: jax.Array) -> jax.Array:
+            return take_frames(array, indices, axis=1)
+
         return Control(
-            self.text.at_frames(indices), EmbeddedCondition(features), self.control_types, strength
+            self.text.at_frames(indices if text is None else text),
+            EmbeddedCondition([take(each) for each in self.condition.features]),
+            self.control_types,
+            None if self.strength is None else take(self.strength),
         )
 
 
@@ -131,7 +138,9 @@ def control_residuals(
                 else {}
             )
             if control.strength is not None:
-                scale = scale * control.strength[:, None, None, None]
+                repeats = model_input.shape[0] // control.strength.shape[0]
+                by_frame = jnp.tile(control.strength, (repeats, 1))
+                scale = scale * by_frame[..., None, None, None]
             return controlnet(
                 model_input.astype(controlnet.dtype),
                 timestep,

@@ -2,12 +2,12 @@
 
 import dataclasses
 import logging
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from hotshot_jax.conditioning.key_frames import Number, check_numbers, extremes
 from hotshot_jax.errors import UsageError
 
 DEFAULT_SCALE = 0.7
@@ -21,21 +21,18 @@ class ControlWindow:
     """Strength of one ControlNet, and the part of the schedule in which it acts.
 
     Attributes:
-        scale: what its residuals are multiplied by; 0 is the same as no ControlNet.
+        scale: what its residuals are multiplied by, which may differ by frame; 0 is the same as no
+            ControlNet.
         start: fraction of the schedule before which it does nothing.
         end: fraction of the schedule after which it does nothing.
     """
 
-    scale: float = 1.0
+    scale: Number = 1.0
     start: float = 0.0
     end: float = 1.0
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.scale) or self.scale < 0:
-            raise UsageError(
-                f"`controlnet_conditioning_scale` is {self.scale:g}; "
-                "expected a number from 0 on, such as 0.7."
-            )
+        check_numbers("controlnet_conditioning_scale", self.scale, None, 0.0)
         for name, value in (
             ("`control_guidance_start`", self.start),
             ("`control_guidance_end`", self.end),
@@ -54,7 +51,7 @@ class ControlWindow:
 def control_windows(
     controlnets: int,
     *,
-    scales: Sequence[float] = (),
+    scales: Sequence[Number] = (),
     starts: Sequence[float] = (),
     ends: Sequence[float] = (),
     default_scale: float = DEFAULT_SCALE,
@@ -109,8 +106,9 @@ def scale_table(
     for column, window in enumerate(windows):
         for row, call in enumerate(run):
             if window.start <= call / calls and (call + 1) / calls <= window.end:
-                table[row, column] = window.scale
-        if window.scale and not table[:, column].any():
+                # Where it differs by frame, each frame has a factor of its own.
+                table[row, column] = 1.0 if isinstance(window.scale, Mapping) else window.scale
+        if extremes(window.scale)[1] and not table[:, column].any():
             logger.warning(
                 "ControlNet %d has no effect: of the %d calls of the model that are made, none "
                 "lies between %g and %g of the schedule.",

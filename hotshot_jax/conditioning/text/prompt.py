@@ -2,13 +2,14 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hotshot_jax.conditioning.key_frames import check_keys
 from hotshot_jax.conditioning.text.prompt_editing import text_of_each_step
 from hotshot_jax.conditioning.text.prompt_weighting import (
     PromptChunks,
@@ -26,7 +27,10 @@ from hotshot_jax.runtime.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
-Text = str | Sequence[str]
+Prompt = str | Mapping[int, str]
+"""One prompt for all frames, or prompts at key frames."""
+
+Text = Prompt | Sequence[Prompt]
 
 Texts = tuple[tuple[str, ...], tuple[str, ...]]
 """Prompts without edits, for the first and for the second encoder."""
@@ -42,17 +46,42 @@ class TextEmbeddings:
     """Embeddings of prompts.
 
     Attributes:
-        hidden: `[prompts, tokens, channels]`, both encoders side by side.
-        pooled: `[prompts, text_channels]`, of the second encoder.
+        hidden: `[prompts, tokens, channels]`, both encoders side by side; or with an axis of frames
+            or keys behind the prompts.
+        pooled: `[prompts, text_channels]`, of the second encoder; likewise.
+        keys: for each prompt the frames at which its keys hold, if that axis is one of keys; it is
+            as long as the longest needs.
     """
 
     hidden: jax.Array
     pooled: jax.Array
+    keys: tuple[tuple[int, ...], ...] | None = None
 
     @classmethod
     def zeros_like(cls, other: "TextEmbeddings") -> "TextEmbeddings":
         """What stands for no negative prompt at all."""
-        return cls(jnp.zeros_like(other.hidden), jnp.zeros_like(other.pooled))
+        return cls(jnp.zeros_like(other.hidden), jnp.zeros_like(other.pooled), other.keys)
+
+    def at_keys(self, keys: Sequence[Sequence[int]] | None) -> "TextEmbeddings":
+        """Embeddings of single prompts as those of keys, with an axis of keys.
+
+        Args:
+            keys: for each of the prompts with keys the frames at which they hold; these follow one
+                another in the embeddings. None where every prompt holds for all frames.
+        """
+        if keys is None:
+            return self
+        most = max(map(len, keys))
+        starts = np.cumsum([0, *map(len, keys)])
+        places = np.array(
+            [
+                [start + min(place, len(each) - 1) for place in range(most)]
+                for start, each in zip(starts, keys, strict=False)
+            ]
+        )
+        return TextEmbeddings(
+            self.hidden[places], self.pooled[places], tuple(tuple(each) for each in keys)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,6 +231,7 @@ def embed_prompts(
     *,
     guided: bool,
     steps: int = 1,
+    frames: int | None = None,
 ) -> TextsOfRun:
     """What the UNet is told: with guidance negative and positive embeddings, equally long.
 
@@ -214,20 +244,28 @@ def embed_prompts(
         given_negative: embeddings instead of negative prompts.
         guided: whether there is guidance.
         steps: number of steps of the whole schedule.
+        frames: of the clip, in which key frames have to lie; None is no limit.
 
     Raises:
-        UsageError: there is neither prompt nor embedding, shapes or numbers differ, or a bracket
-            has no partner.
+        UsageError: there is neither prompt nor embedding, shapes or numbers differ, a bracket
+            has no partner, or a key frame lies outside the clip.
     """
+    for text in (*prompts, *negatives):
+        for each in [] if text is None else _as_list(text):
+            if isinstance(each, Mapping) and frames is not None:
+                check_keys("prompt", each, frames)
     positive: Sequence[Texts | None] = [None] * steps
     negative: Sequence[Texts | None] = [None] * steps
+    keys, negative_keys = None, None
     if given is None:
         pair = _pair(*prompts)
-        positive = encoder.of_steps(*pair, steps)
+        texts_of_keys, keys = _at_keys(*pair)
+        positive = encoder.of_steps(*texts_of_keys, steps)
     count = len(pair[0]) if given is None else len(given.pooled)
     zeros = encoder.runtime.components.force_zeros_for_empty_prompt and negatives[0] is None
     if guided and given_negative is None and not zeros:
-        negative = encoder.of_steps(*_negative_pair(*negatives, count), steps)
+        texts_of_keys, negative_keys = _at_keys(*_negative_pair(*negatives, count))
+        negative = encoder.of_steps(*texts_of_keys, steps)
 
     # Both halves are read before one is encoded, since the longer decides the length of both.
     read = {texts: encoder.read(texts) for texts in (*positive, *negative) if texts is not None}
@@ -241,18 +279,44 @@ def embed_prompts(
     different = list(dict.fromkeys(pairs))
     texts = []
     for negative_texts, positive_texts in different:
-        told = given if positive_texts is None else encoded[positive_texts]
+        told = given if positive_texts is None else encoded[positive_texts].at_keys(keys)
         assert told is not None
         if not guided:
             texts.append([told])
             continue
-        away = given_negative if negative_texts is None else encoded[negative_texts]
+        away = given_negative
+        if negative_texts is not None:
+            away = encoded[negative_texts].at_keys(negative_keys)
         texts.append([TextEmbeddings.zeros_like(told) if away is None else away, told])
         _check_equal(*texts[-1])
     return TextsOfRun(texts, [different.index(pair) for pair in pairs])
 
 
-def _pair(prompt: Text | None, prompt_2: Text | None) -> tuple[list[str], list[str]]:
+def _at_keys(
+    prompts: Sequence[Prompt], prompts_2: Sequence[Prompt]
+) -> tuple[Texts, list[list[int]] | None]:
+    """The prompts of all keys, one after the other, and the frames of each prompt's keys.
+
+    Raises:
+        UsageError: the second text has keys at other frames than the first.
+    """
+    if not any(isinstance(each, Mapping) for each in (*prompts, *prompts_2)):
+        return (tuple(map(str, prompts)), tuple(map(str, prompts_2))), None
+    first: list[str] = []
+    second: list[str] = []
+    keys = []
+    for prompt, prompt_2 in zip(prompts, prompts_2, strict=True):
+        keyed = [each for each in (prompt, prompt_2) if isinstance(each, Mapping)]
+        frames = sorted(keyed[0]) if keyed else [0]
+        if any(sorted(each) != frames for each in keyed):
+            raise UsageError("The prompts of the two text encoders have keys at different frames.")
+        for side, text in ((first, prompt), (second, prompt_2)):
+            side += [text[key] if isinstance(text, Mapping) else text for key in frames]
+        keys.append(frames)
+    return (tuple(first), tuple(second)), keys
+
+
+def _pair(prompt: Text | None, prompt_2: Text | None) -> tuple[list[Prompt], list[Prompt]]:
     if prompt is None:
         raise UsageError("Neither prompt nor prompt_embeds is given.")
     first, second = _as_list(prompt), _as_list(prompt_2 or prompt)
@@ -266,7 +330,7 @@ def _pair(prompt: Text | None, prompt_2: Text | None) -> tuple[list[str], list[s
 
 def _negative_pair(
     prompt: Text | None, prompt_2: Text | None, count: int
-) -> tuple[list[str], list[str]]:
+) -> tuple[list[Prompt], list[Prompt]]:
     texts = []
     for given in (prompt or "", prompt_2 or prompt or ""):
         listed = _as_list(given)
@@ -290,13 +354,15 @@ def given_embeddings(hidden: Any, pooled: Any, text: Any, name: str) -> TextEmbe
     """Embeddings that a caller gave instead of a text, if he did.
 
     Args:
-        hidden: `[prompts, tokens, channels]`, `[prompts, frames, tokens, channels]` or None.
-        pooled: `[prompts, text_channels]`, `[prompts, frames, text_channels]` or None.
+        hidden: `[prompts, tokens, channels]`, `[prompts, frames, tokens, channels]`, a mapping of
+            key frames to the former, or None.
+        pooled: `[prompts, text_channels]`, `[prompts, frames, text_channels]`, such a mapping, or
+            None.
         text: the text, or None.
         name: what messages call the text.
 
     Raises:
-        UsageError: only one of the two is given, or a text as well.
+        UsageError: only one of the two is given, or a text as well; their keys differ.
     """
     if hidden is None and pooled is None:
         return None
@@ -304,7 +370,14 @@ def given_embeddings(hidden: Any, pooled: Any, text: Any, name: str) -> TextEmbe
         raise UsageError(f"{name}_embeds and its pooled twin have to be given together.")
     if text is not None:
         raise UsageError(f"{name} and {name}_embeds are both given; one of them is enough.")
-    return TextEmbeddings(jnp.asarray(hidden), jnp.asarray(pooled))
+    if not isinstance(hidden, Mapping) and not isinstance(pooled, Mapping):
+        return TextEmbeddings(jnp.asarray(hidden), jnp.asarray(pooled))
+    if not (isinstance(hidden, Mapping) and isinstance(pooled, Mapping) and [*hidden] == [*pooled]):
+        raise UsageError(f"{name}_embeds and its pooled twin need the same key frames.")
+    by_key = TextEmbeddings(
+        jnp.stack([*hidden.values()], axis=1), jnp.stack([*pooled.values()], axis=1)
+    )
+    return dataclasses.replace(by_key, keys=(tuple(hidden),) * len(by_key.pooled))
 
 
 def tokenize(tokenizer: Any, prompts: Sequence[str], *, warn: bool = True) -> np.ndarray:
@@ -362,5 +435,5 @@ def _without_frames(hidden: jax.Array) -> tuple[int, ...]:
     return hidden.shape[0], *hidden.shape[-2:]
 
 
-def _as_list(text: Text) -> list[str]:
-    return [text] if isinstance(text, str) else list(text)
+def _as_list(text: Text) -> list[Prompt]:
+    return [text] if isinstance(text, str | Mapping) else list(text)

@@ -130,7 +130,7 @@ class ControlNetModel(Encoder):
                 size_ratio * width, conditioning_channels]`, or what `embed_condition` made of
                 them. `rows` divides `batch`; the rows are repeated as a whole, as guidance does.
             conditioning_scale: what all residuals are multiplied by: a scalar, or by frame
-                `[frames, 1, 1, 1]`.
+                `[frames, 1, 1, 1]` or `[batch, frames, 1, 1, 1]`.
             guess_mode: multiplies the residuals by 0.1 at the top up to 1 at the bottom.
 
         Returns:

@@ -69,6 +69,7 @@ class _Block(nnx.Module):
         time_embedding: jax.Array,
         contexts: BlockContexts,
         enable_temporal_attentions: bool,
+        motion_scale: jax.Array | None,
     ) -> jax.Array:
         with jax.named_scope(f"resnets.{index}"):
             x = self.resnets[index](x, time_embedding)
@@ -77,7 +78,7 @@ class _Block(nnx.Module):
                 x = self.attentions[index](x, contexts[index])
         if enable_temporal_attentions and self.temporal_attentions:
             with jax.named_scope(f"temporal_attentions.{index}"):
-                x = self.temporal_attentions[index](x)
+                x = self.temporal_attentions[index](x, motion_scale)
         return x
 
 
@@ -104,8 +105,16 @@ class DownBlock3D(_Block):
         contexts: BlockContexts,
         *,
         enable_temporal_attentions: bool = True,
+        motion_scale: jax.Array | None = None,
     ) -> tuple[jax.Array, list[jax.Array]]:
         """Maps `[batch, frames, height, width, in_channels]` to the next level.
+
+        Args:
+            x: the activations.
+            time_embedding: `[batch, frames, time_channels]`; one frame where all share it.
+            contexts: the result of `project_text`.
+            enable_temporal_attentions: whether the temporal transformers run.
+            motion_scale: factor of what they add, `[batch, frames]`; None for 1.
 
         Returns:
             The activations, and those that the way up takes over: each layer's output, then the
@@ -113,7 +122,9 @@ class DownBlock3D(_Block):
         """
         skips = []
         for index in range(len(self.resnets)):
-            x = self._layer(index, x, time_embedding, contexts, enable_temporal_attentions)
+            x = self._layer(
+                index, x, time_embedding, contexts, enable_temporal_attentions, motion_scale
+            )
             skips.append(x)
         for downsampler in self.downsamplers:
             with jax.named_scope("downsamplers.0"):
@@ -180,6 +191,7 @@ class UpBlock3D(_Block):
         *,
         size: tuple[int, int] | None,
         enable_temporal_attentions: bool = True,
+        motion_scale: jax.Array | None = None,
     ) -> jax.Array:
         """Maps `[batch, frames, height, width, in_channels]` to the level above.
 
@@ -190,10 +202,13 @@ class UpBlock3D(_Block):
             skips: one tensor for each layer, in the order in which the layers use them.
             size: height and width of the level above; None on the top level.
             enable_temporal_attentions: whether the temporal transformers run.
+            motion_scale: factor of what they add, `[batch, frames]`; None for 1.
         """
         for index, skip in enumerate(skips):
             x = jnp.concatenate([x, skip], axis=-1)
-            x = self._layer(index, x, time_embedding, contexts, enable_temporal_attentions)
+            x = self._layer(
+                index, x, time_embedding, contexts, enable_temporal_attentions, motion_scale
+            )
         for upsampler in self.upsamplers:
             with jax.named_scope("upsamplers.0"):
                 x = upsampler(x, size)

@@ -1,6 +1,7 @@
 """The way down that UNet and ControlNet share: embeddings, `conv_in`, down blocks, mid block."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -55,11 +56,30 @@ class ProjectedText:
 
         return jax.tree.map(join, self, other, is_leaf=_is_contexts)
 
+    def blended(self, blend: Callable[..., jax.Array]) -> "ProjectedText":
+        """What frames read that blend the texts of keys.
+
+        Keys and values are linear in the text, so that they may be blended in its place.
+
+        Args:
+            blend: called with an array `[..., batch, keys, ...]` and `axis`, that of the keys.
+        """
+
+        def blend_all(contexts: Contexts) -> Contexts:
+            return [
+                dataclasses.replace(
+                    each, key=blend(each.key, axis=2), value=blend(each.value, axis=2)
+                )
+                for each in contexts
+            ]
+
+        return jax.tree.map(blend_all, self, is_leaf=_is_contexts)
+
     def at_frames(self, indices: ArrayLike) -> "ProjectedText":
         """The part of some frames; what all frames share stays as it is.
 
         Args:
-            indices: int `[frames]`.
+            indices: int `[frames]` or `[windows, frames]`, see `take_frames`.
         """
         return jax.tree.map(lambda array: take_frames(array, indices, axis=2), self)
 
@@ -68,11 +88,20 @@ def take_frames(array: jax.Array, indices: ArrayLike, *, axis: int) -> jax.Array
     """The part of some frames of an array with an axis of frames, which is 1 where they share it.
 
     Args:
-        array: any shape.
-        indices: int `[frames]`.
+        array: `[..., batch, frames, ...]`.
+        indices: int `[frames]`; or `[windows, frames]`, which makes a batch of windows: all those
+            of the first row, then all of the next.
         axis: that of the frames.
     """
-    return array if array.shape[axis] == 1 else jnp.take(array, jnp.asarray(indices), axis=axis)
+    indices = jnp.atleast_2d(jnp.asarray(indices))
+    windows, frames = indices.shape
+    if array.shape[axis] == 1:
+        return array if windows == 1 else jnp.repeat(array, windows, axis=axis - 1)
+    if windows == 1:
+        return jnp.take(array, indices[0], axis=axis)
+    before, batch, after = array.shape[: axis - 1], array.shape[axis - 1], array.shape[axis + 1 :]
+    taken = jnp.take(array, indices, axis=axis)
+    return taken.reshape(*before, batch * windows, frames, *after)
 
 
 def _is_contexts(tree: Any) -> bool:
@@ -174,6 +203,7 @@ class Encoder(nnx.Module):
         text: ProjectedText,
         *,
         enable_temporal_attentions: bool = True,
+        motion_scales: Sequence[jax.Array | None] = (),
     ) -> tuple[jax.Array, list[jax.Array]]:
         """Runs the down blocks and the mid block.
 
@@ -182,6 +212,7 @@ class Encoder(nnx.Module):
             time_embedding: `[batch, frames, time_channels]`; one frame where all share it.
             text: the result of `project_text`.
             enable_temporal_attentions: whether the temporal transformers run.
+            motion_scales: for each down block the factor of what they add, `[batch, frames]`.
 
         Returns:
             The mid block's output, and the skips: `x`, then each layer's output and each
@@ -195,6 +226,7 @@ class Encoder(nnx.Module):
                     time_embedding,
                     text.down_blocks[index],
                     enable_temporal_attentions=enable_temporal_attentions,
+                    motion_scale=motion_scales[index] if motion_scales else None,
                 )
             skips += block_skips
         with jax.named_scope("mid_block"):

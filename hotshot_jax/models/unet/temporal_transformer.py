@@ -67,8 +67,13 @@ class TransformerTemporal(nnx.Module):
         self.transformer_blocks = nnx.List([TemporalTransformerBlock(channels, shape, layers)])
         self.proj_out = layers.linear(channels, channels, zero=True)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, scale: jax.Array | None = None) -> jax.Array:
         """Maps `[batch, frames, height, width, channels]` to the same shape.
+
+        Args:
+            x: the activations.
+            scale: factor of what is added to them, `[batch, frames]`, one frame where all share
+                it; None for 1.
 
         Raises:
             ValueError: there are more frames than positions.
@@ -83,4 +88,7 @@ class TransformerTemporal(nnx.Module):
         for block in self.transformer_blocks:
             hidden = block(hidden)
         hidden = pixels_to_frames(self.proj_out(hidden), height * width)
-        return x + rearrange(hidden, "b f (h w) c -> b f h w c", h=height, w=width)
+        added = rearrange(hidden, "b f (h w) c -> b f h w c", h=height, w=width)
+        if scale is not None:
+            added = added * scale[..., None, None, None].astype(added.dtype)
+        return x + added

@@ -81,6 +81,7 @@ class UNet3DConditionModel(Encoder):
         *,
         enable_temporal_attentions: bool = True,
         residuals: Residuals | None = None,
+        motion_scale: jax.Array | None = None,
     ) -> jax.Array:
         """Predicts the noise (or velocity, or sample) of noisy latents.
 
@@ -93,6 +94,8 @@ class UNet3DConditionModel(Encoder):
             time_ids: original size, crop offset, target size in pixels, `[batch, 6]`.
             enable_temporal_attentions: false for single images.
             residuals: what a ControlNet adds.
+            motion_scale: factor of what each block's temporal transformers add, `[batch, frames,
+                blocks]`, down blocks before up blocks; one frame where all share it. None for 1.
 
         Returns:
             `[batch, frames, height, width, out_channels]` in the compute dtype.
@@ -103,11 +106,15 @@ class UNet3DConditionModel(Encoder):
             else self.project_text(encoder_hidden_states)
         )
         time_embedding = self.embed_time_and_sizes(timestep, text_embeds, time_ids)
+        scales = []
+        if motion_scale is not None:
+            scales = [motion_scale[..., block] for block in range(motion_scale.shape[-1])]
         x, skips = self.encode(
             self.conv_in(sample),
             time_embedding,
             text,
             enable_temporal_attentions=enable_temporal_attentions,
+            motion_scales=scales,
         )
         if residuals is not None:
             skips = [
@@ -126,6 +133,7 @@ class UNet3DConditionModel(Encoder):
                     taken,
                     size=(skips[-1].shape[-3], skips[-1].shape[-2]) if skips else None,
                     enable_temporal_attentions=enable_temporal_attentions,
+                    motion_scale=scales[len(self.down_blocks) + index] if scales else None,
                 )
 
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))

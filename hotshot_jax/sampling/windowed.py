@@ -1,0 +1,132 @@
+"""Long clips and loops: the model sees windows of frames, and what it says of them is joined."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hotshot_jax.models.layers.sharding_points import split_videos
+from hotshot_jax.models.unet.encoder import take_frames
+from hotshot_jax.sampling.predict import Conditioning, Predictor, StepInput, WindowBatch
+from hotshot_jax.sampling.windows import ContextConfig, Window
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowedPredictor:
+    """Predicts windows of frames, and adds up what overlaps by their weights.
+
+    Of each window the inner predictor sees the frames in the window's order, with the part of the
+    conditioning that is theirs. Every row of the batch is joined by itself, before guidance.
+
+    Attributes:
+        inner: predicts a batch of windows.
+    """
+
+    inner: Predictor
+
+    def __call__(
+        self, latents: jax.Array, step: StepInput, conditioning: Conditioning, cache: Any
+    ) -> tuple[jax.Array, Any]:
+        """See `Predictor`; the cache has an entry for each of `step.windows`, by turn."""
+        within = dataclasses.replace(step, windows=())
+
+        def predict(indices: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
+            frames = split_videos(take_frames(latents, indices, axis=1))
+            return self.inner(frames, within, conditioning.at_frames(indices), cache)
+
+        joined, kept = jnp.zeros_like(latents), []
+        for index, batch in enumerate(step.windows):
+            indices, weights = jnp.asarray(batch.indices), jnp.asarray(batch.weights)
+            known = cache[index] if cache else ()
+            if len(indices) == 1:
+                predicted, left = predict(indices[0], jax.tree.map(lambda leaf: leaf[0], known))
+                predicted, left = jax.tree.map(lambda leaf: leaf[None], (predicted, left))
+            else:
+                _, (predicted, left) = jax.lax.scan(
+                    lambda _, each: ((), predict(*each)), (), (indices, known)
+                )
+            joined = joined + _joined(predicted, indices, weights, latents.shape)
+            kept.append(left)
+        return joined, kept if jax.tree.leaves(kept) else ()
+
+
+def _joined(
+    predicted: jax.Array, indices: jax.Array, weights: jax.Array, shape: tuple[int, ...]
+) -> jax.Array:
+    """Weighted sums by frame.
+
+    A product with a matrix: where windows lie on several devices, only its result is added up over
+    them, and nothing is gathered.
+
+    Args:
+        predicted: `[turns, batch * windows, length, height, width, channels]`.
+        indices: `[turns, windows, length]`.
+        weights: likewise.
+        shape: of the result, `[batch, frames, height, width, channels]`.
+    """
+    turns, windows, length = indices.shape
+    batch, frames = shape[:2]
+    places = jnp.arange(frames)[:, None, None, None]
+    matrix = jnp.where(places == indices, weights, 0.0)
+    by_window = predicted.reshape(turns, batch, windows, length, -1)
+    joined = jnp.einsum("ftwl,tbwlx->bfx", matrix, by_window, precision=jax.lax.Precision.HIGHEST)
+    return joined.reshape(shape)
+
+
+def window_plan(
+    context: ContextConfig | None, frames: int, steps: int, at_once: int
+) -> list[tuple[WindowBatch, ...]]:
+    """The windows of every step of a run.
+
+    All steps have as many of each length, so that one program serves them: where a step has fewer,
+    its first window is repeated with weights of 0.
+
+    Args:
+        context: how the clip is divided; None for not at all.
+        frames: of the clip.
+        steps: of the run.
+        at_once: windows that are predicted at once.
+
+    Returns:
+        For each step, its windows by length; nothing where the model sees the clip as it is.
+
+    Raises:
+        UsageError: a frame is in no window.
+    """
+    if context is None or not context.divides(frames):
+        return [()] * steps
+    of_steps = [context.windows(frames, step) for step in range(steps)]
+    most: dict[int, int] = {}
+    for windows in of_steps:
+        for length in {len(window) for window in windows}:
+            count = sum(len(window) == length for window in windows)
+            most[length] = max(count, most.get(length, 0))
+    return [
+        tuple(
+            _batch(windows, context.weights(windows, frames), length, count, at_once)
+            for length, count in most.items()
+        )
+        for windows in of_steps
+    ]
+
+
+def _batch(
+    windows: Sequence[Window],
+    weights: Sequence[np.ndarray],
+    length: int,
+    count: int,
+    at_once: int,
+) -> WindowBatch:
+    at_once = min(at_once, count)
+    turns = -(-count // at_once)
+    of_length = [index for index, window in enumerate(windows) if len(window) == length]
+    indices = np.zeros((turns * at_once, length), np.int32)
+    shares = np.zeros((turns * at_once, length), np.float32)
+    indices[:] = windows[of_length[0]]
+    for place, index in enumerate(of_length):
+        indices[place], shares[place] = windows[index], weights[index]
+    shape = (turns, at_once, length)
+    return WindowBatch(indices.reshape(shape), shares.reshape(shape))
