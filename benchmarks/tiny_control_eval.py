@@ -41,6 +41,7 @@ from hotshot_jax.cli.infer.control import control_inputs, plan_control
 from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.cli.run import Parser, run
 from hotshot_jax.conditioning.control.windows import DEFAULT_SCALE, control_windows
+from hotshot_jax.conditioning.key_frames import extremes
 from hotshot_jax.data.shapes import parse_prompt, render, split_prompts
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.write import write_video
@@ -121,7 +122,7 @@ def _scale(given: argparse.Namespace) -> float:
         scales=() if scale is None else (scale,),
         default_scale=CONDITIONING_SCALE if given.controlnet is None else DEFAULT_SCALE,
     )
-    return window.scale
+    return extremes(window.scale)[1]
 
 
 def _clips(

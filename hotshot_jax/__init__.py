@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from hotshot_jax.parallel.mesh import MeshConfig as MeshConfig
     from hotshot_jax.parallel.mesh import create_mesh as create_mesh
     from hotshot_jax.pipelines.control import ControlInput as ControlInput
-    from hotshot_jax.pipelines.hotshot_xl import HotshotXLOutput as HotshotXLOutput
     from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline as HotshotXLPipeline
+    from hotshot_jax.pipelines.output import HotshotXLOutput as HotshotXLOutput
     from hotshot_jax.runtime.precision import Precision as Precision
     from hotshot_jax.runtime.progress import Progress as Progress
     from hotshot_jax.sampling.guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
@@ -64,7 +64,8 @@ _MODULES = {
     "models.layers.attention": "dot_product_attention replace_attention",
     "parallel.mesh": "MeshConfig create_mesh",
     "pipelines.control": "ControlInput",
-    "pipelines.hotshot_xl": "HotshotXLOutput HotshotXLPipeline",
+    "pipelines.hotshot_xl": "HotshotXLPipeline",
+    "pipelines.output": "HotshotXLOutput",
     "runtime.precision": "Precision",
     "runtime.progress": "Progress",
     "sampling.guidance": "ClassifierFreeGuidance Guidance",

@@ -44,7 +44,8 @@ def _circular(closed: bool) -> Callable[..., Any]:
         # Of a clip shorter than a window the tables have the raw function, which gives the clip.
         if frames < length:
             return [range(frames)]
-        return circular(frames, length, *rest, closed)
+        overlap, stride, step = rest
+        return circular(frames, length, overlap, stride, step, closed)
 
     return windows
 

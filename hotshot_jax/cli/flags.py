@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 import reprlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ class Flag:
 
     Attributes:
         help: one line.
-        type: of its value; bool makes it a switch.
+        type: of its value, or what reads it from a command line or a file and raises
+            ArgumentTypeError; bool makes it a switch.
         choices: the values allowed, where they are few.
         group: heading under which the help lists it.
         about_this_run: left out of what is stored in the result, since it says nothing about the
@@ -37,10 +38,12 @@ class Flag:
         bare: the value if the flag is given without one; None if it needs one.
         local: a path on this machine; what is an address is refused.
         source: names what is read, fetched or run; a picture has no say in it.
+        stored_if_changed: left out of what is stored while it has its default.
+        metavar: what the help calls its value; by default the type.
     """
 
     help: str
-    type: type
+    type: Callable[[Any], Any]
     group: str
     choices: Sequence[str] | None = None
     about_this_run: bool = False
@@ -48,9 +51,11 @@ class Flag:
     bare: Any = None
     local: bool = False
     source: bool = False
+    stored_if_changed: bool = False
+    metavar: str | None = None
 
 
-def flag(default: Any, help: str, type: type, group: str, **options: Any) -> Any:
+def flag(default: Any, help: str, type: Callable[[Any], Any], group: str, **options: Any) -> Any:
     """A field of a dataclass of settings; further options are those of `Flag`."""
     return dataclasses.field(default=default, metadata={"flag": Flag(help, type, group, **options)})
 
@@ -67,6 +72,7 @@ def parse_flags(
     description: str,
     config_help: str,
     names: OtherNames | None = None,
+    examples: str = "",
 ) -> dict[str, Any]:
     """The values given on the command line, `config` among them, without any default.
 
@@ -77,11 +83,18 @@ def parse_flags(
         description: what it does.
         config_help: what `--config` takes.
         names: what other tools call the flags; the help does not list them.
+        examples: the end of the help.
 
     Raises:
         UsageError: a flag is unknown or given twice, or a value has the wrong form.
     """
-    parser = Parser(prog=program, description=description, argument_default=argparse.SUPPRESS)
+    parser = Parser(
+        prog=program,
+        description=description,
+        argument_default=argparse.SUPPRESS,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--config", metavar="FILE", help=config_help)
     groups: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
@@ -95,7 +108,7 @@ def parse_flags(
         else:
             options |= {"type": flag.type, "choices": flag.choices}
             if flag.choices is None:
-                options["metavar"] = flag.type.__name__.upper()
+                options["metavar"] = flag.metavar or flag.type.__name__.upper()
             if flag.repeatable:
                 options["action"] = "append"
             if flag.bare is not None:
@@ -167,12 +180,18 @@ def _checked(flags: Mapping[str, Flag], path: str, name: Any, value: Any, names:
         hint = f"; did you mean {near[0]!r}?" if near else "."
         raise UsageError(f"--config {path}: unknown key {reprlib.repr(name)}{hint}")
     if flag.repeatable:
-        values = value if isinstance(value, list | tuple) else [value]
+        listed = list(value.items()) if isinstance(value, Mapping) else value
+        values = listed if isinstance(listed, list | tuple) else [listed]
         return tuple(_checked_value(flag, path, name, each) for each in values)
     return _checked_value(flag, path, name, value)
 
 
 def _checked_value(flag: Flag, path: str, name: str, value: Any) -> Any:
+    if not isinstance(flag.type, type):
+        try:
+            return flag.type(value)
+        except argparse.ArgumentTypeError as error:
+            raise UsageError(f"--config {path}: {name} is {error}.") from error
     if flag.type is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, flag.type) or (flag.type is int and isinstance(value, bool)):

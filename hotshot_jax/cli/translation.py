@@ -113,7 +113,8 @@ def _own_name(
 
 
 def _is_flag(token: str) -> bool:
-    return token.startswith("-") and token != "-" and " " not in token and not _is_number(token)
+    name = token.partition("=")[0] if token.startswith("--") else token
+    return token.startswith("-") and token != "-" and " " not in name and not _is_number(token)
 
 
 def _is_number(token: str) -> bool:

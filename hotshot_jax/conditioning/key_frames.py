@@ -4,81 +4,61 @@ Between two key frames both are blended, in proportion to the distance; before t
 the last one key holds alone. In a closed clip the last key is followed by the first.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from hotshot_jax.errors import UsageError
-from hotshot_jax.models.unet.encoder import take_frames
 
 Number = float | Mapping[int, float]
 """One number for all frames, or numbers at key frames."""
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class KeyBlend:
-    """Which two keys each frame blends, and how much of each.
-
-    Attributes:
-        keys: int32 `[batch, frames, 2]`, places on an axis of keys.
-        weights: float32 `[batch, frames, 2]`.
-    """
-
-    keys: jax.Array
-    weights: jax.Array
-
-    def at_frames(self, indices: ArrayLike) -> "KeyBlend":
-        """The part of some frames.
-
-        Args:
-            indices: int `[frames]` or `[windows, frames]`, see `take_frames`.
-        """
-        return jax.tree.map(lambda array: take_frames(array, indices, axis=1), self)
-
-    def __call__(self, values: jax.Array, *, axis: int) -> jax.Array:
-        """Blends values by frame; what has one key is left as it is.
-
-        Args:
-            values: `[..., batch, keys, ...]`; the batch may be the last part of this one's.
-            axis: that of the keys.
-
-        Returns:
-            `[..., batch, frames, ...]` in the dtype of `values`.
-        """
-        if values.shape[axis] == 1:
-            return values
-        rows = values.shape[axis - 1]
-        by_row = jnp.moveaxis(values, (axis - 1, axis), (0, 1))
-        taken = by_row[jnp.arange(rows)[:, None, None], self.keys[-rows:]].astype(jnp.float32)
-        weights = self.weights[-rows:].reshape(
-            *self.weights[-rows:].shape, *[1] * (values.ndim - 2)
-        )
-        blended = (taken * weights).sum(2).astype(values.dtype)
-        return jnp.moveaxis(blended, (0, 1), (axis - 1, axis))
-
-
-def key_blend(keys: Sequence[Sequence[int]], frames: int, *, closed: bool) -> KeyBlend:
-    """The blend of a batch.
+def blend_keys(values: jax.Array, weights: jax.Array, *, axis: int) -> jax.Array:
+    """Blends what is said at key frames; what has one key is left as it is.
 
     Args:
-        keys: for each of the batch, its key frames in the order of their places.
+        values: `[..., batch, keys, ...]`; the batch may be the last part of that of `weights`.
+        weights: float32 `[batch, frames, keys]`, from `key_weights`.
+        axis: that of the keys.
+
+    Returns:
+        `[..., batch, frames, ...]` in the dtype of `values`.
+    """
+    if values.shape[axis] == 1:
+        return values
+    by_row = jnp.moveaxis(values, (axis - 1, axis), (0, 1))
+    blended = jnp.einsum(
+        "bfk,bk...->bf...",
+        weights[-len(by_row) :],
+        by_row.astype(jnp.float32),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return jnp.moveaxis(blended.astype(values.dtype), (0, 1), (axis - 1, axis))
+
+
+def key_weights(keys: Sequence[Sequence[int]], frames: int, *, closed: bool) -> np.ndarray:
+    """How much of each key each frame has.
+
+    Args:
+        keys: for each of a batch, its key frames in the order of their places.
         frames: of the clip.
         closed: whether the last frame is followed by the first.
+
+    Returns:
+        float32 `[batch, frames, keys]`, with as many keys as the longest has.
     """
-    rows = [
-        [weights_of_frame(each, frame, frames, closed) for frame in range(frames)] for each in keys
-    ]
-    return KeyBlend(
-        jnp.asarray([[row[:2] for row in each] for each in rows], jnp.int32),
-        # 1 - t is formed in float64.
-        jnp.asarray(np.asarray([[(1 - t, t) for _, _, t in each] for each in rows], np.float32)),
-    )
+    weights = np.zeros((len(keys), frames, max(map(len, keys))), np.float32)
+    for of_row, places in zip(weights, keys, strict=True):
+        for frame, of_frame in enumerate(of_row):
+            first, second, share = weights_of_frame(places, frame, frames, closed)
+            of_frame[second] = share
+            # 1 - t is formed in float64.
+            of_frame[first] += 1 - share
+    return weights
 
 
 def weights_of_frame(

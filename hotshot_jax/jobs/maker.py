@@ -11,6 +11,7 @@ import numpy as np
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.jobs.settings import ClipSettings, ModelSettings, RunSettings
 from hotshot_jax.media.pixels import to_uint8
+from hotshot_jax.models.unet.encoder_config import TemporalShape
 from hotshot_jax.parallel.mesh import create_mesh
 from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
@@ -93,6 +94,7 @@ class ClipMaker:
             mesh=create_mesh(run.mesh) if run.mesh is not None and run.mesh.size > 1 else None,
             compile_effort=run.compile_effort,
             decode_frames=run.decode_frames,
+            context_batch=run.context_batch,
         )
         return cls(pipeline, 1 if run.mesh is None else run.mesh.data)
 
@@ -121,7 +123,8 @@ class ClipMaker:
         """
         runtime = self.pipeline.runtime
         usual = runtime.progress
-        for batch, size in batches(clips, self.batch_size):
+        positions = self.pipeline.components.unet.config.temporal_positions
+        for batch, size in batches(clips, self.batch_size, positions):
             runtime.progress = progress or usual
             try:
                 videos = self._call(batch, size, controls, cancelled or _never)
@@ -129,7 +132,10 @@ class ClipMaker:
                 runtime.progress = usual
             for settings, made in zip(batch, np.split(videos, size), strict=False):
                 for number, video in enumerate(made):
-                    yield Clip(settings, number, _usable(to_uint8(video)))
+                    frames = _usable(to_uint8(video))
+                    if settings.ping_pong:
+                        frames = np.concatenate([frames, frames[-2:0:-1]])
+                    yield Clip(settings, number, frames)
 
     def _call(
         self,
@@ -151,19 +157,23 @@ class ClipMaker:
         if cancelled():
             raise Cancelled("The job was cancelled.")
         output = self.pipeline(
-            [clip.prompt for clip in filled],
+            [clip.prompts for clip in filled],
             None if first.prompt_2 is None else [first.prompt_2] * size,
-            negative_prompt=first.negative_prompt,
+            negative_prompt=first.negative_prompts,
             negative_prompt_2=first.negative_prompt_2,
             height=first.height,
             width=first.width,
             video_length=first.video_length,
+            loop=first.loop,
+            context=first.context(self.pipeline.components.unet.config.temporal_positions),
             num_inference_steps=first.steps,
             guidance_scale=first.guidance_scale,
             guidance_rescale=first.guidance_rescale,
+            motion_scale=first.motion_scale,
             num_videos_per_prompt=first.num_videos,
             seed=seeds[0] if size == 1 else seeds,
             noise=first.noise,
+            initial_noise=first.initial_noise,
             original_size=first.original_size,
             target_size=first.target_size,
             eta=first.eta,
@@ -178,24 +188,30 @@ class ClipMaker:
 
 
 def batches(
-    clips: Sequence[ClipSettings], size: int
+    clips: Sequence[ClipSettings], size: int, positions: int = TemporalShape.positions
 ) -> Iterator[tuple[Sequence[ClipSettings], int]]:
     """Divides clips into those that one call makes, and the size that it is filled up to.
 
     Neighbours that differ in prompt and seed alone go together, if they are of one video each, as
     the videos of one clip share a seed. Texts of several pieces stay alone: the others would be
-    padded to the longest, which changes what they draw.
+    padded to the longest, which changes what they draw. So do clips of windows, which fill a batch.
 
     Args:
         clips: the clips.
         size: clips of a call; all calls are of that size, so that one program serves them.
+        positions: frames that the temporal layers know.
     """
     for alike, neighbours in itertools.groupby(
         clips, lambda clip: dataclasses.replace(clip, prompt="", seed=0)
     ):
         group = list(neighbours)
+        context = alike.context(positions)
+        windowed = context is not None and alike.video_length > context.length
         alone = (
-            len(group) == 1 or alike.num_videos > 1 or any(clip.read_in_pieces for clip in group)
+            len(group) == 1
+            or alike.num_videos > 1
+            or windowed
+            or any(clip.read_in_pieces for clip in group)
         )
         together = 1 if alone else size
         for first in range(0, len(group), together):

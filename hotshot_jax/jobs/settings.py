@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hotshot_jax.conditioning.key_frames import Number
     from hotshot_jax.parallel.mesh import MeshConfig
+    from hotshot_jax.sampling.request import MotionScale
+    from hotshot_jax.sampling.windows import ContextConfig
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,18 @@ class ClipSettings:
         original_size: width and height that SDXL is told.
         target_size: width and height that SDXL is told.
         video_length: frames.
+        loop: whether the last frame is followed by the first.
+        ping_pong: whether the clip is played forwards, then backwards.
+        prompt_at: frames, and prompts that hold there; `prompt` holds at frame 0 unless it is empty
+            or one of these does.
+        negative_prompt_at: likewise for `negative_prompt`.
+        context_length: frames of a window; None as `ContextConfig.of_clip` says, like the next two.
+        context_overlap: frames that neighbouring windows share.
+        context_schedule: where windows lie.
+        context_stride: levels of the uniform schedules.
+        context_fuse: how frames that are in several windows are weighted.
+        initial_noise: "independent" or "freenoise".
+        motion_scale: factor of what the temporal transformers add.
         num_videos: videos of this prompt, which share the seed.
         seed: 0 to 2**64 - 1.
         noise: whose random numbers, "torch" or "jax".
@@ -100,11 +115,22 @@ class ClipSettings:
     original_size: tuple[int, int] = (1920, 1080)
     target_size: tuple[int, int] = (512, 512)
     video_length: int = 8
+    loop: bool = False
+    ping_pong: bool = False
+    prompt_at: tuple[tuple[int, str], ...] = ()
+    negative_prompt_at: tuple[tuple[int, str], ...] = ()
+    context_length: int | None = None
+    context_overlap: int | None = None
+    context_schedule: str | None = None
+    context_stride: int = 1
+    context_fuse: str = "pyramid"
+    initial_noise: str = "independent"
+    motion_scale: "MotionScale" = 1.0
     num_videos: int = 1
     seed: int = 455
     noise: str = "torch"
     steps: int = 30
-    guidance_scale: float = 5.0
+    guidance_scale: "Number" = 5.0
     guidance_rescale: float = 0.0
     eta: float = 0.0
     clip_skip: int = 0
@@ -112,12 +138,54 @@ class ClipSettings:
     long_prompts: bool = False
     guess_mode: bool = False
 
+    def context(self, positions: int) -> "ContextConfig | None":
+        """How the clip is divided into windows; None for not at all.
+
+        Args:
+            positions: frames that the temporal layers know.
+
+        Raises:
+            UsageError: the settings contradict each other.
+        """
+        from hotshot_jax.sampling.windows import ContextConfig
+
+        return ContextConfig.of_clip(
+            self.video_length,
+            positions,
+            loop=self.loop,
+            length=self.context_length,
+            overlap=self.context_overlap,
+            schedule=self.context_schedule,
+            stride=self.context_stride,
+            fuse=self.context_fuse,
+        )
+
+    @property
+    def prompts(self) -> "str | dict[int, str]":
+        """The prompt, or prompts at key frames."""
+        return _at_keys(self.prompt, self.prompt_at)
+
+    @property
+    def negative_prompts(self) -> "str | dict[int, str] | None":
+        """The negative prompt, or negative prompts at key frames."""
+        return _at_keys(self.negative_prompt, self.negative_prompt_at)
+
+    @property
+    def texts(self) -> list[str]:
+        """All that the text encoders will read."""
+        alone = (self.prompt, self.prompt_2, self.negative_prompt, self.negative_prompt_2)
+        keyed = [text for _, text in (*self.prompt_at, *self.negative_prompt_at)]
+        return [text for text in (*alone, *keyed) if text]
+
     @property
     def read_in_pieces(self) -> bool:
         """Whether a text may be read in several pieces, to which others would be padded."""
-        texts = (self.prompt, self.prompt_2, self.negative_prompt, self.negative_prompt_2)
-        breaks = any(text and "BREAK" in text for text in texts)
+        breaks = any("BREAK" in text for text in self.texts)
         return self.long_prompts or (self.prompt_weights and breaks)
+
+
+def _at_keys(prompt: Any, keys: tuple[tuple[int, str], ...]) -> Any:
+    return ({0: prompt} if prompt else {}) | dict(keys) if keys else prompt
 
 
 @dataclass(frozen=True)
@@ -129,9 +197,12 @@ class RunSettings:
         low_vram_mode: whether only the model at work is kept in device memory.
         compile_effort: one of `compile_effort.EFFORTS`; None is the platform's default.
         decode_frames: frames that the VAE decodes at once, on each device.
+        context_batch: windows of a long clip that are made at once; None for one on each device
+            along the mesh's axis `data`.
     """
 
     mesh: "MeshConfig | None" = None
     low_vram_mode: bool = False
     compile_effort: str | None = None
     decode_frames: int = 4
+    context_batch: int | None = None

@@ -1,5 +1,6 @@
 """Where the inputs of a program go on the mesh, so that nothing is moved before the first layer."""
 
+import math
 from typing import Any, TypeVar
 
 import jax
@@ -35,6 +36,11 @@ def batch_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
     """Of what there is one of for each sample, `[batch, ...]`."""
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         return NamedSharding(mesh, PartitionSpec(split_over(shape[0], BATCH_AXES)))
+
+
+def batch_devices(mesh: Mesh | None) -> int:
+    """Over how many devices a batch is split."""
+    return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def image_sharding(mesh: Mesh) -> NamedSharding:

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hotshot_jax.conditioning.control.residuals import Control
-from hotshot_jax.conditioning.key_frames import extremes, key_blend, numbers_by_frame
-from hotshot_jax.conditioning.text.prompt import TextEmbeddings
+from hotshot_jax.conditioning.key_frames import extremes, key_weights, numbers_by_frame
+from hotshot_jax.conditioning.text.text_embeddings import TextEmbeddings
 from hotshot_jax.models import ProjectedText, UNet3DConditionModel
 from hotshot_jax.parallel.placement import (
     batch_sharding,
@@ -166,8 +166,8 @@ def make_conditioning(
     )
     keys = None
     if embeddings.keys is not None and embeddings.pooled.shape[1] > 1:
-        blend = key_blend(embeddings.keys, request.video_length, closed=request.closed)
-        keys = jax.tree.map(lambda array: runtime.place(array, video_sharding), blend)
+        weights = key_weights(embeddings.keys, request.video_length, closed=request.closed)
+        keys = runtime.place(weights, video_sharding)
     return Conditioning(
         program(*arguments),
         runtime.place(embeddings.pooled, video_sharding),

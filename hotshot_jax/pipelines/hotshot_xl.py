@@ -1,24 +1,23 @@
 """The Hotshot-XL pipeline: prompts in, videos out."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from hotshot_jax.builtin import builtin_checkpoint
-from hotshot_jax.conditioning.key_frames import Number, numbers_by_frame
+from hotshot_jax.conditioning.key_frames import Number
 from hotshot_jax.conditioning.text.prompt import (
     PromptEncoder,
     Text,
     embed_prompts,
-    given_embeddings,
 )
+from hotshot_jax.conditioning.text.text_embeddings import given_embeddings
 from hotshot_jax.convert.assembly import Parts
-from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.errors import UsageError
 from hotshot_jax.media.pixels import as_images
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.conditioning import make_conditionings
@@ -27,35 +26,22 @@ from hotshot_jax.pipelines.latents import decode_latents
 from hotshot_jax.pipelines.loading import load_components
 from hotshot_jax.pipelines.loras import COMPONENTS as CHANGED_BY_LORAS
 from hotshot_jax.pipelines.loras import LoadedLora
+from hotshot_jax.pipelines.output import (
+    HotshotXLOutput,
+    StepEnd,
+    after_step,
+    check_finite,
+    check_output_type,
+)
 from hotshot_jax.runtime.precision import Precision, current_platform
 from hotshot_jax.runtime.progress import NoProgress, Progress
 from hotshot_jax.runtime.runtime import Runtime
 from hotshot_jax.sampling.guidance import ClassifierFreeGuidance, Guidance
-from hotshot_jax.sampling.loop import AfterStep, Sampling, WrapPredictor, sample_latents
+from hotshot_jax.sampling.loop import Sampling, WrapPredictor, sample_latents
 from hotshot_jax.sampling.noise import noise_source, source_frames
 from hotshot_jax.sampling.request import MotionScale, Request, block_names
 from hotshot_jax.sampling.windows import ContextConfig
 from hotshot_jax.schedulers import Scheduler, make_scheduler
-
-OUTPUT_TYPES = ("np", "pil", "latent")
-
-StepEnd = Callable[["HotshotXLPipeline", int, float, dict[str, jax.Array]], dict[str, jax.Array]]
-"""Called after each step as in diffusers: `(pipeline, step, timestep, {"latents": ...})`.
-
-Returns the dictionary, with other latents if they are to be changed.
-"""
-
-
-@dataclasses.dataclass(frozen=True)
-class HotshotXLOutput:
-    """What a call gives.
-
-    Attributes:
-        videos: `[videos, frames, height, width, 3]`, float32 in [0, 1]; a list of lists of images
-            for "pil"; scaled latents `[videos, frames, height / 8, width / 8, 4]` for "latent".
-    """
-
-    videos: Any
 
 
 class HotshotXLPipeline:
@@ -75,6 +61,8 @@ class HotshotXLPipeline:
             `compile_effort.EFFORTS`; None is `programs.default_effort`.
         progress: shows the stages of each call.
         wrap_predictor: makes another predictor of the UNet's, see `sampling.predict`.
+        context_batch: windows of a long clip that are made at once; None for one on each device
+            along the axes of the mesh that split a batch.
 
     Raises:
         HotshotError: the components do not fit each other.
@@ -93,12 +81,14 @@ class HotshotXLPipeline:
         compile_effort: str | None = None,
         progress: Progress | None = None,
         wrap_predictor: WrapPredictor | None = None,
+        context_batch: int | None = None,
     ):
         components.check()
         self.components = components
         self.precision = precision or Precision.named("f16", current_platform())
         self.scheduler = make_scheduler(scheduler, components.scheduler_config)
         self.wrap_predictor = wrap_predictor
+        self.context_batch = context_batch
         self.decode_frames = 1 if low_vram_mode else decode_frames
         self.runtime = Runtime(
             components,
@@ -276,11 +266,9 @@ class HotshotXLPipeline:
             video_length: frames, 1 to 1024; one frame turns the temporal layers off. More than the
                 temporal layers know positions (24) are made in windows.
             loop: whether the last frame is followed by the first.
-            context: how the clip is divided into windows; by default not at all up to 24 frames,
-                then as `ContextConfig.of_clip` says.
+            context: how the clip is divided; by default as `ContextConfig.of_clip` says.
             num_inference_steps: denoising steps.
-            guidance_scale: weight of classifier-free guidance; up to 1 means none. A mapping of
-                key frames to weights makes it differ by frame.
+            guidance_scale: of classifier-free guidance, up to 1 means none; or at key frames.
             guidance_rescale: contrast correction of strong guidance, 0 to 1.
             guidance: joins the two predictions in place of classifier-free guidance of these two
                 numbers.
@@ -299,7 +287,7 @@ class HotshotXLPipeline:
                 `[prompts, frames, text_channels]`.
             negative_prompt_embeds: like `prompt_embeds`.
             negative_pooled_prompt_embeds: like `pooled_prompt_embeds`.
-            original_size: first two time ids, (height, width) by default.
+                original_size: first two time ids, (height, width) by default.
             crops_coords_top_left: second two time ids.
             target_size: last two time ids, (height, width) by default.
             eta: noise of DDIM.
@@ -344,7 +332,7 @@ class HotshotXLPipeline:
         self._check(request, output_type)
         self.runtime.start_job()
         if guidance is None and request.guided:
-            guidance = ClassifierFreeGuidance(_by_frame(request), jnp.float32(guidance_rescale))
+            guidance = ClassifierFreeGuidance.of(request)
         told = embed_prompts(
             PromptEncoder(self.runtime, clip_skip, prompt_weights, long_prompts),
             (prompt, prompt_2),
@@ -363,6 +351,7 @@ class HotshotXLPipeline:
         self.runtime.rest("text_encoder", "text_encoder_2")
 
         videos = told.texts[0][-1].pooled.shape[0] * num_videos_per_prompt
+        factor = self.components.vae.config.scale_factor
         denoised = sample_latents(
             self.runtime,
             Sampling(
@@ -372,6 +361,7 @@ class HotshotXLPipeline:
                 guess_mode,
                 self.wrap_predictor,
                 context,
+                self.context_batch,
             ),
             make_conditionings(
                 self.runtime,
@@ -383,56 +373,28 @@ class HotshotXLPipeline:
             ),
             request,
             noise_source(noise, seed, videos, self.precision.noise),
-            (videos, *self._latent_shape(request)),
+            (videos, *request.latent_shape(factor, self.components.unet.config.in_channels)),
             of_step=told.of_step,
             initial=latents,
             source_frames=source_frames(initial_noise, seed, videos, video_length, context),
-            after_step=self._after_step(callback_on_step_end),
+            after_step=after_step(self, callback_on_step_end),
         )
         self.runtime.rest("unet", *self.components.controlnet_names)
         if output_type == "latent":
             return HotshotXLOutput(denoised)
         decoded = decode_latents(self.runtime, denoised, most_frames=self.decode_frames)
         self.runtime.rest("vae")
-        if not np.isfinite(decoded).all():
-            raise HotshotError(
-                "The result has values that are not finite; nothing was written. With precision "
-                f"{self.precision.name}, try bf16 or f32; otherwise the checkpoint is damaged."
-            )
+        check_finite(decoded, self.precision)
         return HotshotXLOutput(as_images(decoded) if output_type == "pil" else decoded)
 
     def _check(self, request: Request, output_type: str) -> None:
-        encoders = (self.components.text_encoder, self.components.text_encoder_2)
+        components = self.components
+        encoders = (components.text_encoder, components.text_encoder_2)
         request.check(
-            multiple=self.components.vae.config.scale_factor,
-            positions=self.components.unet.config.temporal_positions,
+            multiple=components.vae.config.scale_factor,
+            positions=components.unet.config.temporal_positions,
             encoder_depth=min(encoder.config.num_hidden_layers for encoder in encoders),
-            blocks=block_names(len(self.components.unet.config.block_out_channels)),
+            blocks=block_names(len(components.unet.config.block_out_channels)),
         )
-        if output_type not in OUTPUT_TYPES:
-            raise UsageError(
-                f"output_type {output_type!r} is unknown; expected {', '.join(OUTPUT_TYPES)}."
-            )
+        check_output_type(output_type)
         self.scheduler.schedule(request.num_inference_steps)
-
-    def _latent_shape(self, request: Request) -> tuple[int, ...]:
-        factor = self.components.vae.config.scale_factor
-        height, width = request.height // factor, request.width // factor
-        return request.video_length, height, width, self.components.unet.config.in_channels
-
-    def _after_step(self, callback: StepEnd | None) -> AfterStep | None:
-        def after_step(call: int, timestep: float, latents: jax.Array) -> jax.Array:
-            assert callback is not None
-            changed = callback(self, call, timestep, {"latents": latents})
-            return jnp.asarray(changed["latents"], jnp.float32)
-
-        return None if callback is None else after_step
-
-
-def _by_frame(request: Request) -> jax.Array:
-    """The guidance scale: a scalar, or `[frames, 1, 1, 1]` where it differs by frame."""
-    scale = request.guidance_scale
-    if not isinstance(scale, Mapping):
-        return jnp.float32(scale)
-    numbers = numbers_by_frame(scale, request.video_length, closed=request.closed)
-    return jnp.asarray(numbers)[:, None, None, None]

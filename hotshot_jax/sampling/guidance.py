@@ -1,12 +1,15 @@
 """Guidance: joining what the model predicts for the negative prompt and for the prompt."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
+from hotshot_jax.conditioning.key_frames import numbers_by_frame
 from hotshot_jax.sampling.predict import StepInput
+from hotshot_jax.sampling.request import Request
 
 
 class Guidance(Protocol):
@@ -42,6 +45,17 @@ class ClassifierFreeGuidance:
 
     scale: jax.Array
     rescale: jax.Array
+
+    @classmethod
+    def of(cls, request: Request) -> "ClassifierFreeGuidance":
+        """The guidance that a request asks for."""
+        scale = request.guidance_scale
+        if isinstance(scale, Mapping):
+            numbers = numbers_by_frame(scale, request.video_length, closed=request.closed)
+            weights = jnp.asarray(numbers)[:, None, None, None]
+        else:
+            weights = jnp.float32(scale)
+        return cls(weights, jnp.float32(request.guidance_rescale))
 
     def __call__(
         self, unconditional: jax.Array, conditional: jax.Array, step: StepInput

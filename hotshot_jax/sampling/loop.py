@@ -1,6 +1,7 @@
 """The sampling loop: noise in, latents out."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from hotshot_jax.conditioning.control.windows import ControlWindow, scale_table
 from hotshot_jax.errors import UsageError
-from hotshot_jax.parallel.placement import place_missing, video_sharding
+from hotshot_jax.parallel.placement import batch_devices, place_missing, video_sharding
 from hotshot_jax.runtime.runtime import Runtime
 from hotshot_jax.sampling.guidance import Guidance
 from hotshot_jax.sampling.noise import NoiseSource
@@ -55,7 +56,8 @@ class Sampling:
         wrap: makes another predictor of the UNet's; programs are kept for it, so it has to be one
             object for all calls.
         context: which frames the UNet sees together; None for all at once.
-        context_batch: windows of that context that are predicted at once.
+        context_batch: windows of that context that are predicted at once; None for one on each
+            device that a batch is split over.
     """
 
     scheduler: Scheduler
@@ -64,7 +66,7 @@ class Sampling:
     guess_mode: bool = False
     wrap: WrapPredictor | None = None
     context: ContextConfig | None = None
-    context_batch: int = 1
+    context_batch: int | None = None
 
 
 def denoising_step(
@@ -148,7 +150,14 @@ def sample_latents(
     ]
 
     steps = schedule.step_of_call - schedule.step_of_call[0]
-    plan = window_plan(sampling.context, shape[1], int(steps[-1]) + 1, sampling.context_batch)
+    devices, rows = batch_devices(runtime.mesh), shape[0] * conditionings[0].branches
+    plan = window_plan(
+        sampling.context,
+        shape[1],
+        int(steps[-1]) + 1,
+        sampling.context_batch or devices,
+        devices // math.gcd(devices, rows),
+    )
 
     def inputs(call: int) -> StepInput:
         used = None

@@ -1,6 +1,7 @@
 """Predictors: from latents and what they are conditioned on to what the model finds in them."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from hotshot_jax.conditioning.control.residuals import Control, control_residuals
-from hotshot_jax.conditioning.key_frames import KeyBlend
+from hotshot_jax.conditioning.key_frames import blend_keys
 from hotshot_jax.models import ProjectedText, UNet3DConditionModel
 from hotshot_jax.models.controlnet.controlnet import ControlNetModel
 from hotshot_jax.models.unet.encoder import take_frames
@@ -25,8 +26,9 @@ class Conditioning:
         pooled_text: `[batch, frames, text_channels]`; one frame where all share it.
         time_ids: original size, crop offset and target size, `[batch, 6]`.
         controls: what each ControlNet is conditioned on.
-        keys: how frames blend what is said at key frames; text and pooled text then have an axis
-            of keys in place of the frames'. None where nothing is blended.
+        keys: how much of what is said at each key frame each frame has, float32
+            `[batch, frames, keys]`; text and pooled text then have an axis of keys in place of the
+            frames'. None where nothing is blended.
         motion_scale: factor of what each block's temporal transformers add, float32
             `[batch, frames, blocks]`, down blocks before up blocks; one frame where all share it.
             None for 1.
@@ -38,7 +40,7 @@ class Conditioning:
     pooled_text: jax.Array
     time_ids: jax.Array
     controls: Sequence[Control] = ()
-    keys: KeyBlend | None = None
+    keys: jax.Array | None = None
     motion_scale: jax.Array | None = None
     branches: int = dataclasses.field(default=1, metadata={"static": True})
 
@@ -46,14 +48,15 @@ class Conditioning:
         """With text and pooled text by frame, where they are given at key frames."""
         if self.keys is None:
             return self
+        blend = functools.partial(blend_keys, weights=self.keys)
         controls = [
-            dataclasses.replace(control, text=control.text.blended(self.keys))
+            dataclasses.replace(control, text=control.text.blended(blend))
             for control in self.controls
         ]
         return dataclasses.replace(
             self,
-            text=self.text.blended(self.keys),
-            pooled_text=self.keys(self.pooled_text, axis=1),
+            text=self.text.blended(blend),
+            pooled_text=blend(self.pooled_text, axis=1),
             controls=controls,
             keys=None,
         )
@@ -70,16 +73,18 @@ class Conditioning:
         if self.keys is not None:
             places = jnp.arange(self.pooled_text.shape[1])
             of_text = jnp.broadcast_to(places, (windows, len(places)))
+
+        def take(array: jax.Array | None) -> jax.Array | None:
+            return None if array is None else take_frames(array, indices, axis=1)
+
         taken = dataclasses.replace(
             self,
             text=self.text.at_frames(of_text),
             pooled_text=take_frames(self.pooled_text, of_text, axis=1),
             time_ids=jnp.repeat(self.time_ids, windows, axis=0) if windows > 1 else self.time_ids,
             controls=[control.at_frames(indices, of_text) for control in self.controls],
-            keys=None if self.keys is None else self.keys.at_frames(indices),
-            motion_scale=None
-            if self.motion_scale is None
-            else take_frames(self.motion_scale, indices, axis=1),
+            keys=take(self.keys),
+            motion_scale=take(self.motion_scale),
         )
         return taken.blended()
 

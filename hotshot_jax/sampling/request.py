@@ -57,6 +57,10 @@ class Request:
     context: ContextConfig | None = None
     motion_scale: MotionScale = 1.0
 
+    def latent_shape(self, factor: int, channels: int) -> tuple[int, int, int, int]:
+        """Of a video's latents, `[frames, height / factor, width / factor, channels]`."""
+        return self.video_length, self.height // factor, self.width // factor, channels
+
     @property
     def guided(self) -> bool:
         """Whether there is an unconditional half."""

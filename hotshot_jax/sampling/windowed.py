@@ -1,6 +1,7 @@
 """Long clips and loops: the model sees windows of frames, and what it says of them is joined."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,7 +78,7 @@ def _joined(
 
 
 def window_plan(
-    context: ContextConfig | None, frames: int, steps: int, at_once: int
+    context: ContextConfig | None, frames: int, steps: int, at_once: int, multiple: int = 1
 ) -> list[tuple[WindowBatch, ...]]:
     """The windows of every step of a run.
 
@@ -88,7 +89,9 @@ def window_plan(
         context: how the clip is divided; None for not at all.
         frames: of the clip.
         steps: of the run.
-        at_once: windows that are predicted at once.
+        at_once: windows that are predicted at once, at most.
+        multiple: what their number has to be a multiple of, so that a batch of them divides over
+            the devices of a mesh.
 
     Returns:
         For each step, its windows by length; nothing where the model sees the clip as it is.
@@ -104,29 +107,32 @@ def window_plan(
         for length in {len(window) for window in windows}:
             count = sum(len(window) == length for window in windows)
             most[length] = max(count, most.get(length, 0))
-    return [
-        tuple(
-            _batch(windows, context.weights(windows, frames), length, count, at_once)
-            for length, count in most.items()
-        )
-        for windows in of_steps
-    ]
+    turns = {length: _turns(count, at_once, multiple) for length, count in most.items()}
+    plan = []
+    for windows in of_steps:
+        weights = context.weights(windows, frames)
+        plan.append(tuple(_batch(windows, weights, *each) for each in turns.items()))
+    return plan
+
+
+def _turns(count: int, at_once: int, multiple: int) -> tuple[int, int]:
+    """How many turns windows take, and how many are in each, with as few too many as can be."""
+    most = max(at_once // multiple, 1) * multiple
+    turns = -(-count // most)
+    return turns, -(-count // (turns * multiple)) * multiple
 
 
 def _batch(
     windows: Sequence[Window],
     weights: Sequence[np.ndarray],
     length: int,
-    count: int,
-    at_once: int,
+    turns: tuple[int, int],
 ) -> WindowBatch:
-    at_once = min(at_once, count)
-    turns = -(-count // at_once)
     of_length = [index for index, window in enumerate(windows) if len(window) == length]
-    indices = np.zeros((turns * at_once, length), np.int32)
-    shares = np.zeros((turns * at_once, length), np.float32)
+    indices = np.zeros((math.prod(turns), length), np.int32)
+    shares = np.zeros((math.prod(turns), length), np.float32)
     indices[:] = windows[of_length[0]]
     for place, index in enumerate(of_length):
         indices[place], shares[place] = windows[index], weights[index]
-    shape = (turns, at_once, length)
+    shape = (*turns, length)
     return WindowBatch(indices.reshape(shape), shares.reshape(shape))

@@ -56,23 +56,23 @@ class ContextConfig:
             ("context_fuse", self.fuse, CONTEXT_FUSES),
         ):
             if value not in known:
-                raise UsageError(f"{name} is {value!r}; expected {', '.join(known)}.")
+                raise UsageError(f"`{name}` is {value!r}; expected {', '.join(known)}.")
         if self.length < 1:
-            raise UsageError(f"context_length is {self.length}; expected at least 1 frame.")
+            raise UsageError(f"`context_length` is {self.length}; expected at least 1 frame.")
         if not 0 <= self.overlap < self.length:
             raise UsageError(
-                f"context_overlap is {self.overlap}; expected 0 to {self.length - 1}, less than "
-                f"context_length ({self.length})."
+                f"`context_overlap` is {self.overlap}; expected 0 to {self.length - 1}, less than "
+                f"`context_length` ({self.length})."
             )
         if self.stride < 1:
-            raise UsageError(f"context_stride is {self.stride}; expected 1 or more.")
+            raise UsageError(f"`context_stride` is {self.stride}; expected 1 or more.")
         if self.closed and self.schedule != "looped_uniform":
             raise UsageError(
-                f"context_schedule is {self.schedule}, which closes no loop; looped_uniform does."
+                f"`context_schedule` is {self.schedule}, which closes no loop; looped_uniform does."
             )
         if self.fuse == "relative" and self.schedule not in ("standard_static", "batched"):
             raise UsageError(
-                "context_fuse relative is for windows of neighbouring frames: context_schedule "
+                "`context_fuse` relative is for windows of neighbouring frames: `context_schedule` "
                 f"standard_static or batched, not {self.schedule}."
             )
 
@@ -107,12 +107,15 @@ class ContextConfig:
         Raises:
             UsageError: see the class.
         """
+        if frames < 1:
+            return None
         if length is None:
             length = frames if frames <= positions else LONG_CLIP_LENGTH
         overlap = length // 2 if overlap is None else overlap
         schedule = schedule or ("looped_uniform" if loop else "standard_static")
         context = cls(length, overlap, schedule, stride, fuse, closed=loop)
-        return context if context.divides(frames) or length > positions else None
+        # What cannot be is kept, to be refused.
+        return context if loop or context.divides(frames) or length > positions else None
 
     def divides(self, frames: int) -> bool:
         """Whether the model sees a clip otherwise than as a whole, from the first frame on."""
@@ -142,8 +145,8 @@ class ContextConfig:
         missing = set(range(frames)).difference(*windows)
         if missing:
             raise UsageError(
-                f"Frame {min(missing)} is in no window of step {step}: take context_stride 1, or "
-                "another context_overlap."
+                f"Frame {min(missing)} is in no window of step {step}: take `context_stride` 1, or "
+                "another `context_overlap`."
             )
         return windows
 

@@ -86,7 +86,7 @@ def test_what_is_not_known_is_said(caplog: pytest.LogCaptureFixture, tmp_path: P
         (message,) = warned(caplog, *model, "--width", "256")
         assert message == "The model was not made for 256 x 128 pixels, but for 128 x 128."
         (message,) = warned(caplog, *model, "--video_length", "16")
-        assert message == "The model was not made for 16 frames, but for 1 or 8."
+        assert message == "The model was not made for 16 frames at once, but for 1 or 8."
 
 
 def test_other_checkpoints_say_nothing(

@@ -8,7 +8,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from hotshot_jax.conditioning.text.embedding_files import open_embeddings, select_embedding_files
-from hotshot_jax.conditioning.text.prompt import PromptEncoder, TextEmbeddings
+from hotshot_jax.conditioning.text.prompt import PromptEncoder
+from hotshot_jax.conditioning.text.text_embeddings import TextEmbeddings
 from hotshot_jax.convert.tensors.tensor_source import open_file
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.pipelines import HotshotXLPipeline

@@ -127,7 +127,7 @@ def test_denoising_can_end_early(pipeline: HotshotXLPipeline) -> None:
         ({"height": 12}, "`height` is 12"),
         ({"width": 0}, "`width` is 0"),
         ({"width": 10**6}, "width"),
-        ({"video_length": 25}, "`video_length` is 25"),
+        ({"video_length": 1025}, "`video_length` is 1025"),
         ({"video_length": 0}, "`video_length` is 0"),
         ({"guidance_scale": float("nan")}, "guidance_scale"),
         ({"guidance_rescale": 2.0}, "guidance_rescale"),

@@ -11,12 +11,11 @@ import pytest
 from hotshot_jax.conditioning.text.prompt import (
     PromptEncoder,
     Text,
-    TextEmbeddings,
     TextsOfRun,
     embed_prompts,
     encode_tokens,
-    given_embeddings,
 )
+from hotshot_jax.conditioning.text.text_embeddings import TextEmbeddings, given_embeddings
 from hotshot_jax.errors import UsageError
 from hotshot_jax.pipelines import HotshotXLPipeline
 

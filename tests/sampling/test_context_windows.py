@@ -1,97 +1,35 @@
 """Context windows against the tables of ComfyUI-AnimateDiff-Evolved's own functions."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.parity_cases.case import read_cases
+from benchmarks.parity_cases.kinds import run_case
 from hotshot_jax.choices import CONTEXT_FUSES, CONTEXT_SCHEDULES
 from hotshot_jax.errors import UsageError
-from hotshot_jax.sampling.windows import (
-    ContextConfig,
-    batched,
-    circular,
-    fuse_weights,
-    half,
-    rotation,
-    standard_static,
-    standard_uniform,
-)
+from hotshot_jax.sampling.windows import ContextConfig, rotation
 
-TABLES: dict[str, Any] = json.loads(
-    (Path(__file__).parents[1] / "golden-clips" / "cases" / "context_windows.json").read_text()
-)
-WINDOWS = TABLES["windows"]
+GOLDEN = Path(__file__).parents[1] / "golden-clips"
 
 
-def lists(windows: Any) -> list[list[int]]:
-    return [list(window) for window in windows]
+@pytest.mark.parametrize("name", ["context_windows", "travel_weights", "freenoise"])
+def test_tables(name: str) -> None:
+    (case,) = read_cases(GOLDEN, [name])
+    results = list(run_case(case))
+    assert [result for result in results if result.verdict.fails] == []
+    assert any(result.error == 0 for result in results)
 
 
-@pytest.mark.parametrize("closed", [True, False])
-def test_looped_uniform(closed: bool) -> None:
-    rows = WINDOWS["looped_uniform_closed" if closed else "looped_uniform_open"]
-    assert len(rows) > 100
-    for frames, length, overlap, stride, step, expected in rows:
-        if frames < length:
-            assert expected == [list(range(frames))]
-            continue
-        assert lists(circular(frames, length, overlap, stride, step, closed)) == expected
-
-
-def test_standard_uniform() -> None:
-    for frames, length, overlap, stride, step, expected in WINDOWS["standard_uniform"]:
-        if frames > length:
-            assert lists(standard_uniform(frames, length, overlap, stride, step)) == expected
-        config = ContextConfig(length, overlap, "standard_uniform", stride)
-        if frames != length:
-            assert lists(config.windows(frames, step)) == expected
-
-
-def test_standard_static_and_batched() -> None:
-    for frames, length, overlap, expected in WINDOWS["standard_static"]:
-        if frames > length:
-            assert lists(standard_static(frames, length, overlap)) == expected
-        assert lists(ContextConfig(length, overlap).windows(frames, 0)) == expected
-    for frames, length, expected in WINDOWS["batched"]:
-        assert lists(batched(frames, length)) == expected
-        assert lists(ContextConfig(length, 0, "batched").windows(frames, 3)) == expected
-
-
-def test_half_and_the_rotation_of_one_window() -> None:
-    for step, expected in TABLES["half"]:
-        assert half(step) == expected
-    for frames, rotations in TABLES["loop_rotation"]:
-        assert [rotation(frames, step) for step in range(16)] == [r % frames for r in rotations]
-        config = ContextConfig(frames, 0, "looped_uniform", closed=True)
+def test_a_closed_clip_of_one_window_is_rotated() -> None:
+    for frames in (2, 5, 7, 8):
+        config = ContextConfig(frames + 3, 0, "looped_uniform", closed=True)
         for step in range(16):
             (window,) = config.windows(frames, step)
-            assert window[0] == rotations[step] % frames
-            assert sorted(window) == list(range(frames))
-
-
-def test_weights() -> None:
-    for fuse, rows in TABLES["weights"].items():
-        if isinstance(rows, dict):
-            for length, expected in rows.items():
-                window = tuple(range(int(length)))
-                np.testing.assert_array_equal(fuse_weights(fuse, window, 99, 0), expected)
-            continue
-        for row in rows:
-            window = tuple(row["window"])
-            frames = row.get("N", 99)
-            found = fuse_weights(fuse, window, frames, row.get("o", 0))
-            np.testing.assert_allclose(found, row["weights"], rtol=2e-7)
-
-
-def test_sums_of_weights() -> None:
-    for row in TABLES["sums"]:
-        sums = np.zeros(row["N"])
-        for window in row["windows"]:
-            sums[window] += fuse_weights(row["fuse"], tuple(window), row["N"], row["o"])
-        np.testing.assert_allclose(sums, row["sum_of_weights"], rtol=3e-7)
+            assert window[0] == rotation(frames, step)
+            assert window == tuple((window[0] + place) % frames for place in range(frames))
 
 
 def test_weights_of_a_frame_add_up_to_one_also_where_they_are_faint() -> None:

@@ -32,7 +32,7 @@ from benchmarks.parity_cases.pipelines.pipeline import (
     read_inputs,
 )
 from benchmarks.parity_cases.pipelines.solver import Solver, check_schedule, read_solver
-from hotshot_jax.conditioning.key_frames import KeyBlend, key_blend
+from hotshot_jax.conditioning.key_frames import blend_keys, key_weights
 from hotshot_jax.models import UNet3DConditionModel
 from hotshot_jax.sampling.predict import Conditioning, StepInput, UNetPredictor
 from hotshot_jax.sampling.windowed import WindowedPredictor, window_plan
@@ -111,12 +111,16 @@ def _check_windows(case: Case, context: ContextConfig | None) -> Iterator[Result
 
 def _check_travel(case: Case) -> Iterator[Result]:
     """Compares which keys each frame blends, and the pooled text that this gives."""
-    blend = _blend(case)
-    expected = [(a, b) for a, b, _ in case.arguments["travel_a_b_t"]]
-    shares = [(1 - t, t) for _, _, t in case.arguments["travel_a_b_t"]]
-    yield compare("travel_a_b_t, keys", blend.keys[0], np.asarray(expected), EXACT)
-    yield compare("travel_a_b_t", blend.weights[0], np.asarray(shares, np.float32), EXACT)
-    pooled = blend(jnp.asarray(case["key_pooled_prompt_embeds"])[None], axis=1)[0]
+    weights = _key_weights(case)
+    expected = np.zeros_like(weights[0])
+    for of_frame, (first, second, share) in zip(
+        expected, case.arguments["travel_a_b_t"], strict=True
+    ):
+        of_frame[second] = share
+        of_frame[first] += 1 - share
+    yield compare("travel_a_b_t", weights[0], expected, EXACT)
+    keys = jnp.asarray(case["key_pooled_prompt_embeds"])[None]
+    pooled = blend_keys(keys, jnp.asarray(weights), axis=1)[0]
     name = "pooled_prompt_embeds_per_frame"
     yield compare(name, pooled, case[name], SINGLE_MODULE)
     for name in ("key_input_ids", "key_input_ids_2"):
@@ -124,11 +128,11 @@ def _check_travel(case: Case) -> Iterator[Result]:
         case.get(name)
 
 
-def _blend(case: Case, rows: int = 1) -> KeyBlend:
+def _key_weights(case: Case, rows: int = 1) -> np.ndarray:
     """Of `rows` rows; those before the last one, of negative prompts, have a single key."""
     keys = [(0,)] * (rows - 1) + [tuple(case["key_frames"].tolist())]
     closed = case.arguments["travel_closed"]
-    return key_blend(keys, case.arguments["video_length"], closed=closed)
+    return key_weights(keys, case.arguments["video_length"], closed=closed)
 
 
 def _check_predictions(
@@ -168,7 +172,7 @@ def _check_predictions(
         yield compare(name, channels_first(fused), case[name], PIPELINE_STEP)
 
 
-def _told(case: Case, rows: int) -> tuple[jax.Array, jax.Array, KeyBlend | None]:
+def _told(case: Case, rows: int) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """Text and pooled text of all rows, and how frames blend them."""
     if "key_prompt_embeds" not in case:
         guided = rows > 1
@@ -181,7 +185,8 @@ def _told(case: Case, rows: int) -> tuple[jax.Array, jax.Array, KeyBlend | None]
         negative = np.repeat(case[f"negative_{name}"][:, None], keys.shape[1], axis=1)
         return jnp.asarray(np.concatenate([negative, keys]))
 
-    return joined("prompt_embeds"), joined("pooled_prompt_embeds"), _blend(case, rows)
+    keys = jnp.asarray(_key_weights(case, rows))
+    return joined("prompt_embeds"), joined("pooled_prompt_embeds"), keys
 
 
 @jit_for_few_calls()
@@ -191,7 +196,7 @@ def _predict(
     step: StepInput,
     hidden: jax.Array,
     pooled: jax.Array,
-    blend: KeyBlend | None,
+    keys: jax.Array | None,
     time_ids: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """What the UNet says of all windows, which are predicted at once, and the sums of that."""
@@ -204,7 +209,7 @@ def _predict(
         seen.append(prediction)
         return prediction, cache
 
-    told = Conditioning(model.project_text(hidden), pooled, time_ids, keys=blend, branches=2)
+    told = Conditioning(model.project_text(hidden), pooled, time_ids, keys=keys, branches=2)
     if step.windows:
         fused, _ = WindowedPredictor(predict)(latents, step, told, ())
     else:

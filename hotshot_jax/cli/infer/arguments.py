@@ -64,6 +64,9 @@ def completed(given: Mapping[str, Any]) -> InferArguments:
         values = {name: values[name] for name in values if name not in SIZES}
     if any(name in given for name in SIZES):
         values.pop("aspect_ratio", None)
+    if "prompt" not in values | given and (values | given).get("prompt_at"):
+        # The default prompt would hold at the first frame.
+        values["prompt"] = ""
     values = _native_settings(values | given) | values
     files = InferSettings(**(values | given)).model_files
 

@@ -5,6 +5,7 @@ from collections.abc import Collection
 
 from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.cli.without_effect import Acts, refuse_without_effect
+from hotshot_jax.conditioning.key_frames import extremes
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.formats.output_form import TIMED_FORMS, output_form
 from hotshot_jax.media.reading.fetch import is_url
@@ -13,7 +14,15 @@ from hotshot_jax.schedulers import DDIMScheduler, make_scheduler
 logger = logging.getLogger(__name__)
 
 _MODELS = ("pretrained_path", "base", "spatial_unet_base", "temporal", "vae", "controlnet")
-_NEGATIVE = ("negative_prompt", "negative_prompt_2")
+_NEGATIVE = ("negative_prompt", "negative_prompt_2", "negative_prompt_at")
+
+
+def _guided(settings: InferSettings) -> bool:
+    return extremes(settings.guidance_scale)[1] > 1
+
+
+def _moves(settings: InferSettings) -> bool:
+    return settings.video_length > 1
 
 
 def _controlled(settings: InferSettings) -> bool:
@@ -79,11 +88,12 @@ RULES = (
     Acts(("prompt",), lambda s: s.prompts_file is None, "beside --prompts_file"),
     Acts(
         ("guidance_rescale",),
-        lambda s: s.guidance_scale > 1,
+        _guided,
         "without guidance, which is a --guidance_scale above 1",
     ),
     Acts(("eta",), _takes_eta, "on this --scheduler; it is for ddim"),
     Acts(("video_duration",), _is_timed, "on pictures"),
+    Acts(("motion_scale",), _moves, "on a single frame, where the temporal layers are off"),
 )
 
 
@@ -101,12 +111,12 @@ def check_effects(given: Collection[str], settings: InferSettings) -> None:
     # A default asks for nothing, also where it is written down.
     asked = [name for name in given if getattr(settings, name) != getattr(defaults, name)]
     refuse_without_effect(asked, settings, RULES)
-    idle = [name for name in _NEGATIVE if name in asked and settings.guidance_scale <= 1]
+    idle = [name for name in _NEGATIVE if name in asked and not _guided(settings)]
     if idle and settings.preset is None:
         logger.warning(
             "--%s has no effect with --guidance_scale %g, which is no guidance.",
             " and --".join(idle),
-            settings.guidance_scale,
+            extremes(settings.guidance_scale)[1],
         )
 
 

@@ -13,6 +13,7 @@ from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
 from hotshot_jax.cli.devices import explained_memory_errors, use_device
 from hotshot_jax.cli.flags import flags_of
 from hotshot_jax.cli.hosts import on_hosts
+from hotshot_jax.cli.infer.clip import check_clip, context_of, windows_of_clip
 from hotshot_jax.cli.infer.command import PROGRAM
 from hotshot_jax.cli.infer.control import (
     ControlPlan,
@@ -33,6 +34,7 @@ from hotshot_jax.cli.infer.stored_settings import STORED
 from hotshot_jax.cli.run import program_name, say
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.compile_effort import effort_options
+from hotshot_jax.conditioning.key_frames import extremes
 from hotshot_jax.convert.assembly import known_positions
 from hotshot_jax.errors import UsageError
 from hotshot_jax.jobs.maker import Clip, ClipMaker
@@ -43,7 +45,7 @@ from hotshot_jax.parallel.mesh import MeshConfig, mesh_config, slice_count
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.memory import MemoryEstimate, describe_size, estimate_memory
 from hotshot_jax.runtime.precision import current_platform
-from hotshot_jax.sampling.request import Request
+from hotshot_jax.sampling.request import Request, block_names
 from hotshot_jax.schedulers import make_scheduler
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ _DEFAULT_SIZE = (672, 384)
 # What every SDXL model has; the pipeline checks again with what the loaded one has.
 _LATENT_PIXELS = 8
 _ENCODER_DEPTH = 12
+_LEVELS = 3
 _MOST_STEPS = 1000
 _SEEDS = 2**64
 
@@ -70,8 +73,9 @@ def generate(
         UsageError: the settings cannot be met.
         HotshotError: the run failed.
     """
-    settings = settings.sized()
+    settings = settings.sized().timed()
     _check(settings)
+    check_clip(settings, given)
     check_effects(given, settings)
     with on_hosts(program_name(PROGRAM), dataclasses.asdict(settings)):
         jobs = plan_jobs(settings)
@@ -141,13 +145,17 @@ def _generate(
 
 
 def _mesh_config(settings: InferSettings, jobs: Sequence[Job]) -> MeshConfig:
+    seen, windows = windows_of_clip(settings)
+    videos = settings.num_videos if settings.num_videos > 1 else len(jobs)
+    if windows > 1:
+        videos = max(each for each in range(1, windows + 1) if jax.device_count() % each == 0)
     return mesh_config(
         settings.mesh,
         "infer",
         jax.device_count(),
-        frames=settings.video_length,
-        videos=settings.num_videos if settings.num_videos > 1 else len(jobs),
-        guidance=settings.guidance_scale > 1,
+        frames=seen,
+        videos=videos,
+        guidance=extremes(settings.guidance_scale)[1] > 1,
         slices=slice_count(jax.devices()),
     )
 
@@ -156,13 +164,15 @@ def _estimate(
     pipeline: HotshotXLPipeline, settings: InferSettings, mesh: MeshConfig
 ) -> MemoryEstimate:
     assert settings.width is not None and settings.height is not None
+    seen, windows = windows_of_clip(settings)
+    at_once = mesh.data if windows == 1 else min(windows, settings.context_batch or mesh.data)
     return estimate_memory(
         pipeline,
         height=settings.height,
         width=settings.width,
-        frames=settings.video_length,
-        videos=settings.num_videos * mesh.data,
-        guided=settings.guidance_scale > 1,
+        frames=seen,
+        videos=settings.num_videos * at_once,
+        guided=extremes(settings.guidance_scale)[1] > 1,
     )
 
 
@@ -194,10 +204,13 @@ def _check(settings: InferSettings) -> None:
         eta=settings.eta,
         clip_skip=settings.clip_skip,
         denoising_end=None,
+        context=context_of(settings),
+        motion_scale=settings.motion_scale,
     ).check(
         multiple=_LATENT_PIXELS,
         positions=known_positions(settings.temporal or settings.pretrained_path),
         encoder_depth=_ENCODER_DEPTH,
+        blocks=block_names(_LEVELS),
     )
 
 
@@ -216,8 +229,9 @@ def _write(
         "model": public.get("pretrained_path", BUILTIN_NAME),
         **clip.metadata,
     }
-    duration, overwrite = settings.video_duration, settings.overwrite
-    return str(write_video(output, clip.frames, duration, metadata, overwrite))
+    # Played back and forth, every frame still lasts as long.
+    duration = settings.video_duration * len(clip.frames) / settings.video_length
+    return str(write_video(output, clip.frames, duration, metadata, settings.overwrite))
 
 
 def _with_size(settings: InferSettings) -> InferSettings:

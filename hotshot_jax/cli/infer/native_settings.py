@@ -55,7 +55,7 @@ def native_settings(pretrained_path: str | None, flags: Mapping[str, Flag]) -> d
 
 
 def _fits(flag: Flag, value: Any) -> bool:
-    allowed = (int, float) if flag.type is float else flag.type
+    allowed = flag.type if isinstance(flag.type, type) and flag.type is not float else (int, float)
     return (
         isinstance(value, allowed)
         and not isinstance(value, bool)

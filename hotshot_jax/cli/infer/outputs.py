@@ -81,7 +81,9 @@ def read_prompts(settings: InferSettings) -> list[str]:
 
 
 def _default_output(settings: InferSettings, prompts: list[str]) -> str:
-    text = Path(settings.prompts_file).stem if settings.prompts_file else prompts[0]
+    keys = [text for _, text in sorted(settings.prompt_at)]
+    texts = [*filter(None, prompts), *keys, ""]
+    text = Path(settings.prompts_file).stem if settings.prompts_file else texts[0]
     slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:_SLUG_LENGTH].strip("-")
     ending = ".gif" if settings.video_length > 1 else ".png"
     name = f"{slug or 'untitled'}-{settings.seed}"

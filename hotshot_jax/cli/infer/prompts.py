@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hotshot_jax.builtin import builtin_checkpoint
+from hotshot_jax.cli.infer.clip import windows_of_clip
 from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.conditioning.text.prompt_editing import (
     edited_texts,
@@ -74,7 +75,8 @@ def warn_of_unknown(settings: InferSettings, prompts: Sequence[str]) -> None:
     if known is None:
         return
     taught = (*settings.lora, *settings.embedding, settings.base, settings.spatial_unet_base)
-    unknown = [text for text in prompts if not _is_known(settings, known, text)]
+    shown = [*filter(None, prompts), *(text for _, text in settings.prompt_at)]
+    unknown = [text for text in shown if not _is_known(settings, known, text)]
     if unknown and not any(taught):
         others = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
         logger.warning(
@@ -90,10 +92,11 @@ def warn_of_unknown(settings: InferSettings, prompts: Sequence[str]) -> None:
             settings.height,
             " or ".join(f"{width} x {height}" for width, height in known.sizes),
         )
-    if settings.video_length not in known.frames:
+    seen, _ = windows_of_clip(settings)
+    if seen not in known.frames:
         logger.warning(
-            "The model was not made for %d frames, but for %s.",
-            settings.video_length,
+            "The model was not made for %d frames at once, but for %s.",
+            seen,
             " or ".join(map(str, known.frames)),
         )
 
@@ -140,6 +143,9 @@ def _texts(settings: InferSettings, prompts: Sequence[str]) -> Iterator[tuple[st
     """Every text that the encoders will read, and the flag that it comes from."""
     for number, prompt in enumerate(prompts, 1):
         yield "--prompt" if settings.prompts_file is None else f"prompt {number}", prompt
+    for flag in ("prompt_at", "negative_prompt_at"):
+        for frame, text in getattr(settings, flag):
+            yield f"--{flag} {frame}", text
     for flag in ("prompt_2", "negative_prompt", "negative_prompt_2"):
         text = getattr(settings, flag)
         if text is not None:

@@ -8,150 +8,31 @@ from hotshot_jax.choices import (
     DEPTH_CHECKPOINT,
     HIGH_THRESHOLD,
     LOW_THRESHOLD,
-    NOISES,
     PRECISIONS,
-    PREDICTION_TYPES,
     PREPROCESSING,
-    SPACINGS,
 )
 from hotshot_jax.cli import machine_flags
+from hotshot_jax.cli.by_frame import Number, number_by_frame
 from hotshot_jax.cli.flags import flag, flags_of
-from hotshot_jax.cli.infer.presets import PRESETS
+from hotshot_jax.cli.infer.clip_flags import ClipFlags
 from hotshot_jax.compile_effort import EFFORTS
 from hotshot_jax.errors import UsageError
 from hotshot_jax.jobs.settings import ClipSettings, ModelSettings, RunSettings
 from hotshot_jax.media.aspect_ratios import size_of_aspect_ratio
 
 SIZES = ("width", "height")
+# A clip of up to so many frames takes a second; each frame of a longer one takes so long.
+_LONGEST_SECOND = 24
+_LONG_FRAME_MS = 125
 
-_PROMPT, _SIZE, _SAMPLING, _MODEL, _OUTPUT = "prompt", "size", "sampling", "model", "output"
+_MODEL, _OUTPUT = "model", "output"
 _CONTROL = "composition (ControlNet)"
 _HOSTS = "several devices and hosts"
 
 
 @dataclasses.dataclass(frozen=True)
-class InferSettings:
+class InferSettings(ClipFlags):
     """The settings of one run; each field is a flag of the same name."""
-
-    prompt: str = flag(
-        "a bulldog in the captains chair of a spaceship, hd, high quality",
-        "what to show; the built-in model and copies of it have a default of their own",
-        str,
-        _PROMPT,
-    )
-    negative_prompt: str = flag(ClipSettings.negative_prompt, "what to avoid", str, _PROMPT)
-    prompt_2: str | None = flag(
-        None, "prompt for the second text encoder (default: the same)", str, _PROMPT
-    )
-    negative_prompt_2: str | None = flag(
-        None, "negative prompt for the second text encoder (default: the same)", str, _PROMPT
-    )
-    prompts_file: str | None = flag(
-        None,
-        "text file with one prompt a line; each becomes a numbered output",
-        str,
-        _PROMPT,
-        local=True,
-        source=True,
-    )
-    clip_skip: int = flag(
-        ClipSettings.clip_skip,
-        "text encoder layers to leave out before the last but one",
-        int,
-        _PROMPT,
-    )
-    prompt_weights: bool = flag(
-        ClipSettings.prompt_weights,
-        "(word:1.3) and [word] weigh words, [cat:dog:0.5] changes them during the run, BREAK "
-        "begins a new piece, \\( is a bracket; --no-prompt_weights takes all of it as text",
-        bool,
-        _PROMPT,
-    )
-    long_prompts: bool = flag(
-        ClipSettings.long_prompts,
-        "read what exceeds 75 tokens in further pieces, instead of cutting it",
-        bool,
-        _PROMPT,
-    )
-
-    aspect_ratio: str | None = flag(
-        None, "one of the seven trained sizes by its ratio, such as 1.75 (672 x 384)", str, _SIZE
-    )
-    width: int | None = flag(
-        None,
-        "pixels, a multiple of 8 (default: 672; 128 for the built-in model and copies of it)",
-        int,
-        _SIZE,
-    )
-    height: int | None = flag(
-        None,
-        "pixels, a multiple of 8 (default: 384; 128 for the built-in model and copies of it)",
-        int,
-        _SIZE,
-    )
-    target_width: int = flag(ClipSettings.target_size[0], "target size told to SDXL", int, _SIZE)
-    target_height: int = flag(ClipSettings.target_size[1], "target size told to SDXL", int, _SIZE)
-    og_width: int = flag(ClipSettings.original_size[0], "original size told to SDXL", int, _SIZE)
-    og_height: int = flag(ClipSettings.original_size[1], "original size told to SDXL", int, _SIZE)
-    video_length: int = flag(
-        ClipSettings.video_length, "frames, 1 to 24; 1 makes a still image", int, _SIZE
-    )
-    video_duration: int = flag(1000, "milliseconds", int, _SIZE)
-
-    seed: int = flag(ClipSettings.seed, "same seed, same picture: 0 to 2**64 - 1", int, _SAMPLING)
-    steps: int = flag(ClipSettings.steps, "denoising steps", int, _SAMPLING)
-    scheduler: str = flag(
-        ModelSettings.scheduler,
-        "diffusers' class name or a short name such as dpmpp_2m_karras; 'default' takes the "
-        "checkpoint's own",
-        str,
-        _SAMPLING,
-    )
-    timestep_spacing: str | None = flag(
-        None,
-        "which timesteps the scheduler visits (default: as the checkpoint's configuration says)",
-        str,
-        _SAMPLING,
-        choices=SPACINGS,
-    )
-    prediction_type: str | None = flag(
-        None,
-        "what the UNet predicts (default: as the model's files say)",
-        str,
-        _SAMPLING,
-        choices=PREDICTION_TYPES,
-    )
-    zero_terminal_snr: bool | None = flag(
-        None,
-        "start from pure noise: rescale the betas, trailing timesteps (default: likewise)",
-        bool,
-        _SAMPLING,
-    )
-    preset: str | None = flag(
-        None,
-        "scheduler, timestep spacing, steps and guidance for a model of few steps; flags win",
-        str,
-        _SAMPLING,
-        choices=tuple(PRESETS),
-    )
-    guidance_scale: float = flag(
-        ClipSettings.guidance_scale, "how closely to follow the prompt", float, _SAMPLING
-    )
-    guidance_rescale: float = flag(
-        ClipSettings.guidance_rescale,
-        "contrast correction for strong guidance, 0 to 1",
-        float,
-        _SAMPLING,
-    )
-    eta: float = flag(ClipSettings.eta, "noise of the DDIM scheduler, 0 to 1", float, _SAMPLING)
-    num_videos: int = flag(ClipSettings.num_videos, "videos of each prompt", int, _SAMPLING)
-    noise: str = flag(
-        ClipSettings.noise,
-        "where random numbers come from: torch gives the pictures that the PyTorch code gives",
-        str,
-        _SAMPLING,
-        choices=NOISES,
-    )
 
     pretrained_path: str | None = flag(
         None,
@@ -274,12 +155,14 @@ class InferSettings:
         repeatable=True,
         source=True,
     )
-    controlnet_conditioning_scale: tuple[float, ...] = flag(
+    controlnet_conditioning_scale: tuple[Number, ...] = flag(
         (),
-        "strength (default: 0.7; 1 for the built-in model's own); repeatable",
-        float,
+        "strength (default: 0.7; 1 for the built-in model's own), by frame as 0:1,16:0.5; "
+        "repeatable",
+        number_by_frame,
         _CONTROL,
         repeatable=True,
+        metavar="NUMBER",
     )
     control_guidance_start: tuple[float, ...] = flag(
         (),
@@ -371,10 +254,13 @@ class InferSettings:
 
     def stored(self) -> dict[str, Any]:
         """The settings that decide the picture, for the result's metadata."""
+        defaults = InferSettings()
         return {
             name: getattr(self, name)
             for name, each in flags_of(InferSettings).items()
-            if not each.about_this_run and getattr(self, name) not in (None, ())
+            if not each.about_this_run
+            and getattr(self, name) not in (None, ())
+            and not (each.stored_if_changed and getattr(self, name) == getattr(defaults, name))
         }
 
     @property
@@ -383,6 +269,14 @@ class InferSettings:
         models = (self.pretrained_path, self.base, self.spatial_unet_base)
         loras = (argument.rpartition(":")[0] or argument for argument in self.lora)
         return (*(model for model in models if model is not None), *loras)
+
+    def timed(self) -> "InferSettings":
+        """These settings with a duration."""
+        if self.video_duration is not None:
+            return self
+        long = self.video_length > _LONGEST_SECOND
+        duration = _LONG_FRAME_MS * self.video_length if long else 1000
+        return dataclasses.replace(self, video_duration=duration)
 
     def sized(self) -> "InferSettings":
         """These settings with `aspect_ratio` turned into width and height.

@@ -16,6 +16,8 @@ from hotshot_jax.media.write import write_video
 from tests.cli.conftest import Infer
 from tests.cli.refusals import assert_refused_at_once
 
+FRAMES = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
+
 
 def settings_of(*arguments: str | Path) -> InferSettings:
     return parse_settings([str(each) for each in arguments])
@@ -51,6 +53,41 @@ def test_files(tmp_path: Path, name: str, content: str) -> None:
         }
     )
     assert settings == expected
+
+
+KEYED = (
+    "prompt_at: {0: a fox, 6: a whale}\nguidance_scale: {0: 5, 6: 8}\nloop: true\n"
+    "motion_scale: {down1: 0.5}\n"
+)
+
+
+def test_what_differs_by_frame_is_the_same_from_flags_files_and_results(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(KEYED)
+    by_file = settings_of("--config", tmp_path / "a.yaml")
+    flags = (
+        "--prompt_at=0: a fox",
+        "--prompt_at=6: a whale",
+        "--guidance_scale=0:5,6:8",
+        "--loop",
+        "--motion_scale=down1=0.5",
+    )
+    assert settings_of(*flags) == by_file
+    # The default prompt does not hold at the first frame.
+    assert by_file.prompt == ""
+    stored = by_file.timed().stored()
+    write_video(tmp_path / "a.gif", FRAMES, 1000, {STORED: json.dumps(stored)})
+    assert settings_of("--config", tmp_path / "a.gif") == by_file.timed()
+
+
+def test_a_plain_result_tells_of_nothing_that_it_does_not_use() -> None:
+    assert not {"loop", "motion_scale", "context_fuse", "prompt_at"} & {*InferSettings().stored()}
+
+
+def test_long_clips_last_longer() -> None:
+    lengths = {1: 1000, 8: 1000, 24: 1000, 25: 3125, 64: 8000}
+    for frames, duration in lengths.items():
+        assert InferSettings(video_length=frames).timed().video_duration == duration
+    assert InferSettings(video_length=64, video_duration=500).timed().video_duration == 500
 
 
 def test_flags_win(tmp_path: Path) -> None:
@@ -125,9 +162,6 @@ def test_a_picture_without_settings(infer: Infer, tmp_path: Path, name: str) -> 
     Image.new("RGB", (8, 8), "red").save(tmp_path / name)
     run = infer("--config", tmp_path / name)
     assert_refused_at_once(run, 2, f"--config {tmp_path / name}", "holds no settings")
-
-
-FRAMES = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.mp4", "a.png", "a.jpg", "folder"])
