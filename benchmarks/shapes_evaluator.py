@@ -251,6 +251,21 @@ def measure(frames: npt.NDArray[np.uint8], new_colours: Collection[str] = ()) ->
     )
 
 
+def hues(frames: npt.NDArray[np.uint8]) -> list[float | None]:
+    """Hue of the shape in each frame, in degrees of CIE L*a*b* (0 to 360); None where none is seen.
+
+    Args:
+        frames: uint8 RGB [frames, height, width, 3].
+    """
+    pictures = lab(ndimage.median_filter(frames, size=(1, 3, 3, 1)))
+    found: list[float | None] = []
+    for picture in pictures:
+        blob = _blob(picture, _background(picture[None]))
+        hue = None if blob is None else np.degrees(np.arctan2(blob.colour[2], blob.colour[1]))
+        found.append(None if hue is None else float(hue % 360))
+    return found
+
+
 def score(prompt: str, measurement: Measurement) -> dict[str, bool]:
     """Which of the four attributes of a prompt a clip shows, and `all` of them at once.
 

@@ -51,14 +51,20 @@ def spread(prompts: Sequence[str], count: int) -> list[str]:
 def add_flags(parser: argparse.ArgumentParser, *, count: int) -> None:
     """Adds the flags that say which model makes how many clips, how, and what is kept of them."""
     add = parser.add_argument
-    add("--pretrained_path", metavar="PATH", help="checkpoint (default: the built-in model)")
     add("--count", type=int, default=count, help=f"number of clips (default: {count})")
-    add("--seed", type=int, default=0, help="of the first clip; one more for each (default: 0)")
     add("--save", metavar="DIR", help="keep the GIFs as DIR/NNN.gif, with DIR/manifest.jsonl")
     add("--overwrite", action="store_true", help="write into a folder that is not empty")
+    add("--video_length", type=int, default=DEFAULTS.video_length, help="frames (default: 8)")
+    add_model_flags(parser)
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that say which model makes clips, and how."""
+    add = parser.add_argument
+    add("--pretrained_path", metavar="PATH", help="checkpoint (default: the built-in model)")
+    add("--seed", type=int, default=0, help="of the first clip; one more for each (default: 0)")
     add("--json", action="store_true", help="end standard output with one line of JSON")
     add("--size", type=int, help="side in pixels (default: the model's own)")
-    add("--video_length", type=int, default=DEFAULTS.video_length, help="frames (default: 8)")
     add("--steps", type=int, default=DEFAULTS.steps, help="denoising steps (default: 30)")
     add("--scheduler", default=DEFAULTS.scheduler, help=f"default: {DEFAULTS.scheduler}")
     add("--guidance_scale", type=float, default=DEFAULTS.guidance_scale, help="default: 5")
