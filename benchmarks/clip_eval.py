@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.running.results_file import Record, ResultsFile
 from benchmarks.toy.clip_tasks import ClipTask, Figure, Keys, Way, Windows, clip_tasks
-from benchmarks.toy.results_file import Record, ResultsFile
 from benchmarks.toy.shape_clips import (
     DEFAULTS,
     add_model_flags,

@@ -29,7 +29,7 @@ import numpy as np
 from benchmarks.compile.abstract_arrays import MODELS
 from benchmarks.compile.steps import SCHEDULER
 from benchmarks.models.sized_unet import UNetSize, random_arrays, torch_unet
-from benchmarks.timing import add_timing_flags, circumstances, in_turns
+from benchmarks.running.timing import add_timing_flags, circumstances, in_turns
 from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.cli.devices import use_device
 from hotshot_jax.convert.builders import KINDS, model_builder

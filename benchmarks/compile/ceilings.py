@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.timing import in_turns
+from benchmarks.running.timing import in_turns
 
 
 @dataclasses.dataclass(frozen=True)

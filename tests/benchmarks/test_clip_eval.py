@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from benchmarks import clip_eval
+from benchmarks.running.results_file import ResultsFile
 from benchmarks.shapes_evaluator import COLOUR_WORDS, hues, lab
 from benchmarks.toy.clip_tasks import (
     LONG,
@@ -20,7 +21,6 @@ from benchmarks.toy.clip_tasks import (
     ping_pong,
     setback,
 )
-from benchmarks.toy.results_file import ResultsFile
 from hotshot_jax.data.shapes import is_held_out, parse_prompt, render
 from hotshot_jax.errors import HotshotError, UsageError
 

@@ -8,7 +8,7 @@ import torch
 from flax import nnx
 
 from benchmarks.models.sized_unet import torch_unet, unet_size
-from benchmarks.timing import Timing, circumstances, in_turns, repeats_of
+from benchmarks.running.timing import Timing, circumstances, in_turns, repeats_of
 from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.models import UNet3DConditionModel
 from hotshot_jax.training.trainees.selection import is_trained
