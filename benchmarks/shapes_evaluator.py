@@ -61,6 +61,9 @@ TURNED_DEGREES = 30.0
 # A colour difference (CIE76) below which nothing stands out from the background.
 VISIBLE = 12.0
 
+_TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+_WHITE = np.array([0.9505, 1.0, 1.089])
+
 PROMPT = re.compile(
     r"a (?P<colour>\w+) (?P<shape>\w+) (?P<motion>.+) on a (?P<background>\w+) background"
 )
@@ -107,14 +110,21 @@ def lab(rgb: npt.ArrayLike) -> Float:
     """CIE L*a*b* (D65) of sRGB values in 0..255, [..., 3]."""
     scaled = np.asarray(rgb, np.float64) / 255.0
     linear = np.where(scaled <= 0.04045, scaled / 12.92, ((scaled + 0.055) / 1.055) ** 2.4)
-    to_xyz = np.array(
-        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
-    )
-    xyz = linear @ to_xyz.T / np.array([0.9505, 1.0, 1.089])
+    xyz = linear @ _TO_XYZ.T / _WHITE
     f = np.where(xyz > 216 / 24389, np.cbrt(xyz), xyz * (841 / 108) + 4 / 29)
     return np.stack(
         [116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1
     )
+
+
+def _srgb(colour: Float) -> Float:
+    """The inverse of `lab`, with what no screen shows cut off."""
+    lightness, a, b = colour
+    f = (lightness + 16) / 116 + np.array([a / 500, 0.0, -b / 200])
+    xyz = np.where(f > 6 / 29, f**3, (f - 4 / 29) * (108 / 841)) * _WHITE
+    linear = np.clip(np.linalg.solve(_TO_XYZ, xyz), 0.0, 1.0)
+    coded = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return 255 * coded
 
 
 def _nearest(colour: Float, words: dict[str, tuple[int, int, int]]) -> str:
@@ -251,19 +261,15 @@ def measure(frames: npt.NDArray[np.uint8], new_colours: Collection[str] = ()) ->
     )
 
 
-def hues(frames: npt.NDArray[np.uint8]) -> list[float | None]:
-    """Hue of the shape in each frame, in degrees of CIE L*a*b* (0 to 360); None where none is seen.
+def shape_colours(frames: npt.NDArray[np.uint8]) -> list[Float | None]:
+    """Colour of the shape in each frame, sRGB [3] in 0..255; None where no shape stands out.
 
     Args:
         frames: uint8 RGB [frames, height, width, 3].
     """
     pictures = lab(ndimage.median_filter(frames, size=(1, 3, 3, 1)))
-    found: list[float | None] = []
-    for picture in pictures:
-        blob = _blob(picture, _background(picture[None]))
-        hue = None if blob is None else np.degrees(np.arctan2(blob.colour[2], blob.colour[1]))
-        found.append(None if hue is None else float(hue % 360))
-    return found
+    blobs = [_blob(picture, _background(picture[None])) for picture in pictures]
+    return [None if blob is None else _srgb(blob.colour) for blob in blobs]
 
 
 def score(prompt: str, measurement: Measurement) -> dict[str, bool]:

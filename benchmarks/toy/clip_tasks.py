@@ -1,7 +1,7 @@
 """What loops, long clips and travel are tried on: prompts, ways to make them, what is measured."""
 
+import colorsys
 import dataclasses
-import itertools
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.shapes_evaluator import hues, measure, score
+from benchmarks.shapes_evaluator import measure, score, shape_colours
 from hotshot_jax.data.shapes import all_prompts, is_held_out, parse_prompt, split_prompts
 from hotshot_jax.measure.frames import measure_frames
 from hotshot_jax.sampling.windows import ContextConfig
@@ -25,6 +25,8 @@ TRAVEL = 24
 _GAP = 1.25
 _AS_STEADY = 1.1
 _HUE_DEGREES = 3.0
+# HSV's: of a colour that is nearly gray the hue is chance.
+_VIVID = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,15 +131,11 @@ def ping_pong(frames: Frames) -> Frames:
     return np.concatenate([frames, frames[-2:0:-1]])
 
 
-def setback(path: Sequence[float | None]) -> float | None:
-    """How far a path of hues in degrees goes back, at most, from the farthest that it had come.
-
-    None where a hue is missing.
-    """
-    known = [hue for hue in path if hue is not None]
-    if not known or len(known) < len(path):
-        return None
-    unwound = np.unwrap(known, period=360)
+def setback(hues: Sequence[float]) -> float:
+    """How far a path of hues in degrees goes back, at most, from the farthest that it had come."""
+    if not hues:
+        return 0.0
+    unwound = np.unwrap(hues, period=360)
     forwards = unwound if unwound[-1] >= unwound[0] else -unwound
     return float((np.maximum.accumulate(forwards) - forwards).max())
 
@@ -252,22 +250,20 @@ def _travel(windows: Windows) -> ClipTask:
 
 def _travel_record(keys: Keys, way: Way, frames: Frames) -> Record:
     first, last = (score(keys[at], measure(frames[[at]])) for at in (0, TRAVEL - 1))
-    found = hues(frames)
     return {
         "first": {name: first[name] for name in ("colour", "shape", "background")},
         "last": {name: last[name] for name in ("colour", "shape", "background")},
-        "hues": [None if hue is None else round(hue, 2) for hue in found],
-        "setback": setback(found),
+        "colours": [
+            None if colour is None else colour.round(1).tolist() for colour in shape_colours(frames)
+        ],
     }
 
 
 def _travel_figures(records: Mapping[str, Sequence[Record]]) -> list[Figure]:
     ends = _shares(records, lambda record: record["first"]["colour"] and record["last"]["colour"])
     shapes = _shares(records, lambda record: record["first"]["shape"] and record["last"]["shape"])
-    steady = _shares(
-        records,
-        lambda record: record["setback"] is not None and record["setback"] <= _HUE_DEGREES,
-    )
+    steady = _shares(records, lambda record: _is_steady(record["colours"], 0.0))
+    vivid = _shares(records, lambda record: _is_steady(record["colours"], _VIVID))
     both = ("windows", "one window")
     return [
         Figure("colour right at both ends", ends, "95 %", all(ends[way] >= 0.95 for way in both)),
@@ -277,22 +273,18 @@ def _travel_figures(records: Mapping[str, Sequence[Record]]) -> list[Figure]:
             "80 %",
             all(steady[way] >= 0.8 for way in both),
         ),
+        Figure(f"the same, saturation from {_VIVID:g}", vivid),
         Figure("shape right at both ends", shapes),
-        Figure("largest step of hue, degrees", _largest_steps(records), percent=False),
     ]
 
 
-def _largest_steps(records: Mapping[str, Sequence[Record]]) -> dict[str, float]:
-    """Median over clips of the largest change of hue between neighbouring frames."""
-    found = {}
-    for way, each in records.items():
-        steps = [
-            max(abs((b - a + 180) % 360 - 180) for a, b in itertools.pairwise(record["hues"]))
-            for record in each
-            if None not in record["hues"]
-        ]
-        found[way] = float(np.median(steps)) if steps else math.nan
-    return found
+def _is_steady(colours: Sequence[Sequence[float] | None], least: float) -> bool:
+    """Whether hues go one way, in frames of at least this saturation; all must show a shape."""
+    if any(colour is None for colour in colours):
+        return False
+    found = [colorsys.rgb_to_hsv(*colour) for colour in colours if colour is not None]
+    back = setback([360 * hue for hue, saturation, _ in found if saturation >= least])
+    return back <= _HUE_DEGREES
 
 
 def _shares(
