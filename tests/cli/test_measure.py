@@ -160,3 +160,16 @@ def test_a_palette_error_is_that_of_the_frames_it_was_made_of(tmp_path: Path, ca
             shown.append(np.asarray(image.convert("RGB")))
     assert report["against"]["psnr"] == pytest.approx(compare_frames(shown, noise).psnr)
     assert max(report["colours"]) <= 256 and report["against"]["error"] > 1
+
+
+def test_names_of_any_characters(
+    clips: dict[str, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clips["a.gif"].parent)
+    names = ["new\nline.gif", "escape\x1b[31m.gif", "not\udcffutf.gif", "狐.gif"]
+    for name in names:
+        Path(name).write_bytes(clips["a.gif"].read_bytes())
+    status, out, _ = run(capsys, *names, "--plot", "p.png", "--sheet", "s.png")
+    table = out.split("\n\n")[0].splitlines()
+    assert status == 0 and len(table) == 5 and "\x1b" not in out and "new line.gif" in table[1]
+    assert run(capsys, *names, "--json")[1].count('"file"') == 4

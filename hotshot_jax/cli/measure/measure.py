@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hotshot_jax.cli.measure.report import as_json, describe
+from hotshot_jax.cli.measure.report import as_json, describe, on_one_line
 from hotshot_jax.cli.run import say
 from hotshot_jax.errors import UsageError
-from hotshot_jax.files.printable import printable
 from hotshot_jax.measure.comparison import Comparison, compare_frames
 from hotshot_jax.measure.frames import ClipMeasures, measure_frames
 from hotshot_jax.measure.plot import MOST_CURVES, draw_plot
@@ -60,7 +59,7 @@ def measure(given: argparse.Namespace) -> None:
         for name, (measures, comparison) in found.items():
             print(json.dumps(as_json(name, measures, comparison)))
     else:
-        print(printable(describe(found)))
+        print(describe(found))
     if given.plot:
         _write(given.plot, draw_plot(_panels(found)), "plot")
     if given.sheet:
@@ -122,6 +121,7 @@ def _check_places(given: argparse.Namespace, names: list[str]) -> None:
 
 
 def _panels(found: Measured) -> dict[str, Mapping[str, list[float]]]:
+    found = {on_one_line(name): each for name, each in found.items()}
     panels: dict[str, Mapping[str, list[float]]] = {
         # The last step of a loop is the one back to its first frame.
         "difference of each frame to the next, the last to the first, in levels": {
@@ -144,7 +144,7 @@ def _rows(name: str, clip: Clip) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
     chosen = spread_indices(len(clip.durations_ms), _MOST_ON_SHEET)
     for start in range(0, len(chosen), _IN_A_ROW):
         row = chosen[start : start + _IN_A_ROW]
-        text = f"{name[-100:]}: frames {', '.join(map(str, row))}"
+        text = f"{on_one_line(name)[-100:]}: frames {', '.join(map(str, row))}"
         yield text, clip.frames(row)
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hotshot_jax.files.printable import printable
 from hotshot_jax.measure.comparison import Comparison
 from hotshot_jax.measure.frames import ClipMeasures
 
@@ -42,12 +43,17 @@ def as_json(name: str, measures: ClipMeasures, comparison: Comparison | None) ->
     return report
 
 
+def on_one_line(name: str) -> str:
+    """A file's name as tables and pictures show it."""
+    return printable(name).replace("\n", " ")
+
+
 def describe(found: Mapping[str, tuple[ClipMeasures, Comparison | None]]) -> str:
     """A table with a line for each clip, then each clip's frames."""
     rows = [_cells(name, *each) for name, each in found.items()]
     parts = ["\n".join(_aligned([list(rows[0]), *(list(row.values()) for row in rows)]))]
     for name, (measures, _) in found.items():
-        lines = [name]
+        lines = [on_one_line(name)]
         if measures.frames > _MOST_LISTED:
             lines.append(f"  {measures.frames} frames; --json lists what each of them tells")
         else:
@@ -60,7 +66,7 @@ def describe(found: Mapping[str, tuple[ClipMeasures, Comparison | None]]) -> str
 
 def _cells(name: str, measures: ClipMeasures, comparison: Comparison | None) -> dict[str, str]:
     cells = {
-        "clip": name,
+        "clip": on_one_line(name),
         "frames": str(measures.frames),
         "size": f"{measures.width}x{measures.height}",
         "difference": f"{measures.mean_difference:.3f}",
