@@ -38,7 +38,7 @@ from benchmarks.toy.shape_clips import (
 from hotshot_jax.builtin import NAME as BUILTIN_NAME
 from hotshot_jax.choices import CONTEXT_FUSES, INITIAL_NOISES
 from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
-from hotshot_jax.cli.devices import use_device
+from hotshot_jax.cli.hosts import use_device
 from hotshot_jax.cli.run import Parser, run
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.pixels import to_uint8

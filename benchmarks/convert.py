@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.models.formula_weights import formula_tensor
-from hotshot_jax.convert.tensors.safetensors_writer import write_safetensors
+from hotshot_jax.convert.tensors.safetensors_file import write_safetensors
 from hotshot_jax.models.layers.embeddings import positional_encoding
 
 _MODELS = Path(__file__).parent.parent / "tests" / "golden" / "models"

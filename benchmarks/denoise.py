@@ -29,7 +29,7 @@ from benchmarks.compile.ceilings import jax_ceilings, load_for, torch_ceilings
 from benchmarks.compile.hlo_costs import program_costs
 from benchmarks.models.sized_unet import UNetSize, random_unet, torch_unet, unet_inputs, unet_size
 from benchmarks.running.timing import Timing, add_timing_flags, circumstances, in_turns
-from hotshot_jax.cli.devices import use_device
+from hotshot_jax.cli.hosts import use_device
 from hotshot_jax.runtime.precision import current_platform
 from hotshot_jax.runtime.programs import flattened
 

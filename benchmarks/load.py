@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.compile.ceilings import jax_ceilings, load_for
 from benchmarks.convert import seconds_to_read, write_unet
 from benchmarks.running.timing import add_timing_flags, circumstances, in_turns
-from hotshot_jax.cli.devices import use_device
+from hotshot_jax.cli.hosts import use_device
 from hotshot_jax.convert.formats.diffusers_folder import open_component
 from hotshot_jax.convert.prepare import prepare_component
 from hotshot_jax.runtime.precision import current_platform

@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks.convert import forget, seconds_to_read, write_unet
 from benchmarks.models.formula_weights import formula_tensor
-from hotshot_jax.convert.tensors.safetensors_writer import write_safetensors
+from hotshot_jax.convert.tensors.safetensors_file import write_safetensors
 from hotshot_jax.convert.tensors.tensor_source import open_file
 
 _DTYPES = {"bf16": jnp.bfloat16, "f16": jnp.float16, "f32": jnp.float32}

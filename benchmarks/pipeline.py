@@ -31,7 +31,7 @@ from benchmarks.compile.steps import SCHEDULER
 from benchmarks.models.sized_unet import UNetSize, random_arrays, torch_unet
 from benchmarks.running.timing import add_timing_flags, circumstances, in_turns
 from hotshot_jax.builtin import builtin_checkpoint
-from hotshot_jax.cli.devices import use_device
+from hotshot_jax.cli.hosts import use_device
 from hotshot_jax.convert.builders import KINDS, model_builder
 from hotshot_jax.convert.load import abstract
 from hotshot_jax.media.pixels import to_uint8

@@ -33,10 +33,9 @@ from benchmarks.toy.shape_clips import (
     spread,
 )
 from benchmarks.toy.shape_scores import Scores, table
-from hotshot_jax.builtin import NAME as BUILTIN_NAME
-from hotshot_jax.builtin.controlnets import CONDITIONING_SCALE, builtin_controlnets
+from hotshot_jax.builtin import CONDITIONING_SCALE, NAME as BUILTIN_NAME, builtin_controlnets
 from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
-from hotshot_jax.cli.devices import use_device
+from hotshot_jax.cli.hosts import use_device
 from hotshot_jax.cli.infer.control import control_inputs, plan_control
 from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.cli.run import Parser, run

@@ -41,12 +41,11 @@ from benchmarks.toy.shape_clips import (
 from benchmarks.toy.shape_scores import ATTRIBUTES, Scores, table
 from hotshot_jax.builtin import NAME as BUILTIN_NAME
 from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
-from hotshot_jax.cli.devices import use_device
+from hotshot_jax.cli.hosts import use_device
 from hotshot_jax.cli.infer.outputs import read_prompts
 from hotshot_jax.cli.run import Parser, run
 from hotshot_jax.convert.load import with_parameters
-from hotshot_jax.convert.tensors.rules import flat_parameters
-from hotshot_jax.convert.tensors.temporal_names import TEMPORAL
+from hotshot_jax.convert.tensors.rules import TEMPORAL, flat_parameters
 from hotshot_jax.data.shapes import SPLITS, split_prompts
 from hotshot_jax.errors import UsageError
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline

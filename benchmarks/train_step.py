@@ -34,19 +34,18 @@ import numpy as np
 
 from benchmarks.compile import steps as compiled_steps
 from benchmarks.compile.abstract_arrays import Size, bytes_per_device
+from benchmarks.models.loading import parameter_count
 from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.choices import REMATERIALISATIONS, SELECTIONS
-from hotshot_jax.cli.devices import use_device
+from hotshot_jax.cli.hosts import use_device
 from hotshot_jax.cli.run import Parser, run
 from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
-from hotshot_jax.convert.tensors.rules import parameter_count
 from hotshot_jax.errors import UsageError
 from hotshot_jax.schedulers import make_scheduler
-from hotshot_jax.training.flops import traced_flops
-from hotshot_jax.training.learning_rate import learning_rate_schedule
-from hotshot_jax.training.running.hardware import host_memory, peak_flops
+from hotshot_jax.training.optimizer import learning_rate_schedule
+from hotshot_jax.training.resources import host_memory, peak_flops, traced_flops
 from hotshot_jax.training.running.step import StepConfig, Trainer, compile_step, trace_step
-from hotshot_jax.training.trainees.selection import Division
+from hotshot_jax.training.trainees.trainee import Division
 
 PROGRAM = "train_step"
 GIB = 2**30

@@ -11,43 +11,57 @@ from hotshot_jax.version import __version__
 
 if TYPE_CHECKING:
     from hotshot_jax.conditioning.control.windows import ControlWindow as ControlWindow
-    from hotshot_jax.convert.conversion import convert_folder as convert_folder
-    from hotshot_jax.convert.conversion import write_torch_folder as write_torch_folder
-    from hotshot_jax.errors import HotshotError as HotshotError
-    from hotshot_jax.errors import UsageError as UsageError
-    from hotshot_jax.jobs.maker import Cancelled as Cancelled
-    from hotshot_jax.jobs.maker import Clip as Clip
-    from hotshot_jax.jobs.maker import ClipMaker as ClipMaker
-    from hotshot_jax.jobs.settings import ClipSettings as ClipSettings
-    from hotshot_jax.jobs.settings import ModelSettings as ModelSettings
-    from hotshot_jax.jobs.settings import RunSettings as RunSettings
-    from hotshot_jax.measure.comparison import Comparison as Comparison
-    from hotshot_jax.measure.comparison import compare_frames as compare_frames
-    from hotshot_jax.measure.frames import ClipMeasures as ClipMeasures
-    from hotshot_jax.measure.frames import measure_frames as measure_frames
+    from hotshot_jax.convert.conversion import (
+        convert_folder as convert_folder,
+        write_torch_folder as write_torch_folder,
+    )
+    from hotshot_jax.errors import HotshotError as HotshotError, UsageError as UsageError
+    from hotshot_jax.jobs.maker import Cancelled as Cancelled, Clip as Clip, ClipMaker as ClipMaker
+    from hotshot_jax.jobs.settings import (
+        ClipSettings as ClipSettings,
+        ModelSettings as ModelSettings,
+        RunSettings as RunSettings,
+    )
+    from hotshot_jax.measure.comparison import (
+        Comparison as Comparison,
+        compare_frames as compare_frames,
+    )
+    from hotshot_jax.measure.frames import (
+        ClipMeasures as ClipMeasures,
+        measure_frames as measure_frames,
+    )
     from hotshot_jax.media.reading.read import open_clip as open_clip
     from hotshot_jax.media.write import write_video as write_video
-    from hotshot_jax.models import AutoencoderKL as AutoencoderKL
-    from hotshot_jax.models import CLIPTextModel as CLIPTextModel
-    from hotshot_jax.models import ControlNetModel as ControlNetModel
-    from hotshot_jax.models import UNet3DConditionModel as UNet3DConditionModel
-    from hotshot_jax.models.layers.attention import dot_product_attention as dot_product_attention
-    from hotshot_jax.models.layers.attention import replace_attention as replace_attention
-    from hotshot_jax.parallel.mesh import MeshConfig as MeshConfig
-    from hotshot_jax.parallel.mesh import create_mesh as create_mesh
+    from hotshot_jax.models import (
+        AutoencoderKL as AutoencoderKL,
+        CLIPTextModel as CLIPTextModel,
+        ControlNetModel as ControlNetModel,
+        UNet3DConditionModel as UNet3DConditionModel,
+    )
+    from hotshot_jax.models.layers.attention import (
+        dot_product_attention as dot_product_attention,
+        replace_attention as replace_attention,
+    )
+    from hotshot_jax.parallel.mesh import MeshConfig as MeshConfig, create_mesh as create_mesh
     from hotshot_jax.pipelines.control import ControlInput as ControlInput
     from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline as HotshotXLPipeline
     from hotshot_jax.pipelines.output import HotshotXLOutput as HotshotXLOutput
     from hotshot_jax.runtime.precision import Precision as Precision
     from hotshot_jax.runtime.progress import Progress as Progress
-    from hotshot_jax.sampling.guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
-    from hotshot_jax.sampling.guidance import Guidance as Guidance
-    from hotshot_jax.sampling.predict import Conditioning as Conditioning
-    from hotshot_jax.sampling.predict import Predictor as Predictor
-    from hotshot_jax.sampling.predict import StepInput as StepInput
-    from hotshot_jax.schedulers import Schedule as Schedule
-    from hotshot_jax.schedulers import Scheduler as Scheduler
-    from hotshot_jax.schedulers import make_scheduler as make_scheduler
+    from hotshot_jax.sampling.guidance import (
+        ClassifierFreeGuidance as ClassifierFreeGuidance,
+        Guidance as Guidance,
+    )
+    from hotshot_jax.sampling.predict import (
+        Conditioning as Conditioning,
+        Predictor as Predictor,
+        StepInput as StepInput,
+    )
+    from hotshot_jax.schedulers import (
+        Schedule as Schedule,
+        Scheduler as Scheduler,
+        make_scheduler as make_scheduler,
+    )
     from hotshot_jax.training.running.step import Trainer as Trainer
 
 _MODULES = {

@@ -19,10 +19,10 @@ INITIAL_NOISES: Final = ("independent", "freenoise")
 CONTEXT_SCHEDULES: Final = ("standard_static", "standard_uniform", "looped_uniform", "batched")
 CONTEXT_FUSES: Final = ("pyramid", "flat", "relative", "overlap_linear")
 
-# Of timesteps: `hotshot_jax.schedulers.timestep_spacing`.
+# Of timesteps: `hotshot_jax.schedulers.numbers`.
 SPACINGS: Final = ("linspace", "leading", "trailing")
 
-# What a UNet predicts: `hotshot_jax.schedulers.prediction`.
+# What a UNet predicts: `hotshot_jax.schedulers.numbers`.
 PREDICTION_TYPES: Final = ("epsilon", "v_prediction", "sample")
 
 # Those that can be trained: `hotshot_jax.training.loss`.
@@ -47,7 +47,7 @@ DEPTH_CHECKPOINT: Final = "Intel/dpt-hybrid-midas"
 # Of temporal layers' names: `hotshot_jax.convert.formats.temporal_layers`.
 TEMPORAL_SPELLINGS: Final = ("hotshot", "comfyui", "diffusers")
 
-# Layers that train: `hotshot_jax.training.trainees.selection`.
+# Layers that train: `hotshot_jax.training.trainees.trainee`.
 SELECTIONS: Final = ("temporal", "spatial", "unet")
 
 # Layers whose attention gets factors: `hotshot_jax.training.trainees.lora`.
@@ -59,7 +59,7 @@ LOSSES: Final = ("mse", "huber")
 # Forms of min-SNR weights, likewise.
 SNR_WEIGHTS: Final = ("paper", "reference")
 
-# Courses of the learning rate: `hotshot_jax.training.learning_rate`.
+# Courses of the learning rate: `hotshot_jax.training.optimizer`.
 LEARNING_RATE_SCHEDULES: Final = (
     "linear",
     "cosine",

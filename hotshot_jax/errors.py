@@ -3,6 +3,15 @@
 Anything else that escapes is a bug in this project, so only these are shown without a traceback.
 """
 
+from collections.abc import Iterator
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
 
 class HotshotError(Exception):
     """The run failed for a reason that the user can act on.

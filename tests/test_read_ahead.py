@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from hotshot_jax.read_ahead import read_ahead
+from hotshot_jax.convert.load import read_ahead
 
 
 @pytest.mark.parametrize("threads", [1, 3])

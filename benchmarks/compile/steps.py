@@ -103,9 +103,9 @@ def decode(size: Size, mesh: Mesh | None) -> Program:
 def trainer_of(size: Size) -> Any:
     """The `Trainer` of a UNet with shapes in place of arrays."""
     # Needs optax, which only training does.
-    from hotshot_jax.training.learning_rate import learning_rate_schedule
+    from hotshot_jax.training.optimizer import learning_rate_schedule
     from hotshot_jax.training.running.step import StepConfig, Trainer
-    from hotshot_jax.training.trainees.selection import Division
+    from hotshot_jax.training.trainees.trainee import Division
 
     return Trainer(
         Division.of(unet_of(size), size.trained),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.training.running.hardware import PEAK_FLOPS
+from hotshot_jax.training.resources import PEAK_FLOPS
 
 GIB = 2**30
 

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.models.formula_weights import formula_source, read_shapes
+from benchmarks.models.loading import load_module
 from benchmarks.parity_cases import unet
 from benchmarks.parity_cases.case import WHOLE_MODEL, Case, ModelReference, Result, compare
 from benchmarks.parity_cases.compilation import jit_for_few_calls
 from benchmarks.parity_cases.layout import channels_first
 from hotshot_jax.convert.builders import model_builder
-from hotshot_jax.convert.load import load_module
 from hotshot_jax.lora import Lora, ModuleNames, merged_source, open_lora
 from hotshot_jax.models import CLIPTextModel, CLIPTextOutput
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from benchmarks.models.formula_weights import formula_source, read_shapes
+from benchmarks.models.loading import load_module
 from benchmarks.parity_cases.case import ModelReference
-from hotshot_jax.convert.load import load_module
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models import (
     AutoencoderKL,

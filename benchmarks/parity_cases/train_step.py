@@ -24,7 +24,6 @@ from benchmarks.parity_cases.models import load_unet
 from hotshot_jax.convert.tensors.rules import Slot, torch_slots
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.schedulers.base import Scheduler
-from hotshot_jax.training.learning_rate import learning_rate_schedule
 from hotshot_jax.training.loss import (
     Draws,
     LossConfig,
@@ -33,9 +32,9 @@ from hotshot_jax.training.loss import (
     per_sample_loss,
     target,
 )
-from hotshot_jax.training.optimizer import OptimizerConfig
+from hotshot_jax.training.optimizer import OptimizerConfig, learning_rate_schedule
 from hotshot_jax.training.running.step import StepConfig, Trainer, TrainState
-from hotshot_jax.training.trainees.selection import Division, Parameters, trained_names
+from hotshot_jax.training.trainees.trainee import Division, Parameters, trained_names
 
 # The reference's --snr_gamma is a switch, so that gamma is 1. With an infinite one all weigh 1.
 _GAMMAS = {"mse": float("inf"), "snr": 1.0}

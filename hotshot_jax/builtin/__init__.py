@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from hotshot_jax.files.parsed import parse_json
 
 NAME = "the built-in model"
+CONDITIONING_SCALE = 1.0
+"""The strength that its ControlNets were trained at, and have unless another is asked for."""
 
 _HERE = Path(__file__).parent
+_CONTROLNET = "controlnet_"
 
 
 def builtin_checkpoint() -> Path:
@@ -16,7 +16,7 @@ def builtin_checkpoint() -> Path:
     return _HERE / "checkpoint"
 
 
-def builtin_settings() -> Mapping[str, Any]:
-    """The settings of `infer.py` that it was trained for, where they are not Hotshot-XL's."""
-    settings: dict[str, Any] = parse_json((builtin_checkpoint() / "settings.json").read_bytes())
-    return settings
+def builtin_controlnets() -> Mapping[str, Path]:
+    """A ControlNet's folder, in the diffusers layout, for each `control_type` that has one."""
+    folders = sorted(_HERE.glob(f"{_CONTROLNET}*/config.json"))
+    return {path.parent.name.removeprefix(_CONTROLNET): path.parent for path in folders}

@@ -1,25 +1,38 @@
-"""Settings as frozen dataclasses whose fields are flags and keys of configuration files."""
+"""Settings as frozen dataclasses whose fields are flags and keys of configuration files.
+
+Flags of a command line that cannot act, given the others, are refused. Defaults and files are left
+alone: they hold every setting, also those of no use to a run.
+"""
 
 import argparse
 import dataclasses
 import difflib
 import reprlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hotshot_jax.choices import AUTO
 from hotshot_jax.cli.run import Parser, Switch
 from hotshot_jax.cli.translation import OtherNames, translate
 from hotshot_jax.errors import UsageError
-from hotshot_jax.files.limits import MOST_SETTINGS_BYTES
 from hotshot_jax.files.parsed import ParseError, parse_json, parse_yaml
-from hotshot_jax.files.plain_file import read_text
+from hotshot_jax.files.plain_file import MOST_SETTINGS_BYTES, read_text
 from hotshot_jax.writing.places import check_local
 
 TEXT_ENDINGS = (".yaml", ".yml", ".json")
+DEVICES = (AUTO, "cpu", "gpu", "tpu")
 # Finding what a longer one resembles would take for ever.
 _LONGEST_NAME = 100
+_OF_HOSTS: Mapping[str, tuple[type, str]] = {
+    "coordinator_address": (
+        str,
+        f"HOST:PORT of process 0, or '{AUTO}' under Slurm or Open MPI; not needed on Cloud TPU",
+    ),
+    "process_count": (int, "processes in all, usually one a host"),
+    "process_index": (int, "which of them this one is, from 0"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +71,12 @@ class Flag:
 def flag(default: Any, help: str, type: Callable[[Any], Any], group: str, **options: Any) -> Any:
     """A field of a dataclass of settings; further options are those of `Flag`."""
     return dataclasses.field(default=default, metadata={"flag": Flag(help, type, group, **options)})
+
+
+def host_flag(name: str, group: str) -> Any:
+    """A flag about hosts, the same for every command that runs on several."""
+    type, help = _OF_HOSTS[name]
+    return flag(None, help, type, group, about_this_run=True)
 
 
 def flags_of(settings: type) -> Mapping[str, Flag]:
@@ -207,3 +226,44 @@ def _checked_value(flag: Flag, path: str, name: str, value: Any) -> Any:
             f"{' or '.join(flag.choices)}."
         )
     return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Acts:
+    """When flags act.
+
+    Attributes:
+        flags: their names.
+        when: whether they do, by the settings of the run.
+        otherwise: goes on from "has no effect".
+    """
+
+    flags: tuple[str, ...]
+    when: Callable[[Any], bool]
+    otherwise: str
+
+
+def given_flags(arguments: Sequence[str] | None) -> frozenset[str]:
+    """Names of the flags on a command line, with underscores; None for this process's."""
+    return frozenset(
+        argument.partition("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_")
+        for argument in (sys.argv[1:] if arguments is None else arguments)
+        if argument.startswith("--")
+    )
+
+
+def refuse_without_effect(given: Collection[str], settings: Any, rules: Sequence[Acts]) -> None:
+    """Refuses flags that cannot act.
+
+    Args:
+        given: names of the flags on the command line.
+        settings: of the run, as the rules take them.
+        rules: all that are to hold.
+
+    Raises:
+        UsageError: names the flag, and what it would need.
+    """
+    for rule in rules:
+        useless = [flag for flag in rule.flags if flag.replace("-", "_") in given]
+        if useless and not rule.when(settings):
+            raise UsageError(f"--{useless[0]} has no effect {rule.otherwise}. Leave it out.")

@@ -41,14 +41,7 @@ def sampler(name: str) -> str:
 
 
 def _precision(name: str) -> str:
-    for ours, theirs in _PRECISIONS.items():
-        if name.lower() in theirs:
-            return ours
-    return name
-
-
-def _mixed_precision(name: str) -> str:
-    return _MIXED.get(_precision(name), name)
+    return next((ours for ours, theirs in _PRECISIONS.items() if name.lower() in theirs), name)
 
 
 def _device(name: str) -> str:
@@ -57,14 +50,6 @@ def _device(name: str) -> str:
 
 def _aspect_ratio(name: str) -> str:
     return _RATIOS.get(name.replace(" ", "").replace("x", ":"), name)
-
-
-def _resumed(name: str) -> str:
-    return "auto" if name == "latest" else name
-
-
-def _predicted(name: str) -> str:
-    return {"v": "v_prediction", "eps": "epsilon"}.get(name, name)
 
 
 def _all(names: Mapping[str, str]) -> dict[str, str]:
@@ -237,11 +222,11 @@ TRAIN: Final = OtherNames(
         "height": "--resolution and --aspect_ratio choose the size.",
     },
     values={
-        "mixed_precision": _mixed_precision,
+        "mixed_precision": lambda name: _MIXED.get(_precision(name), name),
         "device": _device,
         "aspect_ratio": _aspect_ratio,
-        "resume": _resumed,
-        "prediction_type": _predicted,
+        "resume": lambda name: "auto" if name == "latest" else name,
+        "prediction_type": lambda name: {"v": "v_prediction", "eps": "epsilon"}.get(name, name),
     },
 )
 """For `train.py`."""

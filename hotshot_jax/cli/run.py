@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NoReturn
 
-from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.errors import HotshotError, UsageError, causes
 from hotshot_jax.files.printable import printable
 from hotshot_jax.signals import heard_too_early
 from hotshot_jax.version import __version__
@@ -231,13 +231,13 @@ def run_one_of(
 
 def _system_refusal(error: BaseException | None) -> str | None:
     """What to say of an error that the system caused; None where a bug may have."""
-    while error is not None:
-        text = str(error)
-        for quoted, message in _SYSTEM_REFUSALS.items():
-            if quoted in text:
-                return message
-        error = error.__cause__ or error.__context__
-    return None
+    refusals = (
+        message
+        for text in map(str, causes(error))
+        for quoted, message in _SYSTEM_REFUSALS.items()
+        if quoted in text
+    )
+    return next(refusals, None)
 
 
 def in_flags(text: str) -> str:
@@ -256,8 +256,7 @@ def _failed(program: str, message: str, status: int) -> int:
 
 
 def _stopped(program: str, number: int, outcome: str) -> int:
-    name = signal.Signals(number).name
-    print(f"\n{program}: stopped by {name}; {outcome}.", file=sys.stderr)
+    print(f"\n{program}: stopped by {signal.Signals(number).name}; {outcome}.", file=sys.stderr)
     return INTERRUPTED + number
 
 

@@ -48,7 +48,7 @@ class TerminalProgress:
             dynamic_ncols=True,
             disable=self.quiet,
         ) as bar:
-            yield lambda units: _advance(bar, units)
+            yield bar.update
         self._add(name, start)
 
     @contextlib.contextmanager
@@ -69,7 +69,3 @@ class TerminalProgress:
 
     def _add(self, name: str, start: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
-
-
-def _advance(bar: tqdm, units: int) -> None:
-    bar.update(units)

@@ -72,9 +72,8 @@ def translate(
             if equals and value.lower() not in _TRUTH:
                 raise UsageError(f"--{name} is a switch and takes no value; {value!r} is given.")
             wanted = _TRUTH[value.lower()] if equals else True
-            positive = wanted != name.startswith("no-")
             bare_name = name.removeprefix("no-")
-            result.append(f"--{bare_name}" if positive else f"--no-{bare_name}")
+            result.append(f"--{'' if wanted == (name == bare_name) else 'no-'}{bare_name}")
         else:
             result.append(f"--{name}")
             convert = names.values.get(name, str)
@@ -114,11 +113,8 @@ def _own_name(
 
 def _is_flag(token: str) -> bool:
     name = token.partition("=")[0] if token.startswith("--") else token
-    return token.startswith("-") and token != "-" and " " not in name and not _is_number(token)
-
-
-def _is_number(token: str) -> bool:
-    return _NUMBER.fullmatch(token) is not None
+    is_number = _NUMBER.fullmatch(token) is not None
+    return token.startswith("-") and token != "-" and " " not in name and not is_number
 
 
 def _for_bare(bare: Sequence[str], given: Sequence[str], names: OtherNames) -> list[str]:

@@ -9,27 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from hotshot_jax import clip_tokenizer
-from hotshot_jax.convert.formats.converted import (
-    ConvertedComponent,
-    is_converted,
-    open_converted,
-)
+from hotshot_jax.convert.builders import model_shapes
+from hotshot_jax.convert.formats.converted import ConvertedComponent, is_converted, open_converted
 from hotshot_jax.convert.formats.diffusers_folder import (
     MODEL_INDEX,
     Component,
     open_component,
     open_diffusers_folder,
 )
+from hotshot_jax.convert.formats.model_family import TEMPORAL_LAYERS, refuse_other_kinds
 from hotshot_jax.convert.formats.single_file import SingleFile, open_single_file
-from hotshot_jax.convert.formats.single_file_config import scheduler_config
-from hotshot_jax.convert.formats.single_file_refusals import TEMPORAL_LAYERS, refuse_other_kinds
-from hotshot_jax.convert.formats.stated_prediction import stated_prediction
+from hotshot_jax.convert.formats.single_file_config import scheduler_config, stated_prediction
 from hotshot_jax.convert.formats.temporal_layers import temporal_source, with_temporal_layers
 from hotshot_jax.convert.formats.temporal_shape import read_shape, stated_shape, unet_words
 from hotshot_jax.convert.hub import cached, checkpoint_files, resolve
-from hotshot_jax.convert.model_shapes import model_shapes
 from hotshot_jax.convert.prepare import component_source
-from hotshot_jax.convert.tensors.file_content import read_json_object
+from hotshot_jax.convert.tensors.file_content import PICKLES, read_json_object, refuse_pickle
 from hotshot_jax.convert.tensors.tensor_source import TensorSource, open_file
 from hotshot_jax.convert.tensors.weight_files import choose_weight_files, find_weight_files
 from hotshot_jax.errors import HotshotError
@@ -40,7 +35,6 @@ _TEXT = ("text_encoder", "text_encoder_2")
 _PREDICTION = ("prediction_type", "rescale_betas_zero_snr")
 _CONFIG = "config.json"
 _SINGLE_FILE = ".safetensors"
-_PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 _TEMPORAL_FILES = ("hsxl_temporal_layers", "diffusion_pytorch_model", "diffusion_motion_model")
 
 AnyComponent = Component | ConvertedComponent
@@ -163,7 +157,7 @@ def known_positions(path: str | None) -> int:
 
 def _open(path: str, variant: str | None, *, require_temporal: bool) -> Checkpoint:
     found = resolve(path, variant=variant)
-    if found.is_file() and found.suffix in (_SINGLE_FILE, *_PICKLES):
+    if found.is_file() and found.suffix in (_SINGLE_FILE, *PICKLES):
         return _from_single_file(found, require_temporal)
     if is_converted(found):
         folder: Any = open_converted(found)
@@ -196,10 +190,7 @@ def _from_single_file(file: Path, require_temporal: bool) -> Checkpoint:
 
 
 def _open_single(file: Path) -> SingleFile:
-    if file.suffix in _PICKLES:
-        raise HotshotError(
-            f"{file} is a pickle, which can run any code when it is read; use a .safetensors file."
-        )
+    refuse_pickle(file)
     single = open_single_file(open_file(file))
     if single.scheduler["_class_name"] == "EDMEulerScheduler":
         raise HotshotError(f"{file} is an EDM model, whose noise levels no scheduler here has.")
@@ -275,14 +266,12 @@ def _joined(
 ) -> Component:
     """A UNet of spatial and temporal layers, either of which may be its own."""
     below = unet if spatial is None else spatial
-    own = spatial is None or temporal is None
-    tensors = component_source(unet) if own else None
+    tensors = component_source(unet) if spatial is None or temporal is None else None
     lower = component_source(below) if spatial is not None else tensors
     upper, shape = tensors, read_shape(unet.config, unet.config_path)
     if temporal is not None:
         upper, shape = open_temporal(temporal, variant)
-    assert lower is not None
-    assert upper is not None
+    assert lower is not None and upper is not None
     config = {**below.config, **unet_words(shape)}
     shapes = model_shapes("unet", config, where=str(below.config_path))
     joined = with_temporal_layers(lower, temporal_source(upper, shapes, shape))

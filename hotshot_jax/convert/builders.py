@@ -1,13 +1,19 @@
 """Which model each component of a checkpoint is, and how it is built from its `config.json`."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 
+from hotshot_jax.convert.load import abstract
+from hotshot_jax.convert.tensors.rules import torch_slots
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models import (
     AutoencoderKL,
@@ -98,3 +104,28 @@ def _impossible_values(where: str) -> Iterator[None]:
         raise HotshotError(
             f"{where}: no model can be built from these values ({reason}); download the file again."
         ) from error
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""PyTorch's shape of each tensor of a model, by PyTorch's name."""
+
+
+def model_shapes(component: str, config: Mapping[str, Any], *, where: str) -> Shapes:
+    """The tensors that fill a component; a UNet's temporal layers are among them.
+
+    Args:
+        component: "unet", "text_encoder", "text_encoder_2" or "vae".
+        config: the content of its `config.json`.
+        where: the path of that file, for messages.
+
+    Raises:
+        HotshotError: names the key of the configuration that is missing or not supported.
+    """
+    return _shapes(component, KINDS[component].config.from_dict(config, where))
+
+
+@functools.lru_cache(maxsize=8)
+def _shapes(component: str, config: Any) -> Shapes:
+    # Tracing a model takes a second, and its shapes are asked for by every file that is opened.
+    module = abstract(lambda rngs: KINDS[component].model(config, rngs=rngs))
+    return MappingProxyType({name: slot.shape for name, slot in torch_slots(module).items()})

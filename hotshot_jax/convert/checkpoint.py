@@ -19,8 +19,8 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from hotshot_jax.convert.tensors.file_list import check_file_list, write_file_list
-from hotshot_jax.convert.tensors.name_lists import first_names
+from hotshot_jax.convert.tensors.file_content import check_file_list, write_file_list
+from hotshot_jax.convert.tensors.tensor_source import first_names
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.files.plain_file import check_plain_folder
 from hotshot_jax.writing.staging import check_disk_space
@@ -70,11 +70,14 @@ def save(path: str | os.PathLike[str], tree: Mapping[Any, Any]) -> None:
         raise HotshotError(f"{path} cannot be written: {_first_line(error)}") from error
 
 
-def metadata(path: str | os.PathLike[str]) -> dict[str, jax.ShapeDtypeStruct]:
+def metadata(
+    path: str | os.PathLike[str], *, whole: bool = False
+) -> dict[str, jax.ShapeDtypeStruct]:
     """Tell what a checkpoint holds without reading its arrays.
 
     Args:
         path: the folder that ``save`` wrote.
+        whole: whether the checksums of all its files are looked at, and not of the small ones.
 
     Returns:
         Shape and dtype of each array, by its keys joined with "/".
@@ -85,7 +88,7 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, jax.ShapeDtypeStruct]:
     path = Path(os.path.abspath(path))
     if not path.is_dir():
         raise HotshotError(f"{path} does not exist or is no folder; expected an Orbax checkpoint")
-    check_file_list(path, whole=False)
+    check_file_list(path, whole=whole)
     try:
         check_plain_folder(path)
         with quiet():
@@ -131,10 +134,8 @@ def load(path: str | os.PathLike[str], abstract: Mapping[Any, Any]) -> dict[Any,
             of another shape, all of which one message lists.
     """
     path = Path(os.path.abspath(path))
-    stored = metadata(path)
-    expected = _flatten(abstract)
-    _check_match(path, stored, expected)
-    check_file_list(path, whole=True)
+    stored = metadata(path, whole=True)
+    _check_match(path, stored, _flatten(abstract))
     targets = jax.tree.map(_with_sharding, _text_keys(abstract))
     try:
         with quiet(), _context([*jax.tree.leaves(targets), *stored.values()]):

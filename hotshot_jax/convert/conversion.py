@@ -5,7 +5,7 @@ import functools
 import json
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,16 @@ from hotshot_jax.convert.formats.small_files import copy_small_files
 from hotshot_jax.convert.formats.temporal_shape import with_shape
 from hotshot_jax.convert.formats.to_torch import write_component
 from hotshot_jax.convert.load import Match, Progress, abstract, fill_module, match_module
-from hotshot_jax.convert.tensors.file_list import check_file_list, write_file_list
-from hotshot_jax.convert.tensors.memory import check_memory
+from hotshot_jax.convert.tensors.file_content import check_file_list, write_file_list
 from hotshot_jax.convert.tensors.rules import flat_parameters
-from hotshot_jax.convert.tensors.safetensors_writer import write_safetensors
+from hotshot_jax.convert.tensors.safetensors_file import write_safetensors
 from hotshot_jax.convert.tensors.tensor_source import open_file
+from hotshot_jax.errors import HotshotError
 from hotshot_jax.version import __version__
 from hotshot_jax.writing.staging import check_destination, staged_folder
 
+# Of the memory that weights take, what converting them takes.
+_HEADROOM = 1.25
 _WEIGHT_ENDINGS = frozenset(
     {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".onnx"}
 )
@@ -67,28 +69,27 @@ def convert_folder(
     check_destination(dest, source=source.path)
     planned = [_plan(component, dtype) for component in source.components]
     check_memory(max(plan.nbytes for plan in planned))
-    required = sum(plan.nbytes for plan in planned)
-    with staged_folder(dest, required_bytes=required) as folder:
+    with staged_folder(dest, required_bytes=sum(plan.nbytes for plan in planned)) as folder:
         copy_small_files(source.path, folder)
         shutil.copyfile(source.path / INDEX, folder / INDEX)
-        dtypes = {}
-        for plan in planned:
-            name = plan.component.name
-            dtypes[name] = plan.convert(folder / name, progress)
+        dtypes = {
+            plan.component.name: plan.convert(folder / plan.component.name, progress)
+            for plan in planned
+        }
         _write_marker(folder, source.path, dtypes)
 
 
-def convert_controlnet(
+def convert_component(
     source: Component,
     dest: Path,
     *,
     dtype: Any = None,
     progress: Progress = lambda size: None,
 ) -> None:
-    """Converts a ControlNet; the further arguments and errors are those of `convert_folder`.
+    """Converts a model alone, such as a ControlNet; all else is as in `convert_folder`.
 
     Args:
-        source: the ControlNet.
+        source: the model.
         dest: see `convert_folder`.
         dtype: see there.
         progress: see there.
@@ -149,32 +150,6 @@ def write_torch_controlnet(source: ConvertedComponent, dest: Path) -> None:
         _write_torch_component(source, module, folder)
 
 
-def convert_component(
-    component: Component,
-    folder: Path,
-    *,
-    dtype: Any = None,
-    progress: Progress = lambda size: None,
-) -> dict[str, str]:
-    """Converts one model of a checkpoint.
-
-    Args:
-        component: the model.
-        folder: the folder to make.
-        dtype: dtype to store; None keeps the source's, or the widest of them.
-        progress: called with bytes of the source, as they are converted.
-
-    Returns:
-        Dtypes of the source's tensors that differ from what is stored, by name.
-
-    Raises:
-        HotshotError: the tensors do not fit the configuration, or memory is too small.
-    """
-    plan = _plan(component, dtype)
-    check_memory(plan.nbytes)
-    return plan.convert(folder, progress)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Plan:
     """How one model will be converted; everything short of its weights has been checked.
@@ -198,7 +173,11 @@ class _Plan:
         return sum(math.prod(slot.shape) for slot in slots) * self.stored.itemsize
 
     def convert(self, folder: Path, progress: Progress) -> dict[str, str]:
-        """Writes the model; returns what `convert_component` does."""
+        """Writes the model to a folder, which is made.
+
+        Returns:
+            Dtypes of the source's tensors that differ from what is stored, by name.
+        """
         component = self.component
         folder.mkdir(exist_ok=True)
         config = with_shape(component.name, component.config, component.config_path)
@@ -239,7 +218,9 @@ def _plan(component: Component, dtype: Any) -> _Plan:
     given = {slot: component.tensors.dtype(name) for slot, name in match.names.items()}
     if dtype is not None:
         return _Plan(component, match, {}, np.dtype(dtype))
-    return _Plan(component, match, given, _common_dtype(given.values()))
+    return _Plan(
+        component, match, given, np.dtype(functools.reduce(jnp.promote_types, given.values()))
+    )
 
 
 def _checked_module(component: ConvertedComponent) -> nnx.Module:
@@ -272,12 +253,35 @@ def _write_marker(folder: Path, source: Path, dtypes: Mapping[str, Any]) -> None
     (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
 
 
-def _common_dtype(dtypes: Iterable[np.dtype[Any]]) -> np.dtype[Any]:
-    return np.dtype(functools.reduce(jnp.promote_types, dtypes))
-
-
 def _read_buffers(file: Path) -> dict[str, np.ndarray]:
     if not file.exists():
         return {}
     check_file_list(file.parent, whole=True)
     return {name: tensor.read() for name, tensor in open_file(file).items()}
+
+
+def available_memory() -> int | None:
+    """Bytes of main memory that programs can still take, or None where that is not known."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    return None
+
+
+def check_memory(weights: int) -> None:
+    """Checks that weights of so many bytes can be converted.
+
+    Raises:
+        HotshotError: they would not fit.
+    """
+    available, needed = available_memory(), int(weights * _HEADROOM)
+    if available is not None and needed > available:
+        raise HotshotError(
+            f"Not enough memory: converting takes {needed / 2**30:.1f} GiB, "
+            f"{available / 2**30:.1f} GiB are free. Close other programs, or use another machine."
+        )

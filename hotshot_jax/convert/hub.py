@@ -15,12 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import (
-    HfApi,
-    constants,
-    snapshot_download,
-    try_to_load_from_cache,
-)
+from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -128,9 +123,7 @@ def cached(source: str) -> Path | None:
         UsageError: it looks like a local path that does not exist.
     """
     path = Path(os.path.expanduser(source))
-    if os.path.exists(path):
-        return path
-    return _cached_snapshot(parse_hub_id(source))
+    return path if os.path.exists(path) else _cached_snapshot(parse_hub_id(source))
 
 
 def parse_hub_id(source: str | os.PathLike[str]) -> HubId:
@@ -237,7 +230,8 @@ def _explain(hub_id: HubId, error: Exception) -> HotshotError:
             f"the Hub has no repository {hub_id.repository!r}, nor is there a local path of this "
             "name; check the spelling, or log in with 'hf auth login' if it is private"
         )
-    if _is_disk_full(error):
+    no_space = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    if no_space or "No space left" in str(error):
         return HotshotError(
             f"the disk is full: {hub_id} was not downloaded completely to "
             f"{constants.HF_HUB_CACHE}; free some space and run again, or set HF_HOME"
@@ -255,10 +249,4 @@ def _explain(hub_id: HubId, error: Exception) -> HotshotError:
     return HotshotError(
         f"the Hub cannot be reached for {hub_id} ({type(error).__name__}); "
         "check the network and run again (a download goes on where it stopped)"
-    )
-
-
-def _is_disk_full(error: Exception) -> bool:
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or (
-        "No space left" in str(error)
     )

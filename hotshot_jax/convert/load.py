@@ -1,7 +1,9 @@
 """Filling a model from PyTorch tensors: every tensor in one place, every parameter filled once."""
 
 import dataclasses
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -22,10 +24,39 @@ from hotshot_jax.convert.tensors.tensor_source import LazyTensor, TensorSource, 
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models.layers.embeddings import positional_encoding
 from hotshot_jax.models.unet.encoder_config import TemporalShape
-from hotshot_jax.read_ahead import read_ahead
+
+Key = TypeVar("Key")
+Item = TypeVar("Item")
+
+
+def read_ahead(
+    read: Callable[[Key], Item], keys: Iterable[Key], *, depth: int, threads: int = 1
+) -> Iterator[Item]:
+    """The items of some keys, in their order, each read before its turn.
+
+    Args:
+        read: makes the item of a key; called in other threads. What it raises is raised here, at
+            the item's turn.
+        keys: of the items.
+        depth: how many items may wait, or be on their way, beside the one that was given.
+        threads: how many read at the same time.
+    """
+    pool = ThreadPoolExecutor(threads)
+    pending: deque[Future[Item]] = deque()
+    try:
+        for key in keys:
+            pending.append(pool.submit(read, key))
+            if len(pending) > depth:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        # Not to wait for items that nobody will take.
+        pool.shutdown(wait=False, cancel_futures=True)
+
 
 Module = TypeVar("Module", bound=nnx.Module)
-Progress = Callable[[int], None]
+Progress = Callable[[int], object]
 """Called with the number of bytes of each parameter that has been placed."""
 
 # Rows of a matrix that are transposed together.
@@ -62,7 +93,10 @@ def match_module(
 ) -> Match[Module]:
     """Finds the tensors that will fill a module, without reading them.
 
-    The arguments are those of `load_module`.
+    Args:
+        build: makes the module from random streams; only its shapes are used.
+        source: PyTorch's tensors.
+        where: what is being loaded, for messages.
 
     Raises:
         HotshotError: lists every missing, unused and wrong-shaped tensor, or names a positional
@@ -71,33 +105,6 @@ def match_module(
     module = abstract(build)
     slots = torch_slots(module)
     return Match(module, slots, _match_names(slots, source, where, table_length(module)))
-
-
-def load_module(
-    build: Callable[[nnx.Rngs], Module],
-    source: TensorSource,
-    *,
-    where: str,
-    dtype: Any,
-    shardings: Mapping[Path, jax.sharding.Sharding] | jax.sharding.Sharding | None = None,
-    progress: Progress = lambda size: None,
-) -> Module:
-    """Builds a module and fills it from `source`, one parameter at a time.
-
-    Args:
-        build: makes the module from random streams; only its shapes are used.
-        source: PyTorch's tensors.
-        where: what is being loaded, for messages.
-        dtype: dtype in which parameters are stored.
-        shardings: where each parameter goes: by path, or one for all; None is the default device.
-        progress: called after each parameter.
-
-    Raises:
-        HotshotError: lists every missing, unused and wrong-shaped tensor, or names a tensor with
-            values that are not finite, or a positional table that is not the expected one.
-    """
-    match = match_module(build, source, where=where)
-    return fill_module(match, source, dtype=dtype, shardings=shardings, progress=progress)
 
 
 def fill_module(
@@ -112,10 +119,10 @@ def fill_module(
 
     Args:
         match: what `match_module` found for this source.
-        source: and the further arguments are those of `load_module`.
-        dtype: see there.
-        shardings: see there.
-        progress: see there.
+        source: PyTorch's tensors.
+        dtype: dtype in which parameters are stored.
+        shardings: where each parameter goes: by path, or one for all; None is the default device.
+        progress: called after each parameter.
 
     Raises:
         HotshotError: names a tensor with values that are not finite.
@@ -137,7 +144,7 @@ def read_parameters(
 
     Args:
         match: what `match_module` found for this source.
-        source: and the further arguments are those of `load_module`.
+        source: and the further arguments are those of `fill_module`.
         dtype: see there.
         shardings: see there.
         progress: see there.

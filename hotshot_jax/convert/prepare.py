@@ -1,6 +1,7 @@
 """Opening a checkpoint of either form, and loading its models once all of it has been checked."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -30,8 +31,12 @@ from hotshot_jax.convert.load import (
     match_module,
     read_parameters,
 )
-from hotshot_jax.convert.tensors.rules import Path as ParameterPath
-from hotshot_jax.convert.tensors.rules import Slot, flat_parameters, torch_slots
+from hotshot_jax.convert.tensors.rules import (
+    Path as ParameterPath,
+    Slot,
+    flat_parameters,
+    torch_slots,
+)
 from hotshot_jax.convert.tensors.tensor_source import LazyTensor, TensorSource
 from hotshot_jax.parallel.placement import in_host_memory
 
@@ -57,16 +62,21 @@ class PreparedComponent:
     """One model of a checkpoint of which everything but its weights has been checked.
 
     Attributes:
-        module: the model with shapes in place of arrays.
+        match: the model with shapes in place of arrays, and `tensors` that fill it.
         dtype: dtype in which its parameters will lie in memory.
-        read: fills it: takes shardings, progress and change as `load` does.
-        reread: reads single parameters again: takes the arguments of `parameters`.
+        read: fills it as it is stored: takes shardings and progress as `load` does.
+        tensors: gives its tensors under the model's names.
     """
 
-    module: Any
+    match: Match[Any]
     dtype: Any
     read: Callable[..., Any]
-    reread: Callable[..., dict[ParameterPath, jax.Array]]
+    tensors: Callable[[], TensorSource]
+
+    @property
+    def module(self) -> Any:
+        """The model with shapes in place of arrays."""
+        return self.match.module
 
     @property
     def nbytes(self) -> int:
@@ -76,7 +86,7 @@ class PreparedComponent:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each of its tensors, by PyTorch's names."""
-        return {name: slot.shape for name, slot in torch_slots(self.module).items()}
+        return {name: slot.shape for name, slot in self.match.slots.items()}
 
     def load(
         self,
@@ -98,7 +108,15 @@ class PreparedComponent:
         Raises:
             HotshotError: weights are damaged or not finite.
         """
-        return self.read(shardings=shardings, progress=progress, change=change)
+        if change is None:
+            return self.read(shardings=shardings, progress=progress)
+        return fill_module(
+            self.match,
+            change(self.tensors()),
+            dtype=self.dtype,
+            shardings=shardings,
+            progress=progress,
+        )
 
     def parameters(
         self,
@@ -119,7 +137,10 @@ class PreparedComponent:
         Raises:
             HotshotError: weights are damaged or not finite.
         """
-        return self.reread(paths, shardings=shardings, change=change)
+        changed = change(self.tensors())
+        return read_parameters(
+            self.match, changed, dtype=self.dtype, shardings=shardings, only=paths
+        )
 
 
 def prepare_component(
@@ -144,60 +165,33 @@ def prepare_component(
     if isinstance(component, ConvertedComponent):
         return _prepare_converted(component, abstract(build), dtype)
     match = match_module(build, component.tensors, where=str(component.path))
-
-    def read(*, shardings: Any, progress: Progress, change: Change | None) -> nnx.Module:
-        if change is None:
-            return fill_module(
-                match, component.tensors, dtype=dtype, shardings=shardings, progress=progress
-            )
-        return fill_module(
-            same, change(renamed()), dtype=dtype, shardings=shardings, progress=progress
-        )
-
-    def reread(
-        paths: Collection[ParameterPath], *, shardings: Any, change: Change
-    ) -> dict[ParameterPath, jax.Array]:
-        return read_parameters(
-            same, change(renamed()), dtype=dtype, shardings=shardings, only=paths
-        )
-
-    same = dataclasses.replace(match, names={slot: slot for slot in match.slots})
     slot_of = {stored: slot for slot, stored in match.names.items()}
-
-    def renamed() -> TensorSource:
-        return component.tensors.renamed(slot_of.get)
-
-    return PreparedComponent(match.module, dtype, read, reread)
+    return PreparedComponent(
+        dataclasses.replace(match, names={slot: slot for slot in match.slots}),
+        dtype,
+        functools.partial(fill_module, match, component.tensors, dtype=dtype),
+        lambda: component.tensors.renamed(slot_of.get),
+    )
 
 
 def _prepare_converted(
     component: ConvertedComponent, module: nnx.Module, dtype: Any
 ) -> PreparedComponent:
     component.check(module)
-
-    def read(*, shardings: Any, progress: Progress, change: Change | None) -> nnx.Module:
-        if change is None:
-            restored = component.restore(module, dtype=dtype, shardings=shardings)
-            progress(parameter_bytes(module, dtype))
-            return restored
-        return fill_module(
-            same, change(stored()), dtype=dtype, shardings=shardings, progress=progress
-        )
-
-    def reread(
-        paths: Collection[ParameterPath], *, shardings: Any, change: Change
-    ) -> dict[ParameterPath, jax.Array]:
-        return read_parameters(same, change(stored()), dtype=dtype, shardings=shardings, only=paths)
-
     slots = torch_slots(module)
-    same = Match(module, slots, {slot: slot for slot in slots})
 
-    def stored() -> TensorSource:
+    def read(*, shardings: Any, progress: Progress) -> nnx.Module:
+        restored = component.restore(module, dtype=dtype, shardings=shardings)
+        progress(parameter_bytes(module, dtype))
+        return restored
+
+    def tensors() -> TensorSource:
         # In the stored dtype and on the host: what is changed is changed before the cast.
         host = in_host_memory()
-        return module_source(component.restore(module, dtype=None, shardings=host), component.path)
+        return module_source(component.restore(module, shardings=host), component.path)
 
-    return PreparedComponent(module, dtype, read, reread)
+    match = Match(module, slots, {slot: slot for slot in slots})
+    return PreparedComponent(match, dtype, read, tensors)
 
 
 def parameter_bytes(module: nnx.Module, dtype: Any) -> int:
@@ -215,11 +209,7 @@ def component_source(component: Component | ConvertedComponent) -> TensorSource:
     """The tensors of a component under PyTorch's names; a converted one is read for that."""
     if isinstance(component, Component):
         return component.tensors
-    build = model_builder(component.name, component.config, where=str(component.config_path))
-    module = abstract(build)
-    component.check(module)
-    host = in_host_memory()
-    return module_source(component.restore(module, shardings=host), component.path)
+    return prepare_component(component, dtype=np.float32).tensors()
 
 
 def module_source(module: nnx.Module, where: Path) -> TensorSource:

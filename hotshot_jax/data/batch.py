@@ -1,7 +1,12 @@
-"""One batch: what is wanted of each of its clips, and how they are put together."""
+"""Batches: which clips make up which, what is wanted of each, and how they are put together.
+
+What stands where is a function of the seed and the batch's number alone. Nothing is drawn or stored
+as training goes on, so that a run can go on at any batch, on any number of hosts, and memory holds
+four bytes a clip."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -140,3 +145,110 @@ def stack(elements: Sequence[Element]) -> Batch:
         epoch=first.epoch,
         skipped=tuple(message for element in elements for message in element.skipped),
     )
+
+
+_ROUNDS = 6
+_WORD = (1 << 64) - 1
+
+
+def permuted(index: int, length: int, seed: tuple[int, ...]) -> int:
+    """Where the permutation of `range(length)` that belongs to a seed takes an index.
+
+    A Feistel network over the next even number of bits, repeated until it lands inside the length
+    (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002), so that it needs no memory.
+    It is for shuffling, not for secrets.
+
+    Args:
+        index: from 0 to `length` - 1.
+        length: at least 1.
+        seed: non-negative integers.
+
+    Raises:
+        IndexError: the index lies outside.
+    """
+    if not 0 <= index < length:
+        raise IndexError(f"index {index} of a permutation of {length}")
+    half = max(1, ((length - 1).bit_length() + 1) // 2)
+    mask = (1 << half) - 1
+    keys = _round_keys(seed)
+    while True:
+        left, right = index >> half, index & mask
+        for key in keys:
+            left, right = right, left ^ (_mixed(right ^ key) & mask)
+        index = left << half | right
+        if index < length:
+            return index
+
+
+def _mixed(word: int) -> int:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): each bit in moves each bit out."""
+    word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 & _WORD
+    word = (word ^ word >> 27) * 0x94D049BB133111EB & _WORD
+    return word ^ word >> 31
+
+
+@lru_cache(maxsize=256)
+def _round_keys(seed: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(np.random.SeedSequence(seed).generate_state(_ROUNDS, np.uint64).tolist())
+
+
+class BatchPlan:
+    """A global shuffle of clips into batches of one bucket each.
+
+    In each epoch the clips of every bucket are shuffled and cut into batches, and the batches of
+    all buckets are shuffled. A last batch that is not full is filled up with clips from the
+    beginning of its bucket's order, so that every clip is seen in every epoch and all batches of a
+    bucket have one shape.
+
+    Args:
+        buckets: uint8 [samples], the bucket of each clip.
+        batch_size: clips a batch, over all hosts.
+        seed: another seed gives another order.
+    """
+
+    def __init__(self, buckets: npt.NDArray[np.uint8], batch_size: int, seed: int) -> None:
+        if batch_size < 1 or not len(buckets):
+            raise ValueError(f"{len(buckets)} clips cannot fill batches of {batch_size}")
+        self.batch_size = batch_size
+        self._seed = seed
+        # Clip numbers sorted by bucket; `_starts` marks where each bucket begins.
+        self._clips = np.argsort(buckets, kind="stable").astype(np.uint32)
+        counts = np.bincount(buckets)
+        self._counts = counts.tolist()
+        self._starts = np.cumsum([0, *self._counts]).tolist()
+        self._ends = np.cumsum(-(-counts // batch_size))
+        self.batches_per_epoch = int(self._ends[-1])
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def used_buckets(self) -> list[int]:
+        """The buckets that hold a clip."""
+        return [bucket for bucket, count in enumerate(self._counts) if count]
+
+    def count(self, bucket: int) -> int:
+        """How many clips a bucket holds."""
+        return self._counts[bucket]
+
+    def locate(self, batch: int) -> tuple[int, int, int]:
+        """(epoch, bucket, number among the bucket's batches in that epoch) of a batch."""
+        epoch, position = divmod(batch, self.batches_per_epoch)
+        shuffled = permuted(position, self.batches_per_epoch, (self._seed, epoch))
+        bucket = int(np.searchsorted(self._ends, shuffled, side="right"))
+        before = int(self._ends[bucket - 1]) if bucket else 0
+        return epoch, bucket, shuffled - before
+
+    def clip(self, batch: int, slot: int, substitute: int = 0) -> int:
+        """The clip in a slot of a batch.
+
+        Args:
+            batch: number of the batch, counted over all epochs.
+            slot: place in the batch, from 0 to `batch_size` - 1.
+            substitute: how many places further in the bucket's order to look, for when the clip
+                itself cannot be read.
+        """
+        epoch, bucket, number = self.locate(batch)
+        count = self._counts[bucket]
+        place = (number * self.batch_size + slot + substitute) % count
+        shuffled = permuted(place, count, (self._seed, epoch, bucket))
+        return int(self._clips[self._starts[bucket] + shuffled])

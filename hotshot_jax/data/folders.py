@@ -15,19 +15,20 @@ from typing import Final, Literal
 import numpy as np
 
 from hotshot_jax.data.clip_source import (
+    PICTURE_ENDINGS,
     ClipTable,
     EncodedClip,
     OnBadSample,
     Problem,
     clip_table,
+    picture_size,
+    read_picture,
     refuse_or_skip,
 )
 from hotshot_jax.data.frame_names import GAPS, is_numbered, sort_out_frames
 from hotshot_jax.data.left_out import SEEN_BEFORE, LeftOut, Tally, kind_of_file, listed
-from hotshot_jax.data.pictures import PICTURE_ENDINGS, picture_size, read_picture
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.files.limits import MOST_PROMPT_BYTES
-from hotshot_jax.files.plain_file import open_plain
+from hotshot_jax.files.plain_file import MOST_PROMPT_BYTES, open_plain
 from hotshot_jax.media.reading.read import natural_order
 
 PROMPT_FILE: Final = "prompt.txt"
@@ -72,15 +73,10 @@ class FolderSource:
         # One long string rather than a million small ones, which cost 60 bytes each.
         self._names = b"".join(encoded)
         self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
-        self._table = table
-
-    @property
-    def table(self) -> ClipTable:
-        """Size and number of frames of each clip."""
-        return self._table
+        self.table = table
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self.table)
 
     def name(self, index: int) -> str:
         """The folder of a sample, relative to the data folder."""
@@ -138,8 +134,8 @@ def scan_folders(root: str | os.PathLike[str], frames: int, check: Check = "auto
     sizes = np.zeros((len(names), 3), np.int32)
     problems: list[Problem] = []
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        results = pool.map(lambda name: check_sample(folder, name, frames, decode), names)
-        for index, (size, messages) in enumerate(results):
+        checked = pool.map(lambda name: check_sample(folder, name, frames, decode), names)
+        for index, (size, messages) in enumerate(checked):
             sizes[index] = size
             problems += [Problem(names[index], message) for message in messages]
     remarks = (
@@ -181,8 +177,7 @@ def sample_names(root: Path) -> tuple[list[str], tuple[LeftOut, ...]]:
         ) from error
     if not found:
         raise UsageError(f"{root} holds no samples; {_EXPECTED}.{listed(tally.left_out())}")
-    names = sorted(found, key=lambda name: (natural_order(Path(name)), name))
-    return names, tally.left_out()
+    return sorted(found, key=lambda name: (natural_order(Path(name)), name)), tally.left_out()
 
 
 def picture_files(folder: Path) -> list[Path]:
@@ -206,18 +201,14 @@ def read_prompt(folder: Path, name: str) -> str:
         with open_plain(folder / PROMPT_FILE) as file:
             text = file.read(MOST_PROMPT_BYTES + 1)
     except FileNotFoundError:
-        raise HotshotError(f"{label}: is missing{_named_otherwise(folder)}") from None
+        alike = [each for each in os.listdir(folder) if each.lower() == PROMPT_FILE]
+        hint = f"; give {alike[0]} that name" if alike else ""
+        raise HotshotError(f"{label}: is missing{hint}") from None
     except OSError as error:
         raise HotshotError(f"{label}: cannot be read: {error.strerror or error}") from error
     if len(text) > MOST_PROMPT_BYTES:
         raise HotshotError(f"{label}: is longer than {MOST_PROMPT_BYTES} bytes")
     return decode_prompt(text, label)
-
-
-def _named_otherwise(folder: Path) -> str:
-    """A hint at a prompt whose name has other letters."""
-    alike = [name for name in os.listdir(folder) if name.lower() == PROMPT_FILE]
-    return f"; give {alike[0]} that name" if alike else ""
 
 
 def decode_prompt(text: bytes, label: str) -> str:

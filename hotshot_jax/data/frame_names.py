@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from hotshot_jax.data.pictures import PICTURE_ENDINGS
+from hotshot_jax.data.clip_source import PICTURE_ENDINGS
 from hotshot_jax.media.reading.read import natural_order
 
 UNNUMBERED: Final = "pictures that are not named as the frames beside them"
@@ -97,8 +97,7 @@ def _single(shape: str) -> bool:
 
 def _shape(name: str) -> str:
     """The name without its ending, with # for each number."""
-    stem = Path(name).stem.lower().replace(_PLAIN, " ")
-    return _NUMBER.sub(_PLAIN, stem)
+    return _NUMBER.sub(_PLAIN, Path(name).stem.lower().replace(_PLAIN, " "))
 
 
 def _numbers(name: str) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hotshot_jax.data.pictures import PICTURE_ENDINGS
+from hotshot_jax.data.clip_source import PICTURE_ENDINGS
 
 VIDEO_ENDINGS: Final = (".mp4", ".gif", ".webm")
 """Of the videos that data sets are built from."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from hotshot_jax.data.batch import (
     Batch,
+    BatchPlan,
     ClipRequest,
     Element,
     PreparationError,
@@ -19,19 +20,8 @@ from hotshot_jax.data.batch import (
     decode_frames,
     stack,
 )
-from hotshot_jax.data.batch_plan import BatchPlan
-from hotshot_jax.data.buckets import (
-    Size,
-    assign_buckets,
-    bucket_sizes,
-    choose_frames,
-    time_ids,
-)
-from hotshot_jax.data.clip_source import (
-    ClipSource,
-    OnBadSample,
-    table_fingerprint,
-)
+from hotshot_jax.data.buckets import Size, assign_buckets, bucket_sizes, choose_frames, time_ids
+from hotshot_jax.data.clip_source import ClipSource, OnBadSample, table_fingerprint
 from hotshot_jax.errors import HotshotError, UsageError
 
 # No run is that long; grain wants a length.

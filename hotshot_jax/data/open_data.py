@@ -85,12 +85,7 @@ class SomeClips:
     def __init__(self, source: ClipSource, indices: npt.NDArray[np.integer]) -> None:
         self._source = source
         self._indices = indices.astype(np.uint32)
-        self._table = source.table[indices]
-
-    @property
-    def table(self) -> ClipTable:
-        """Size and number of frames of each kept clip."""
-        return self._table
+        self.table = source.table[indices]
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -153,8 +148,7 @@ def _open_records(folder: Path, frames: int, on_bad_sample: OnBadSample) -> Open
     problems = []
     for index in short.tolist():
         name = source[index].name
-        count = source.table["frames"][index]
-        message = f"{name}: has {count} frames, but {frames} are needed"
+        message = f"{name}: has {source.table['frames'][index]} frames, but {frames} are needed"
         problems.append(Problem(f"{index} {name}", message))
     refuse_or_skip(problems, len(source), str(folder), on_bad_sample)
     kept: ClipSource = source

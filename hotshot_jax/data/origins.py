@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from hotshot_jax.data.clip_source import picture_bytes
 from hotshot_jax.data.folders import (
     PROMPT_FILE,
     check_sample,
@@ -26,7 +27,6 @@ from hotshot_jax.data.folders import (
     sample_names,
 )
 from hotshot_jax.data.left_out import HIDDEN, VIDEO_ENDINGS, LeftOut, Tally, kind_of_file, listed
-from hotshot_jax.data.pictures import picture_bytes
 from hotshot_jax.data.shapes import ShapesSource
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.files.parsed import parse_json
@@ -296,8 +296,7 @@ def _metadata_lines(root: Path) -> Sequence[tuple[str, str]]:
 @lru_cache(maxsize=2)
 def _parse_metadata(path: Path, modified: int) -> Sequence[tuple[str, str]]:
     prompts: list[tuple[str, str]] = []
-    lines = picture_bytes(path, METADATA_FILE).split(b"\n")
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(picture_bytes(path, METADATA_FILE).split(b"\n"), 1):
         if not line.strip():
             continue
         label = f"{METADATA_FILE} line {number}"

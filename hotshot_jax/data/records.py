@@ -61,8 +61,8 @@ class RecordSource:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._table = read_table(folder) if _table_path(folder).exists() else write_table(folder)
-        if len(self._table) != len(self._records):
+        self.table = read_table(folder) if _table_path(folder).exists() else write_table(folder)
+        if len(self.table) != len(self._records):
             raise HotshotError(
                 f"{_table_path(folder)} is of another data set: delete it, and it is made anew."
             )
@@ -70,13 +70,8 @@ class RecordSource:
     def __reduce__(self) -> tuple[type["RecordSource"], tuple[Path]]:
         return RecordSource, (self._folder,)
 
-    @property
-    def table(self) -> ClipTable:
-        """Size and number of frames of each clip."""
-        return self._table
-
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self.table)
 
     def __getitem__(self, index: int) -> EncodedClip:
         try:

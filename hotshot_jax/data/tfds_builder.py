@@ -22,8 +22,8 @@ import tensorflow_datasets as tfds
 from hotshot_jax.data.clip_source import OnBadSample, Problem, refuse_or_skip
 from hotshot_jax.data.origins import ClipRecord, Origin
 from hotshot_jax.data.records import write_table
-from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.writing.made_here import check_made_here, list_files
+from hotshot_jax.errors import HotshotError, UsageError, causes
+from hotshot_jax.writing.places import check_made_here, list_files
 from hotshot_jax.writing.staging import staged_folder
 
 SPLIT = "train"
@@ -186,10 +186,10 @@ def _build(
         except Exception as error:
             # What the generator raises comes back wrapped, by TFDS and by Beam in their own ways.
             refuse_or_skip(config.problems, total, "The source", on_bad_sample)
-            found = _cause(error)
-            if found is None:
-                raise
-            raise found from error
+            for cause in causes(error):
+                if isinstance(cause, HotshotError):
+                    raise cause from error
+            raise
     return config, os.fspath(builder.data_dir)
 
 
@@ -229,20 +229,9 @@ def _keyed(number: int, clips: list[ClipRecord]) -> list[tuple[int, dict[str, An
     ]
 
 
-def _cause(error: BaseException) -> HotshotError | None:
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, HotshotError):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return None
-
-
 def _beam_options(arguments: list[str]) -> Any:
     try:
-        from apache_beam.options.pipeline_options import (
-            PipelineOptions,
-        )
+        from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
         raise HotshotError(
             "Building through Beam needs Apache Beam: pip install apache-beam"

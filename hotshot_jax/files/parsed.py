@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from hotshot_jax.files.limits import MOST_DEPTH, MOST_DIGITS, MOST_SETTINGS_BYTES, MOST_VALUES
+from hotshot_jax.files.plain_file import MOST_DEPTH, MOST_DIGITS, MOST_SETTINGS_BYTES, MOST_VALUES
 
 _CONTAINERS = (dict, list, tuple, set)
 

@@ -1,9 +1,15 @@
 """Personal LoRAs of every usual kind, merged into the weights when they are loaded."""
 
-from hotshot_jax.lora.files import open_lora, parse_lora, select_lora_files
 from hotshot_jax.lora.merge import changed_paths, merge, merge_tensor, merged_source
 from hotshot_jax.lora.names import ModuleNames
-from hotshot_jax.lora.read import Lora, LoraReport, read_lora
+from hotshot_jax.lora.read import (
+    Lora,
+    LoraReport,
+    open_lora,
+    parse_lora,
+    read_lora,
+    select_lora_files,
+)
 from hotshot_jax.lora.write import Factors, lora_metadata, lora_tensors
 
 __all__ = [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +14,6 @@ from typing import Any
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.files.parsed import ParseError, parse_json
 from hotshot_jax.lora.names import Module
-from hotshot_jax.lora.patterns import find_by_pattern
 
 HEADER_KEY = "lora_adapter_metadata"
 METHODS = ("LORA", "LOHA", "LOKR")
@@ -90,11 +91,6 @@ class AdapterConfig:
             values.setdefault(component, {})[key.removeprefix(f"{component}.")] = value
         return cls(values, where)
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any], where: Path) -> AdapterConfig:
-        """The content of an `adapter_config.json`, which speaks of every component."""
-        return cls({"": values}, where)
-
     def refuse_other_meanings(self) -> None:
         """Raises where the same tensors mean something else than what is merged here.
 
@@ -123,6 +119,39 @@ class AdapterConfig:
         if rank is not None and rank <= 0:
             raise HotshotError(f"{self.where}: r = {rank:g} is no rank.")
         return rank
+
+    def scaling(self, module: Module, rank: int, alpha: float | None) -> float:
+        """What the product of a module's factors is multiplied by.
+
+        Alpha is this configuration's if it has one, else the file's own, else the rank.
+
+        Args:
+            module: the module.
+            rank: inner dimension of its factors.
+            alpha: what the file has for it.
+
+        Raises:
+            HotshotError: alpha is 0 or not finite, or the configuration states another rank.
+        """
+        stated = self.rank(module)
+        if stated is not None and stated != rank:
+            raise HotshotError(
+                f"{self.where}: {module} has rank {rank}, but its adapter configuration says "
+                f"{stated:g}; the files do not belong together."
+            )
+        configured = self.alpha(module)
+        alpha = alpha if configured is None else configured
+        if alpha is not None and not math.isfinite(alpha):
+            raise HotshotError(f"{self.where}: alpha of {module} is {alpha}; the file is damaged.")
+        if alpha is None:
+            return 1.0
+        if alpha == 0:
+            # Some tools read it as the rank, others as no change at all.
+            raise HotshotError(
+                f"{self.where}: alpha of {module} is 0, which tools read in two ways; store "
+                "the alpha that it was trained with, or none for alpha = rank."
+            )
+        return alpha / (math.sqrt(rank) if self.rank_stabilised(module) else rank)
 
     def rank_stabilised(self, module: Module) -> bool:
         """Whether alpha is divided by the square root of the rank (rsLoRA)."""
@@ -182,3 +211,55 @@ def _other_meaning(key: str, value: Any) -> str | None:
     if key not in _HARMLESS and (key.startswith("use_") or key.endswith("_config")):
         return f"has {shown}, which is not known here; it may change what its keys mean."
     return None
+
+
+_PLAIN = re.compile(r"[\w.]+")
+# A regular expression from a file can take for ever. What can only match a number is harmless.
+_NUMBERS = re.compile(r"(\\d|\[0-9\])[+*]")
+_MOST_OF_EACH = 3
+
+
+def find_by_pattern(table: Any, name: str, default: Any) -> Any:
+    """The value of the first pattern that matches the end of a module's path.
+
+    Args:
+        table: values by regular expression; None for none.
+        name: the module's path.
+        default: what is given where no pattern matches.
+
+    Raises:
+        ValueError: it is no table, or a pattern is no regular expression or too involved; the
+            message is a clause that goes on from the table's name.
+    """
+    if table is None:
+        return default
+    if not isinstance(table, Mapping):
+        raise ValueError(f"is {reprlib.repr(table)}, not a table")
+    return next((value for pattern, value in table.items() if _matches(pattern, name)), default)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    if _PLAIN.fullmatch(pattern) is None:
+        return _compiled(pattern).match(name) is not None
+    # Files name a thousand modules so, more than `re` keeps compiled.
+    start = len(name) - len(pattern)
+    fits = start == 0 or (start > 0 and name[start - 1] == ".")
+    return fits and all(
+        each in (".", found) for each, found in zip(pattern, name[start:], strict=True)
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    involved = _NUMBERS.sub("", pattern)
+    if (
+        sum(map(involved.count, "*+?{")) > _MOST_OF_EACH
+        or involved.count("(") > _MOST_OF_EACH
+        or re.search(r"\)[*+{]", involved)
+    ):
+        raise ValueError(f"has the pattern {reprlib.repr(pattern)}, which is too involved")
+    try:
+        return re.compile(rf"(.*\.)?({pattern})$")
+    except (re.error, RecursionError, OverflowError) as error:
+        shown = reprlib.repr(pattern)
+        raise ValueError(f"has the pattern {shown}, no regular expression ({error})") from error

@@ -21,7 +21,7 @@ from hotshot_jax.lora.changes import (
     LowRank,
     Replaced,
 )
-from hotshot_jax.lora.keys import (
+from hotshot_jax.lora.names import (
     ALPHA,
     BIAS,
     DORA_SCALE,
@@ -31,9 +31,8 @@ from hotshot_jax.lora.keys import (
     SAVED_BIAS,
     SAVED_WEIGHT,
     UP,
+    Module,
 )
-from hotshot_jax.lora.names import Module
-from hotshot_jax.lora.scaling import scaling
 
 Parts = Mapping[str, np.ndarray]
 
@@ -217,7 +216,7 @@ class ChangeBuilder:
         if alpha is not None and alpha.size != 1:
             self._wrong(module, f"alpha has {alpha.size} values, expected one")
         value = None if alpha is None else float(alpha.reshape(-1)[0])
-        return scaling(module, rank, value, self._config)
+        return self._config.scaling(module, rank, value)
 
     def _weight(self, module: Module) -> tuple[int, ...]:
         if module.weight is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from hotshot_jax.convert.formats.single_file_refusals import LORA, refuse_other_kinds
+from hotshot_jax.convert.formats.model_family import LORA, refuse_other_kinds
 from hotshot_jax.convert.tensors.tensor_source import TensorSource
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.files.parsed import ParseError, parse_json
@@ -63,7 +63,7 @@ def refuse_other_methods(source: TensorSource) -> None:
     """
     refuse_other_kinds(source, LORA)
     for pattern, method in _METHODS:
-        if any(re.search(pattern, key) for key in source):
+        if _any_key(source, pattern):
             raise HotshotError(
                 f"{source.path} uses {method}, which is not supported (LoRA, LoCon, LoHa, LoKr, "
                 "DoRA and full differences are); merge it into a model with the tool that trained "
@@ -81,7 +81,8 @@ def refuse_other_families(source: TensorSource, text_width: int | None) -> None:
     Raises:
         HotshotError: names the model.
     """
-    family = _by_keys(source) or _by_width(source, text_width)
+    by_keys = (name for pattern, name in _FAMILIES if _any_key(source, pattern))
+    family = next(by_keys, None) or _by_width(source, text_width)
     if family is not None:
         raise other_family(source, family)
 
@@ -101,11 +102,8 @@ def stated_algorithm(metadata: Mapping[str, str]) -> str | None:
     return algorithm if isinstance(algorithm, str) else None
 
 
-def _by_keys(source: TensorSource) -> str | None:
-    for pattern, family in _FAMILIES:
-        if any(re.search(pattern, key) for key in source):
-            return family
-    return None
+def _any_key(source: TensorSource, pattern: str) -> bool:
+    return any(re.search(pattern, key) for key in source)
 
 
 def _by_width(source: TensorSource, text_width: int | None) -> str | None:

@@ -1,20 +1,28 @@
-"""Merging LoRAs into weights: one tensor at a time, in float32, before the cast."""
+"""Merging LoRAs into weights: one tensor at a time, in float32, before the cast.
+
+A LoRA consists of products of two narrow matrices, one for each of hundreds of matrices. Done step
+by step in NumPy each takes four passes over arrays of the matrix's size, which are memory that is
+new to the process every time; XLA makes one call of it, product, sum and cast, with nothing of that
+size but its result.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from hotshot_jax.convert.tensors.half_casts import to_dtype
+from hotshot_jax.convert.tensors.half_casts import host_device, to_dtype
 from hotshot_jax.convert.tensors.rules import Path, Slot
 from hotshot_jax.convert.tensors.tensor_source import LazyTensor, TensorSource
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.lora.changes import Change
-from hotshot_jax.lora.low_rank import add_product, joined_factors
+from hotshot_jax.lora.changes import Added, Change, LowRank
 from hotshot_jax.lora.read import Lora
 
 Scaled = Sequence[tuple[Lora, float]]
@@ -136,3 +144,73 @@ def _merged(tensor: LazyTensor, changes: Sequence[tuple[Change, float]]) -> Lazy
         reader=lambda: merge_tensor(tensor.read(), changes),
         reader_as=lambda dtype: merge_tensor(tensor.read(), changes, dtype),
     )
+
+
+# Below this many values, compiling a program takes longer than NumPy takes for a few hundred.
+_SMALLEST = 1 << 16
+# Ranks are filled up with zeros to powers of two from here on, so that few programs are compiled
+# for a file with a rank of its own for every matrix.
+_LEAST_RANK = 16
+
+
+def joined_factors(
+    changes: Sequence[tuple[Change, float]],
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Changes of one weight as a single product of two narrow matrices.
+
+    Args:
+        changes: changes and strengths.
+
+    Returns:
+        `[out, rank]` and `[rank, in ...]` (later axes as one), float32, strengths multiplied in and
+        the ranks of several changes beside each other; None where a change is no such product.
+    """
+    ups, downs = [], []
+    for change, scale in changes:
+        product = change.difference if isinstance(change, Added) else None
+        if not isinstance(product, LowRank) or product.mid is not None:
+            return None
+        up, down = (np.asarray(each, np.float32) for each in (product.up, product.down))
+        ups.append(up.reshape(len(up), -1) * np.float32(product.scaling * scale))
+        downs.append(down.reshape(len(down), -1))
+    return np.concatenate(ups, 1), np.concatenate(downs, 0)
+
+
+def add_product(
+    weight: np.ndarray, factors: tuple[np.ndarray, np.ndarray], dtype: Any
+) -> np.ndarray | None:
+    """The weight and the product of two matrices, computed in float32 and rounded once.
+
+    Args:
+        weight: `[out, in ...]`, of any floating-point type, in any order.
+        factors: `[out, rank]` and `[rank, in ...]` (later axes as one), float32.
+        dtype: of the result.
+
+    Returns:
+        An array of the weight's shape that may be read-only; None where NumPy is to do it: for
+        small weights, and where no program can run on the host.
+    """
+    device = host_device()
+    if weight.size < _SMALLEST or device is None:
+        return None
+    matrix = weight.reshape(len(weight), -1)
+    # Parameters of a model seen in PyTorch's layout: in their own order nothing is moved.
+    flipped = matrix.flags.f_contiguous and not matrix.flags.c_contiguous
+    up, down = factors
+    rank = len(down)
+    missing = max(_LEAST_RANK, 1 << (rank - 1).bit_length()) - rank
+    if missing:
+        up, down = np.pad(up, ((0, 0), (0, missing))), np.pad(down, ((0, missing), (0, 0)))
+    operands = (matrix.T, down.T, up.T) if flipped else (matrix, up, down)
+    merged = np.asarray(_program(np.dtype(dtype))(*jax.device_put(operands, device)))
+    return (merged.T if flipped else merged).reshape(weight.shape)
+
+
+@functools.cache
+def _program(dtype: np.dtype[Any]) -> Any:
+    # The factors come as float32: casts and strengths in here would double the time to compile.
+    def merged(matrix: jax.Array, left: jax.Array, right: jax.Array) -> jax.Array:
+        product = jnp.dot(left, right, precision=jax.lax.Precision.HIGHEST)
+        return (matrix.astype(jnp.float32) + product).astype(dtype)
+
+    return jax.jit(merged)

@@ -12,9 +12,8 @@ from pathlib import Path
 from PIL import ExifTags, Image
 
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.files.limits import MOST_FILE_BYTES
 from hotshot_jax.files.parsed import ParseError, parse_json
-from hotshot_jax.files.plain_file import read_bytes
+from hotshot_jax.files.plain_file import MOST_FILE_BYTES, read_bytes
 from hotshot_jax.media.formats.gif_blocks import GifError, parse_gif
 from hotshot_jax.media.formats.mp4 import read_mp4_comment
 from hotshot_jax.media.formats.output_form import OutputForm, frame_files, output_form

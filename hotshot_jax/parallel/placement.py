@@ -124,3 +124,19 @@ def place_module(module: Module, mesh: Mesh) -> Module:
     """The module with its parameters where the sharding rules want them."""
     graph, state = nnx.split(module)
     return nnx.merge(graph, jax.tree.map(place, state, state_shardings(module, mesh)))
+
+
+def on_host(tree: Any) -> Any:
+    """The whole arrays of a tree, as NumPy's.
+
+    Where an array reaches over several hosts, all of them have to call it together.
+    """
+
+    def gathered(leaf: Any) -> np.ndarray:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            from jax.experimental import multihost_utils
+
+            return multihost_utils.process_allgather(leaf, tiled=True)
+        return np.asarray(leaf)
+
+    return jax.tree.map(gathered, tree)

@@ -11,11 +11,7 @@ from hotshot_jax.conditioning.control.residuals import Control
 from hotshot_jax.conditioning.key_frames import extremes, key_weights, numbers_by_frame
 from hotshot_jax.conditioning.text.text_embeddings import TextEmbeddings
 from hotshot_jax.models import ProjectedText, UNet3DConditionModel
-from hotshot_jax.parallel.placement import (
-    batch_sharding,
-    projected_text_shardings,
-    video_sharding,
-)
+from hotshot_jax.parallel.placement import batch_sharding, projected_text_shardings, video_sharding
 from hotshot_jax.pipelines.control import ControlInput, prepare_controls, with_text
 from hotshot_jax.runtime.runtime import Runtime
 from hotshot_jax.sampling.predict import Conditioning

@@ -8,18 +8,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from hotshot_jax.conditioning.control.frames import prepare_control_frames
+from hotshot_jax.conditioning.control.preprocess import prepare_control_frames
 from hotshot_jax.conditioning.control.residuals import Control, make_control
 from hotshot_jax.conditioning.control.windows import ControlWindow
 from hotshot_jax.conditioning.key_frames import check_keys, numbers_by_frame
 from hotshot_jax.errors import UsageError
 from hotshot_jax.models import ProjectedText
 from hotshot_jax.models.controlnet.controlnet import ControlNetModel, EmbeddedCondition
-from hotshot_jax.parallel.placement import (
-    projected_text_shardings,
-    video_sharding,
-    whole,
-)
+from hotshot_jax.parallel.placement import projected_text_shardings, video_sharding, whole
 from hotshot_jax.runtime.runtime import Runtime
 from hotshot_jax.sampling.request import Request
 

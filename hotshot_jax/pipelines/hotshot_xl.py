@@ -24,8 +24,7 @@ from hotshot_jax.pipelines.conditioning import make_conditionings
 from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.latents import decode_latents
 from hotshot_jax.pipelines.loading import load_components
-from hotshot_jax.pipelines.loras import COMPONENTS as CHANGED_BY_LORAS
-from hotshot_jax.pipelines.loras import LoadedLora
+from hotshot_jax.pipelines.loras import COMPONENTS as CHANGED_BY_LORAS, LoadedLora
 from hotshot_jax.pipelines.output import (
     HotshotXLOutput,
     StepEnd,

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hotshot_jax.convert.formats.small_files import KNOWN_PROMPTS
-from hotshot_jax.files.limits import MOST_SETTINGS_BYTES
 from hotshot_jax.files.parsed import ParseError, parse_json
-from hotshot_jax.files.plain_file import read_bytes
+from hotshot_jax.files.plain_file import MOST_SETTINGS_BYTES, read_bytes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hotshot_jax.models import AutoencoderKL
-from hotshot_jax.parallel.gather import on_host
-from hotshot_jax.parallel.placement import image_sharding, place
+from hotshot_jax.parallel.placement import image_sharding, on_host, place
 from hotshot_jax.runtime.runtime import Runtime
 
 

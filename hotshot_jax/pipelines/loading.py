@@ -113,8 +113,7 @@ def load_components(
     opened = open_loras(loras, prepared, allow_partial=lora_allow_partial)
     for note in opened.trained_otherwise(scheduler_config.get("prediction_type", "epsilon")):
         logger.warning("%s", note)
-    total = sum(each.nbytes for each in prepared.values())
-    with progress.stage("loading", total, "B") as advance:
+    with progress.stage("loading", sum(each.nbytes for each in prepared.values()), "B") as advance:
         models: dict[str, Any] = {
             name: each.load(
                 shardings=_shardings(each.module, mesh, on_host=on_host),

@@ -14,7 +14,7 @@ from hotshot_jax.convert.prepare import Change, PreparedComponent
 from hotshot_jax.convert.tensors.rules import flat_parameters, torch_slots
 from hotshot_jax.errors import UsageError
 from hotshot_jax.lora import Lora, ModuleNames, changed_paths, merged_source, open_lora
-from hotshot_jax.lora.files import select_lora_files
+from hotshot_jax.lora.read import select_lora_files
 
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 """The models that a LoRA may change."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-Advance = Callable[[int], None]
+Advance = Callable[[int], object]
 """Tells that so many more units are done."""
 
 

@@ -128,10 +128,8 @@ def _nearest_first(name: str) -> list[str]:
         return difflib.SequenceMatcher(None, name.lower(), known.lower()).ratio()
 
     classes = [
-        known for known in sorted(CLASSES, key=likeness, reverse=True) if _close(name, known)
+        known
+        for known in sorted(CLASSES, key=likeness, reverse=True)
+        if difflib.get_close_matches(name.lower(), [known.lower()], 1, cutoff=0.75)
     ]
     return classes + sorted(SHORT_NAMES, key=likeness, reverse=True)
-
-
-def _close(name: str, known: str) -> bool:
-    return bool(difflib.get_close_matches(name.lower(), [known.lower()], 1, cutoff=0.75))

@@ -29,12 +29,7 @@ from jax.typing import ArrayLike
 
 from hotshot_jax.choices import PREDICTION_TYPES, SPACINGS
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.schedulers.configuration import (
-    check_options,
-    option,
-    read_options,
-    unsupported,
-)
+from hotshot_jax.schedulers.configuration import check_options, option, read_options, unsupported
 from hotshot_jax.schedulers.noise_schedule import (
     BETA_SCHEDULES,
     NoiseSchedule,
@@ -42,7 +37,7 @@ from hotshot_jax.schedulers.noise_schedule import (
     make_betas,
     rescale_zero_terminal_snr,
 )
-from hotshot_jax.schedulers.sigmas import alpha_and_sigma
+from hotshot_jax.schedulers.numbers import alpha_and_sigma
 
 Column: TypeAlias = Any
 """One entry of a row: numpy with a leading axis [calls] in the tables, without it in a step."""

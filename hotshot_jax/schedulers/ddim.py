@@ -27,8 +27,7 @@ from hotshot_jax.schedulers.base import (
     require_noise,
 )
 from hotshot_jax.schedulers.configuration import option
-from hotshot_jax.schedulers.prediction import denoised_weights, noise_weights
-from hotshot_jax.schedulers.timestep_spacing import evenly_spaced
+from hotshot_jax.schedulers.numbers import denoised_weights, evenly_spaced, noise_weights
 
 
 class DDIMRow(NamedTuple):

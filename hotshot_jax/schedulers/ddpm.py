@@ -9,60 +9,28 @@ The PyTorch scheduler draws z in every call whose timestep is above 0, so also a
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from hotshot_jax.choices import SPACINGS
-from hotshot_jax.schedulers.base import (
-    DYNAMIC_THRESHOLDING,
-    Column,
-    Schedule,
-    Scheduler,
-    float32,
-    require_noise,
-)
+from hotshot_jax.schedulers.base import Schedule
 from hotshot_jax.schedulers.configuration import option
-from hotshot_jax.schedulers.prediction import denoised_weights
-from hotshot_jax.schedulers.timestep_spacing import evenly_spaced
-
-
-class DDPMRow(NamedTuple):
-    """x_0 from (x, m), then x' = denoised · x_0 + sample · x + noise · z."""
-
-    denoised_sample: Column
-    denoised_output: Column
-    denoised: Column
-    sample: Column
-    noise: Column
+from hotshot_jax.schedulers.families import AncestralRow, AncestralScheduler
+from hotshot_jax.schedulers.numbers import denoised_weights, evenly_spaced
 
 
 @dataclasses.dataclass(frozen=True)
-class DDPMScheduler(Scheduler):
+class DDPMScheduler(AncestralScheduler):
     """DDPM; see the module docstring.
 
     Attributes:
         variance_type: which s² is taken; "fixed_small_log" is another way to compute fixed_small.
-        clip_sample: clip x_0 to ± clip_sample_range.
     """
 
     timestep_spacing: str = option("leading", choices=SPACINGS)
     variance_type: str = option(
         "fixed_small", choices=("fixed_small", "fixed_small_log", "fixed_large")
     )
-    clip_sample: bool = option(True)
-    clip_sample_range: float = option(1.0, low=0)
-
-    refused: ClassVar[Mapping[str, str]] = {"thresholding": DYNAMIC_THRESHOLDING}
-
-    @property
-    def stochastic(self) -> bool:
-        """Noise in every call above timestep 0."""
-        return True
 
     def schedule(self, num_inference_steps: int, first_step: int = 0) -> Schedule:
         """Tables for a run; see `Scheduler.schedule`. Timesteps are int64."""
@@ -86,7 +54,7 @@ class DDPMScheduler(Scheduler):
         of_sample, of_output = denoised_weights(
             self.prediction_type, np.sqrt(alphas), np.sqrt(1 - alphas)
         )
-        rows = DDPMRow(
+        rows = AncestralRow(
             denoised_sample=of_sample,
             denoised_output=of_output,
             denoised=np.sqrt(alphas_after) * (1 - kept) / (1 - alphas),
@@ -98,19 +66,3 @@ class DDPMScheduler(Scheduler):
     def _following(self, timesteps: np.ndarray) -> np.ndarray:
         """The timestep to which each of a run steps; negative after the last."""
         return np.append(timesteps[1:], -1)
-
-    def step(
-        self,
-        row: DDPMRow,
-        state: Any,
-        model_output: ArrayLike,
-        sample: ArrayLike,
-        noise: ArrayLike | None = None,
-    ) -> tuple[jax.Array, Any]:
-        """One ancestral step; see `Scheduler.step`."""
-        x = float32(sample)
-        denoised = row.denoised_sample * x + row.denoised_output * float32(model_output)
-        if self.clip_sample:
-            denoised = jnp.clip(denoised, -self.clip_sample_range, self.clip_sample_range)
-        following = row.denoised * denoised + row.sample * x
-        return following + row.noise * require_noise(noise), state

@@ -26,11 +26,12 @@ from jax.typing import ArrayLike
 
 from hotshot_jax.schedulers.base import Column, Schedule, float32, require_noise, zeros_like_sample
 from hotshot_jax.schedulers.configuration import option, unsupported
-from hotshot_jax.schedulers.multistep import MultistepScheduler
-from hotshot_jax.schedulers.prediction import denoised_weights, noise_weights
-from hotshot_jax.schedulers.sigmas import (
+from hotshot_jax.schedulers.families import MultistepScheduler
+from hotshot_jax.schedulers.numbers import (
     alpha_and_sigma,
+    denoised_weights,
     exponential_sigmas,
+    noise_weights,
     sigma_to_timestep,
     training_sigmas,
 )
@@ -192,8 +193,7 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
             weight = newest / 2 if self.solver_type == "midpoint" else exact
             return sample, predictions + weight * first, noise
         r1 = (lambdas[i - 1] - lambdas[i - 2]) / h
-        earlier = np.array([0.0, 1.0, -1.0]) / r1
-        second = (first - earlier) / (r0 + r1)
+        second = (first - np.array([0.0, 1.0, -1.0]) / r1) / (r0 + r1)
         # The sign of one half is diffusers', which for the SDE is not that of the expansion.
         half = -0.5 if algorithm == "sde-dpmsolver++" else 0.5
         curvature = scale * ((math.expm1(exponent) - exponent) / exponent**2 - half)

@@ -13,7 +13,7 @@ The model sees x / sqrt(σ² + 1). No noise is drawn.
 """
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,15 +22,18 @@ from jax.typing import ArrayLike
 from hotshot_jax.choices import PREDICTION_TYPES
 from hotshot_jax.schedulers.base import Column, Schedule, float32
 from hotshot_jax.schedulers.configuration import option
-from hotshot_jax.schedulers.prediction import Weights, denoised_weights
-from hotshot_jax.schedulers.sigma_scheduler import SigmaScheduler
-from hotshot_jax.schedulers.sigmas import (
+from hotshot_jax.schedulers.families import (
+    ExplodingScheduler,
+    SigmaScheduler,
+    exploding_denoised_weights,
+)
+from hotshot_jax.schedulers.numbers import (
     alpha_and_sigma,
+    evenly_spaced,
     init_noise_sigma,
     sigma_to_timestep,
     training_sigmas,
 )
-from hotshot_jax.schedulers.timestep_spacing import evenly_spaced
 
 
 class EulerRow(NamedTuple):
@@ -42,7 +45,7 @@ class EulerRow(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class EulerDiscreteScheduler(SigmaScheduler):
+class EulerDiscreteScheduler(ExplodingScheduler, SigmaScheduler):
     """Euler steps; see the module docstring.
 
     Attributes:
@@ -50,8 +53,6 @@ class EulerDiscreteScheduler(SigmaScheduler):
         timestep_type: "continuous" gives v-prediction models log(σ)/4 in place of a timestep.
         final_sigmas_type: the level after the last step: 0, or the smallest one of training.
     """
-
-    variance_exploding: ClassVar[bool] = True
 
     prediction_type: str = option(
         "epsilon", choices=PREDICTION_TYPES, aliases={"original_sample": "sample"}
@@ -94,10 +95,6 @@ class EulerDiscreteScheduler(SigmaScheduler):
             timesteps, rows, False, sigmas, first_level, first_call=first_step
         )
 
-    def scale_model_input(self, row: EulerRow, sample: ArrayLike) -> jax.Array:
-        """x / sqrt(σ² + 1); float32."""
-        return row.input_scale * float32(sample)
-
     def step(
         self,
         row: EulerRow,
@@ -108,10 +105,3 @@ class EulerDiscreteScheduler(SigmaScheduler):
     ) -> tuple[jax.Array, Any]:
         """One Euler step; see `Scheduler.step`."""
         return row.sample * float32(sample) + row.output * float32(model_output), state
-
-
-def exploding_denoised_weights(prediction_type: str, sigmas: np.ndarray) -> Weights:
-    """Weights of (x, m) that give x_0 when x = x_0 + σ ε; see `prediction.denoised_weights`."""
-    alpha, sigma = alpha_and_sigma(sigmas)
-    of_sample, of_output = denoised_weights(prediction_type, alpha, sigma)
-    return alpha * of_sample, of_output

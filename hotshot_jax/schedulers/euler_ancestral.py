@@ -10,16 +10,20 @@ with D the denoised sample. The PyTorch scheduler draws z in every call; in the 
 """
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from hotshot_jax.schedulers.base import Column, Schedule, Scheduler, float32, require_noise
-from hotshot_jax.schedulers.euler import exploding_denoised_weights
-from hotshot_jax.schedulers.sigmas import alpha_and_sigma, init_noise_sigma, training_sigmas
-from hotshot_jax.schedulers.timestep_spacing import evenly_spaced
+from hotshot_jax.schedulers.base import Column, Schedule, float32, require_noise
+from hotshot_jax.schedulers.families import ExplodingScheduler, exploding_denoised_weights
+from hotshot_jax.schedulers.numbers import (
+    alpha_and_sigma,
+    evenly_spaced,
+    init_noise_sigma,
+    training_sigmas,
+)
 
 
 class EulerAncestralRow(NamedTuple):
@@ -32,10 +36,8 @@ class EulerAncestralRow(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class EulerAncestralDiscreteScheduler(Scheduler):
+class EulerAncestralDiscreteScheduler(ExplodingScheduler):
     """Ancestral Euler steps; see the module docstring."""
-
-    variance_exploding: ClassVar[bool] = True
 
     @property
     def stochastic(self) -> bool:
@@ -68,10 +70,6 @@ class EulerAncestralDiscreteScheduler(Scheduler):
         return self._make_schedule(
             timesteps, rows, True, sigmas, first_level, first_call=first_step
         )
-
-    def scale_model_input(self, row: EulerAncestralRow, sample: ArrayLike) -> jax.Array:
-        """x / sqrt(σ² + 1); float32."""
-        return row.input_scale * float32(sample)
 
     def step(
         self,

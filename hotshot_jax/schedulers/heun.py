@@ -9,7 +9,7 @@ The last step, to σ' = 0, is Euler's alone, so n steps are 2n - 1 calls. No noi
 """
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,15 +18,18 @@ from jax.typing import ArrayLike
 
 from hotshot_jax.schedulers.base import Column, Schedule, float32, zeros_like_sample
 from hotshot_jax.schedulers.configuration import option
-from hotshot_jax.schedulers.euler import exploding_denoised_weights
-from hotshot_jax.schedulers.sigma_scheduler import SigmaScheduler
-from hotshot_jax.schedulers.sigmas import (
+from hotshot_jax.schedulers.families import (
+    ExplodingScheduler,
+    SigmaScheduler,
+    exploding_denoised_weights,
+)
+from hotshot_jax.schedulers.numbers import (
     alpha_and_sigma,
+    evenly_spaced,
     init_noise_sigma,
     sigma_to_timestep,
     training_sigmas,
 )
-from hotshot_jax.schedulers.timestep_spacing import evenly_spaced
 
 
 class HeunRow(NamedTuple):
@@ -54,7 +57,7 @@ class HeunState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class HeunDiscreteScheduler(SigmaScheduler):
+class HeunDiscreteScheduler(ExplodingScheduler, SigmaScheduler):
     """Heun's method; see the module docstring.
 
     Attributes:
@@ -62,8 +65,6 @@ class HeunDiscreteScheduler(SigmaScheduler):
         rescale_betas_zero_snr: as in `EulerDiscreteScheduler`; diffusers' class has no such option
             and would sample such a model on the wrong noise levels.
     """
-
-    variance_exploding: ClassVar[bool] = True
 
     beta_start: float = option(0.00085, low=0, high=1)
     beta_end: float = option(0.012, low=0, high=1)
@@ -112,10 +113,6 @@ class HeunDiscreteScheduler(SigmaScheduler):
     def init_state(self, sample: ArrayLike) -> HeunState:
         """No call yet."""
         return HeunState(zeros_like_sample(sample), zeros_like_sample(sample))
-
-    def scale_model_input(self, row: HeunRow, sample: ArrayLike) -> jax.Array:
-        """x / sqrt(σ² + 1); float32."""
-        return row.input_scale * float32(sample)
 
     def step(
         self,

@@ -11,49 +11,27 @@ picked from the `original_inference_steps` on which the model was distilled.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from hotshot_jax.choices import SPACINGS
-from hotshot_jax.schedulers.base import (
-    DYNAMIC_THRESHOLDING,
-    Column,
-    Schedule,
-    Scheduler,
-    float32,
-    require_noise,
-)
+from hotshot_jax.schedulers.base import Schedule
 from hotshot_jax.schedulers.configuration import option, unsupported
+from hotshot_jax.schedulers.families import AncestralRow, AncestralScheduler
 from hotshot_jax.schedulers.noise_schedule import BETA_SCHEDULES
-from hotshot_jax.schedulers.prediction import denoised_weights
+from hotshot_jax.schedulers.numbers import denoised_weights
 
 SIGMA_DATA = 0.5
 
 
-class LCMRow(NamedTuple):
-    """x_0 from (x, m), then x' = denoised · x_0 + sample · x + noise · z."""
-
-    denoised_sample: Column
-    denoised_output: Column
-    denoised: Column
-    sample: Column
-    noise: Column
-
-
 @dataclasses.dataclass(frozen=True)
-class LCMScheduler(Scheduler):
+class LCMScheduler(AncestralScheduler):
     """Latent consistency sampling; see the module docstring.
 
     Attributes:
         timestep_spacing: has no effect, the distillation's own spacing is used.
         original_inference_steps: steps of the distillation, and the most that can be taken.
         timestep_scaling: factor of the timestep in the boundary condition.
-        clip_sample: clip x_0 to ± clip_sample_range.
     """
 
     beta_start: float = option(0.00085, low=0, high=1)
@@ -63,9 +41,6 @@ class LCMScheduler(Scheduler):
     original_inference_steps: int = option(50, low=1)
     timestep_scaling: float = option(10.0, low=0)
     clip_sample: bool = option(False)
-    clip_sample_range: float = option(1.0, low=0)
-
-    refused: ClassVar[Mapping[str, str]] = {"thresholding": DYNAMIC_THRESHOLDING}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,11 +51,6 @@ class LCMScheduler(Scheduler):
                 self.original_inference_steps,
                 f"at most num_train_timesteps={self.num_train_timesteps}",
             )
-
-    @property
-    def stochastic(self) -> bool:
-        """Noise in every call but the last."""
-        return True
 
     def schedule(self, num_inference_steps: int, first_step: int = 0) -> Schedule:
         """Tables for a run of at most `original_inference_steps`; timesteps are int64."""
@@ -101,7 +71,7 @@ class LCMScheduler(Scheduler):
         of_sample, of_output = denoised_weights(
             self.prediction_type, np.sqrt(alphas), np.sqrt(1 - alphas)
         )
-        rows = LCMRow(
+        rows = AncestralRow(
             denoised_sample=of_sample,
             denoised_output=of_output,
             denoised=np.sqrt(alphas_after) * scaled / np.sqrt(radius),
@@ -109,19 +79,3 @@ class LCMScheduler(Scheduler):
             noise=np.sqrt(1 - alphas_after),
         )
         return self._make_schedule(timesteps, rows, draws_noise, first_call=first_step)
-
-    def step(
-        self,
-        row: LCMRow,
-        state: Any,
-        model_output: ArrayLike,
-        sample: ArrayLike,
-        noise: ArrayLike | None = None,
-    ) -> tuple[jax.Array, Any]:
-        """One consistency step; see `Scheduler.step`."""
-        x = float32(sample)
-        denoised = row.denoised_sample * x + row.denoised_output * float32(model_output)
-        if self.clip_sample:
-            denoised = jnp.clip(denoised, -self.clip_sample_range, self.clip_sample_range)
-        following = row.denoised * denoised + row.sample * x
-        return following + row.noise * require_noise(noise), state

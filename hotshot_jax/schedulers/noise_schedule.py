@@ -49,8 +49,7 @@ def make_betas(beta_schedule: str, start: float, end: float, count: int) -> np.n
         return (one / (one + np.exp(-logits)) * np.float32(end - start) + np.float32(start)).astype(
             np.float32
         )
-    alpha_bar = _ALPHA_BARS[beta_schedule]
-    edges = [alpha_bar(i / count) for i in range(count + 1)]
+    edges = [_ALPHA_BARS[beta_schedule](i / count) for i in range(count + 1)]
     betas = [min(1 - after / before, 0.999) for before, after in itertools.pairwise(edges)]
     return np.asarray(betas, np.float32)
 
@@ -68,8 +67,7 @@ def rescale_zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
     first, last = root[0], root[-1]
     root = (root - last) * (first / (first - last))
     squared = root * root
-    alphas = np.concatenate([squared[:1], squared[1:] / squared[:-1]])
-    return np.float32(1) - alphas
+    return np.float32(1) - np.concatenate([squared[:1], squared[1:] / squared[:-1]])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,15 +146,6 @@ def _cumulative_product(alphas: np.ndarray) -> np.ndarray:
     return np.cumprod(alphas.astype(np.float64)).astype(np.float32)
 
 
-def _cosine_alpha_bar(t: float) -> float:
-    """Nichol and Dhariwal 2021 (arXiv:2102.09672)."""
-    return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
-
-
-def _exponential_alpha_bar(t: float) -> float:
-    return math.exp(-12.0 * t)
-
-
 def _laplace_alpha_bar(t: float) -> float:
     """Hang et al. 2024 (arXiv:2407.03297)."""
     log_snr = -0.5 * math.copysign(1, 0.5 - t) * math.log(1 - 2 * abs(0.5 - t) + 1e-6)
@@ -165,8 +154,9 @@ def _laplace_alpha_bar(t: float) -> float:
 
 
 _ALPHA_BARS: dict[str, Callable[[float], float]] = {
-    "squaredcos_cap_v2": _cosine_alpha_bar,
-    "exp": _exponential_alpha_bar,
+    # Nichol and Dhariwal 2021 (arXiv:2102.09672).
+    "squaredcos_cap_v2": lambda t: math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2,
+    "exp": lambda t: math.exp(-12.0 * t),
     "laplace": _laplace_alpha_bar,
 }
 

@@ -23,7 +23,7 @@ from hotshot_jax.choices import SPACINGS
 from hotshot_jax.errors import UsageError
 from hotshot_jax.schedulers.base import Column, Schedule, Scheduler, float32, zeros_like_sample
 from hotshot_jax.schedulers.configuration import option
-from hotshot_jax.schedulers.timestep_spacing import evenly_spaced
+from hotshot_jax.schedulers.numbers import evenly_spaced
 
 ADAMS_BASHFORTH = np.array(
     [

@@ -30,9 +30,14 @@ from hotshot_jax.schedulers.base import (
     zeros_like_sample,
 )
 from hotshot_jax.schedulers.configuration import option, unsupported
-from hotshot_jax.schedulers.multistep import MultistepScheduler
-from hotshot_jax.schedulers.prediction import denoised_weights, noise_weights
-from hotshot_jax.schedulers.sigmas import alpha_and_sigma, sigma_to_timestep, training_sigmas
+from hotshot_jax.schedulers.families import MultistepScheduler
+from hotshot_jax.schedulers.numbers import (
+    alpha_and_sigma,
+    denoised_weights,
+    noise_weights,
+    sigma_to_timestep,
+    training_sigmas,
+)
 
 
 class UniPCRow(NamedTuple):

@@ -11,8 +11,6 @@ from flax import nnx
 from hotshot_jax.choices import REMATERIALISATIONS
 from hotshot_jax.errors import UsageError
 
-"""What is kept for the backward pass; the choices of `rematerialise`."""
-
 _LISTS = ("resnets", "attentions", "temporal_attentions")
 
 

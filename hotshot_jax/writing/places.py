@@ -1,11 +1,17 @@
-"""Whether two paths lead to the same place, whatever they are spelled like."""
+"""Looking at what is at a path: the same place as another, or a folder that was made here.
 
+Folders that this project wrote as a whole are told by a list of their files that it left there."""
+
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hotshot_jax.errors import UsageError
+from hotshot_jax.files.parsed import parse_json
+from hotshot_jax.files.plain_file import MOST_TEXT_BYTES, read_bytes
+from hotshot_jax.version import __version__
 
 AnyPath = str | os.PathLike[str]
 
@@ -67,7 +73,8 @@ def check_no_dead_link(path: AnyPath) -> None:
     Raises:
         UsageError: one is; writing through it would make a file in a place that nobody named.
     """
-    for each in _parts(Path(os.path.abspath(path))):
+    absolute = Path(os.path.abspath(path))
+    for each in (absolute, *absolute.parents):
         if os.path.islink(each) and not os.path.exists(each):
             raise UsageError(
                 f"{each} is a symbolic link to {os.readlink(each)}, which is not there. "
@@ -75,6 +82,52 @@ def check_no_dead_link(path: AnyPath) -> None:
             )
 
 
-def _parts(path: Path) -> Iterator[Path]:
-    yield path
-    yield from path.parents
+LIST = ".hotshot-jax.json"
+"""Name of the list in a folder."""
+
+
+def list_files(folder: Path) -> None:
+    """Write the list of all files in a folder, with their sizes in bytes."""
+    sizes = {name: file.stat().st_size for name, file in _files(folder)}
+    content = {"made_by": f"hotshot-jax {__version__}", "files": sizes}
+    (folder / LIST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def check_made_here(folder: Path) -> None:
+    """Check that a folder holds what this project wrote, unchanged, and nothing else.
+
+    Raises:
+        UsageError: names what else is there.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is a file; name a folder.")
+    listed = _listed(folder)
+    if listed is None:
+        raise UsageError(
+            f"{folder} was not made by hotshot-jax ({LIST} is missing or damaged), so that it is "
+            "not replaced. Name another folder, or remove it yourself."
+        )
+    for name, file in _files(folder):
+        if name == LIST:
+            continue
+        if file.is_symlink() or not file.is_file() or listed.get(name) != file.stat().st_size:
+            what = "has changed" if name in listed else "was not written by hotshot-jax"
+            raise UsageError(
+                f"{folder} is not replaced: {name} {what}. Name another folder, or move it away."
+            )
+
+
+def _listed(folder: Path) -> dict[str, int] | None:
+    try:
+        content = parse_json(read_bytes(folder / LIST, MOST_TEXT_BYTES))
+    except (OSError, ValueError):
+        return None
+    files = content.get("files") if isinstance(content, dict) else None
+    return files if isinstance(files, dict) else None
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    for parent, folders, names in os.walk(folder):
+        for name in [*names, *(name for name in folders if Path(parent, name).is_symlink())]:
+            file = Path(parent, name)
+            yield file.relative_to(folder).as_posix(), file

@@ -93,6 +93,27 @@ def staged_folder(
         _rename_folder(staged, path, work / _OLD / path.name)
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a small file, of which many are written, whole or not at all.
+
+    It takes no lock: what a killed run leaves stays.
+
+    Args:
+        path: missing parents are made; what is there is replaced.
+        content: of the file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = _free_name(path.parent)
+    try:
+        staged.write_bytes(content)
+        os.replace(staged, path)
+    finally:
+        staged.unlink(missing_ok=True)
+
+
 def check_destination(
     dest: str | os.PathLike[str], *, source: str | os.PathLike[str] | None = None
 ) -> None:

@@ -11,7 +11,7 @@ from benchmarks.models.sized_unet import torch_unet, unet_size
 from benchmarks.running.timing import Timing, circumstances, in_turns, repeats_of
 from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.models import UNet3DConditionModel
-from hotshot_jax.training.trainees.selection import is_trained
+from hotshot_jax.training.trainees.trainee import is_trained
 
 
 def test_ways_take_turns_after_a_run_that_is_not_timed() -> None:

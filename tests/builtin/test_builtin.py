@@ -5,11 +5,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from benchmarks.shapes_evaluator import measure, score
-from hotshot_jax.builtin import builtin_checkpoint, builtin_settings
+from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.cli.infer.arguments import parse_settings
 from hotshot_jax.data.shapes import split_prompts
 from hotshot_jax.media.pixels import to_uint8
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
+from tests.builtin_settings import builtin_settings
 
 COMPONENTS = ("text_encoder", "text_encoder_2", "unet", "vae")
 

@@ -5,8 +5,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from benchmarks import tiny_control_eval
-from hotshot_jax.builtin import builtin_checkpoint
-from hotshot_jax.builtin.controlnets import builtin_controlnets
+from hotshot_jax.builtin import builtin_checkpoint, builtin_controlnets
 
 
 def test_there_is_one_for_edges_of_at_most_8_megabytes() -> None:

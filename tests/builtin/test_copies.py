@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from hotshot_jax.builtin import builtin_checkpoint, builtin_settings
+from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.cli.convert import command as convert
 from hotshot_jax.cli.infer.arguments import parse_settings
 from hotshot_jax.convert.formats.small_files import NATIVE_SETTINGS, copy_small_files
+from tests.builtin_settings import builtin_settings
 
 
 def native(path: Path, *arguments: str) -> dict[str, Any]:

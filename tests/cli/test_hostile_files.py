@@ -22,7 +22,7 @@ from hotshot_jax.cli.run import run
 from hotshot_jax.conditioning.text.embedding_files import open_embeddings
 from hotshot_jax.convert.assembly import open_assembled
 from hotshot_jax.data.origins import VideoOrigin
-from hotshot_jax.lora.files import open_lora
+from hotshot_jax.lora.read import open_lora
 from hotshot_jax.media.reading.clip import Clip
 from hotshot_jax.media.reading.read import open_clip, read_key_frames
 from tests.lora.lora_cases import names

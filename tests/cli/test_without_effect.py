@@ -8,9 +8,9 @@ import pytest
 from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.cli.convert import command as convert
 from hotshot_jax.cli.data.command import build, inspect
-from hotshot_jax.cli.train.effects import Planned, check_effects, check_effects_of, checked_rank
+from hotshot_jax.cli.flags import given_flags
+from hotshot_jax.cli.train.checks import Planned, check_effects, check_effects_of, checked_rank
 from hotshot_jax.cli.train.settings import TrainSettings, parse_train_settings
-from hotshot_jax.cli.without_effect import given_flags
 from hotshot_jax.convert.builders import model_builder
 from hotshot_jax.convert.load import abstract
 from hotshot_jax.errors import UsageError

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from hotshot_jax.conditioning.control.canny import canny_edges, check_thresholds
+from hotshot_jax.conditioning.control.preprocess import canny_edges, check_thresholds
 from hotshot_jax.errors import HotshotError, UsageError
 
 

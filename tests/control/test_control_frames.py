@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hotshot_jax.conditioning.control.frames import prepare_control_frames
+from hotshot_jax.conditioning.control.preprocess import prepare_control_frames
 from hotshot_jax.errors import HotshotError
 
 CASES = Path(__file__).parents[1] / "golden" / "cases"

@@ -20,7 +20,7 @@ from controlnet_cases import (
 from flax import nnx
 from safetensors.numpy import load_file
 
-from hotshot_jax.conditioning.control.frames import prepare_control_frames
+from hotshot_jax.conditioning.control.preprocess import prepare_control_frames
 from hotshot_jax.conditioning.control.residuals import control_residuals, make_control
 from hotshot_jax.models.controlnet.config import ControlNetConfig
 from hotshot_jax.models.controlnet.controlnet import ControlNetModel, add_residuals

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-from hotshot_jax.conditioning.control.canny import canny_edges
-from hotshot_jax.conditioning.control.preprocess import Preprocessing, make_control_frames
+from hotshot_jax.conditioning.control.preprocess import (
+    Preprocessing,
+    canny_edges,
+    make_control_frames,
+)
 from hotshot_jax.errors import UsageError
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from transformers import CLIPTextConfig as TorchConfig
-from transformers import CLIPTextModel as TorchTextModel
+from transformers import CLIPTextConfig as TorchConfig, CLIPTextModel as TorchTextModel
 
+from benchmarks.models.loading import load_module
 from hotshot_jax.convert.builders import Build, model_builder
 from hotshot_jax.convert.formats.to_torch import write_weights
-from hotshot_jax.convert.load import abstract, load_module
+from hotshot_jax.convert.load import abstract
 from hotshot_jax.convert.tensors.rules import flat_parameters, torch_slots
-from hotshot_jax.convert.tensors.safetensors_writer import write_safetensors
+from hotshot_jax.convert.tensors.safetensors_file import write_safetensors
 from hotshot_jax.convert.tensors.tensor_source import open_file
 from hotshot_jax.errors import HotshotError
 from tests.tiny_checkpoint import tiny_configs

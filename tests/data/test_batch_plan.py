@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from hotshot_jax.data.batch_plan import BatchPlan
+from hotshot_jax.data.batch import BatchPlan
 
 BUCKETS = np.random.default_rng(0).choice([0, 3, 5], size=203, p=[0.7, 0.28, 0.02]).astype(np.uint8)
 

@@ -18,7 +18,7 @@ from hotshot_jax.data.records import RecordSource, find_data_set
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.media.ffmpeg import run_ffmpeg
 from hotshot_jax.media.write import write_video
-from hotshot_jax.writing.made_here import LIST
+from hotshot_jax.writing.places import LIST
 
 # Beam's protobuf is newer than what TFDS was written for.
 pytestmark = pytest.mark.filterwarnings("ignore:label\\(\\) is deprecated:DeprecationWarning")

@@ -8,7 +8,7 @@ from PIL import Image
 from test_folders import BROKEN, break_samples
 
 from hotshot_jax.cli.data.command import build, inspect
-from hotshot_jax.data.contact_sheet import contact_sheet
+from hotshot_jax.cli.data.inspect import contact_sheet
 from hotshot_jax.data.open_data import open_data
 
 

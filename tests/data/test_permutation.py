@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hotshot_jax.data.permutation import permuted
+from hotshot_jax.data.batch import permuted
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 16, 17, 255, 1000, 4097])

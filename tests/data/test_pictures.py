@@ -6,7 +6,7 @@ import pytest
 from clips import picture
 from PIL import Image
 
-from hotshot_jax.data.pictures import picture_bytes, picture_size, read_picture
+from hotshot_jax.data.clip_source import picture_bytes, picture_size, read_picture
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.media.reading.image_file import opened_image, rgb_pixels
 

@@ -4,8 +4,8 @@ import sys
 import pytest
 import yaml
 
-from hotshot_jax.files.limits import MOST_DEPTH, MOST_DIGITS
 from hotshot_jax.files.parsed import ParseError, parse_json, parse_yaml
+from hotshot_jax.files.plain_file import MOST_DEPTH, MOST_DIGITS
 
 VALUES = {"a": [1, 2.5, None, True, "é"], "b": {"c": -(2**64), "d": 10**30}, "e": []}
 

@@ -27,7 +27,7 @@ from hotshot_jax.convert.formats.diffusers_folder import open_diffusers_folder
 from hotshot_jax.convert.formats.tokenizer_files import check_tokenizer_folder
 from hotshot_jax.convert.prepare import prepare_component
 from hotshot_jax.data.origins import VideoOrigin
-from hotshot_jax.lora.files import open_lora
+from hotshot_jax.lora.read import open_lora
 from hotshot_jax.media.reading.read import open_clip, read_key_frames
 from hotshot_jax.media.write import write_video
 from hotshot_jax.pipelines.loading import load_tokenizer

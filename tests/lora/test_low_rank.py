@@ -8,7 +8,7 @@ from lora_cases import normal
 
 from hotshot_jax.lora import merge_tensor
 from hotshot_jax.lora.changes import Added, Difference, LowRank
-from hotshot_jax.lora.low_rank import add_product, joined_factors
+from hotshot_jax.lora.merge import add_product, joined_factors
 
 # Large enough that a program is compiled for them.
 SHAPE = (260, 280)

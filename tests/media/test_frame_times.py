@@ -1,9 +1,8 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from hotshot_jax.errors import UsageError
-from hotshot_jax.media.formats.frame_times import check_duration, frame_times
+from hotshot_jax.media.formats.output_form import check_duration, frame_times
 
 
 def test_eighths_of_a_second_alternate():

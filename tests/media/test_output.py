@@ -7,15 +7,14 @@ import pytest
 from PIL import Image
 
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.media import output
+from hotshot_jax.media import write
 from hotshot_jax.media.formats.output_form import (
     OutputForm,
     frame_file_name,
     frame_files,
     output_form,
 )
-from hotshot_jax.media.output import check_output
-from hotshot_jax.media.write import write_video
+from hotshot_jax.media.write import check_output, write_video
 
 
 def everything(folder: Path) -> dict[str, bytes | None]:
@@ -207,7 +206,7 @@ def test_a_place_that_refuses_files(monkeypatch, tmp_path):
     def refuse(*_: object) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(output.os, "open", refuse)
+    monkeypatch.setattr(write.os, "open", refuse)
     with pytest.raises(UsageError, match=r"cannot be written to \(Permission denied\)"):
         check_output(tmp_path / "a.gif", 8, False)
 

@@ -23,12 +23,15 @@ from controlnet_cases import (
     torch_arguments,
     torch_twin,
 )
-from diffusers import ControlNetModel as TorchControlNet
-from diffusers import MultiControlNetModel as TorchMultiControlNet
+from diffusers import (
+    ControlNetModel as TorchControlNet,
+    MultiControlNetModel as TorchMultiControlNet,
+)
 from flax import nnx
 from safetensors.numpy import load_file
 
-from hotshot_jax.convert.tensors.rules import parameter_count, torch_slots
+from benchmarks.models.loading import parameter_count
+from hotshot_jax.convert.tensors.rules import torch_slots
 from hotshot_jax.models.controlnet.config import ControlNetConfig
 from hotshot_jax.models.controlnet.controlnet import (
     ControlNetModel,

@@ -12,8 +12,9 @@ from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2DCrossAttn
 from flax import nnx
 from torch_twins import build, fill, from_torch, names, normal, relative_error, to_torch
 
+from benchmarks.models.loading import parameter_count
 from hotshot_jax.convert.load import abstract
-from hotshot_jax.convert.tensors.rules import POSITIONAL_TABLE, parameter_count, torch_slots
+from hotshot_jax.convert.tensors.rules import POSITIONAL_TABLE, torch_slots
 from hotshot_jax.models import (
     AutoencoderKL,
     AutoencoderKLConfig,

@@ -10,7 +10,8 @@ import torch
 from flax import nnx
 
 from benchmarks.models.formula_weights import formula_source, formula_tensor
-from hotshot_jax.convert.load import abstract, load_module
+from benchmarks.models.loading import load_module
+from hotshot_jax.convert.load import abstract
 from hotshot_jax.convert.tensors.rules import torch_slots
 
 # Two float32 implementations of one model differ by some 1e-6 of the largest value; epsilons,

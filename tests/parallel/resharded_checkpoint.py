@@ -20,10 +20,10 @@ from hotshot_jax.models import UNet3DConditionModel
 from hotshot_jax.parallel.mesh import MeshConfig, create_mesh
 from hotshot_jax.parallel.placement import place
 from hotshot_jax.schedulers import make_scheduler
-from hotshot_jax.training.learning_rate import learning_rate_schedule
+from hotshot_jax.training.optimizer import learning_rate_schedule
 from hotshot_jax.training.running.checkpoint import Checkpoints, restore
 from hotshot_jax.training.running.step import StepConfig, Trainer, TrainState, on_mesh
-from hotshot_jax.training.trainees.selection import Division
+from hotshot_jax.training.trainees.trainee import Division
 from tests.parallel.sharded_models import UNET
 
 WRITTEN_ON = MeshConfig(fsdp=4, tensor=2)

@@ -18,8 +18,7 @@ from hotshot_jax.models import UNet3DConditionModel
 from hotshot_jax.parallel.mesh import MeshConfig, create_mesh
 from hotshot_jax.parallel.placement import batch_sharding, place, video_sharding, whole
 from hotshot_jax.schedulers import make_scheduler
-from hotshot_jax.training.learning_rate import learning_rate_schedule
-from hotshot_jax.training.optimizer import OptimizerConfig
+from hotshot_jax.training.optimizer import OptimizerConfig, learning_rate_schedule
 from hotshot_jax.training.running.step import (
     StepConfig,
     Trainer,
@@ -28,7 +27,7 @@ from hotshot_jax.training.running.step import (
     on_mesh,
     trace_step,
 )
-from hotshot_jax.training.trainees.selection import Division
+from hotshot_jax.training.trainees.trainee import Division
 from tests.parallel.sharded_models import (
     BATCH,
     FRAMES,

@@ -4,8 +4,7 @@ from typing import Any
 
 import jax
 import pytest
-from jax.sharding import AbstractMesh
-from jax.sharding import PartitionSpec as P
+from jax.sharding import AbstractMesh, PartitionSpec as P
 
 from hotshot_jax.errors import UsageError
 from hotshot_jax.models.layers.sharding_points import image_axes, split_over

@@ -9,8 +9,7 @@ from typing import Any
 import jax
 import pytest
 from flax import nnx
-from jax.sharding import AbstractMesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec as P
 
 from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.models import (

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import constants
 from safetensors.numpy import save_file
 
-from hotshot_jax.convert.formats.temporal_writer import write_temporal_layers
+from hotshot_jax.convert.formats.temporal_layers import write_temporal_layers
 from hotshot_jax.convert.prepare import component_source, open_checkpoint
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models.unet.encoder_config import TemporalShape

@@ -9,8 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from hotshot_jax.cli.convert.command import main as convert
-from hotshot_jax.convert.tensors.rules import Path as ParameterPath
-from hotshot_jax.convert.tensors.rules import flat_parameters
+from hotshot_jax.convert.tensors.rules import Path as ParameterPath, flat_parameters
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.pipelines import HotshotXLPipeline
 from hotshot_jax.pipelines.loras import COMPONENTS

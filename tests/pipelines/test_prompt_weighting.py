@@ -5,8 +5,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from transformers import CLIPTokenizer
 
 from hotshot_jax.conditioning.text.prompt_weighting import (

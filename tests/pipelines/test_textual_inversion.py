@@ -13,8 +13,8 @@ from hotshot_jax.conditioning.text.textual_inversion import (
     extended_vocabulary,
     parse_embedding,
     read_textual_inversion,
-    refuse_pickle,
 )
+from hotshot_jax.convert.tensors.file_content import refuse_pickle
 from hotshot_jax.convert.tensors.tensor_source import open_file
 from hotshot_jax.errors import HotshotError, UsageError
 

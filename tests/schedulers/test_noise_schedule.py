@@ -10,7 +10,7 @@ from diffusers_oracle import BOUND, SDXL, make_theirs, relative_error
 
 from hotshot_jax.schedulers import DDPMScheduler, EulerDiscreteScheduler
 from hotshot_jax.schedulers.noise_schedule import BETA_SCHEDULES, make_betas
-from hotshot_jax.schedulers.sigmas import training_sigmas
+from hotshot_jax.schedulers.numbers import training_sigmas
 
 
 @pytest.fixture

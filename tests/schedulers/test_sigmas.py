@@ -3,7 +3,7 @@ import pytest
 from diffusers_oracle import SDXL, make_theirs
 
 from hotshot_jax.schedulers import DDPMScheduler
-from hotshot_jax.schedulers.sigmas import (
+from hotshot_jax.schedulers.numbers import (
     alpha_and_sigma,
     beta_sigmas,
     exponential_sigmas,

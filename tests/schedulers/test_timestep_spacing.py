@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hotshot_jax.choices import SPACINGS
-from hotshot_jax.schedulers.timestep_spacing import evenly_spaced, solver_spaced
+from hotshot_jax.schedulers.numbers import evenly_spaced, solver_spaced
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)

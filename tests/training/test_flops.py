@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks.compile.hlo_costs import program_costs
-from hotshot_jax.training.flops import traced_flops
+from hotshot_jax.training.resources import traced_flops
 
 
 def counted(function, *shapes: tuple[int, ...]) -> tuple[float, float]:

@@ -11,10 +11,10 @@ from diffusers.optimization import get_scheduler
 from hotshot_jax.choices import LEARNING_RATE_SCHEDULES
 from hotshot_jax.errors import UsageError
 from hotshot_jax.training.adam_8bit import dequantise, quantise
-from hotshot_jax.training.learning_rate import learning_rate_schedule
 from hotshot_jax.training.optimizer import (
     OptimizerConfig,
     clip_by_global_norm,
+    learning_rate_schedule,
     make_optimizer,
     without_moments,
 )

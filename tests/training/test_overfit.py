@@ -18,7 +18,7 @@ from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.training.loss import LossConfig, draw
 from hotshot_jax.training.optimizer import OptimizerConfig
 from hotshot_jax.training.running.step import StepConfig, Trainer
-from hotshot_jax.training.trainees.selection import Division
+from hotshot_jax.training.trainees.trainee import Division
 from tests.tiny_checkpoint import tiny_configs
 
 STEPS = 250

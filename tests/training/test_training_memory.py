@@ -8,9 +8,9 @@ from flax import nnx
 from hotshot_jax.convert.builders import model_builder
 from hotshot_jax.convert.load import abstract
 from hotshot_jax.schedulers import make_scheduler
-from hotshot_jax.training.memory import describe_training_memory, training_memory
+from hotshot_jax.training.resources import describe_training_memory, training_memory
 from hotshot_jax.training.running.step import StepConfig, Trainer
-from hotshot_jax.training.trainees.selection import Division
+from hotshot_jax.training.trainees.trainee import Division
 from tests.tiny_checkpoint import tiny_configs
 
 

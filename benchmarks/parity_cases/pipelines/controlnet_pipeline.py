@@ -24,7 +24,7 @@ from benchmarks.parity_cases.pipelines.pipeline import (
     read_inputs,
 )
 from benchmarks.parity_cases.pipelines.solver import check_schedule, read_solver
-from hotshot_jax.conditioning.control.frames import prepare_control_frames
+from hotshot_jax.conditioning.control.preprocess import prepare_control_frames
 from hotshot_jax.conditioning.control.residuals import control_residuals, make_control
 from hotshot_jax.conditioning.control.windows import ControlWindow, scale_table
 from hotshot_jax.models.controlnet.controlnet import ControlNetModel

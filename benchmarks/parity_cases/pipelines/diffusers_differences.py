@@ -18,7 +18,7 @@ import numpy as np
 
 from hotshot_jax.schedulers.base import Schedule, Scheduler
 from hotshot_jax.schedulers.ddpm import DDPMScheduler
-from hotshot_jax.schedulers.multistep import MultistepScheduler
+from hotshot_jax.schedulers.families import MultistepScheduler
 
 
 @dataclasses.dataclass(frozen=True)

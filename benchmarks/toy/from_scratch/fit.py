@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from hotshot_jax.convert.load import read_ahead
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.read_ahead import read_ahead
 
 Loss = Callable[[Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 """From parameters, a batch and a random key to the loss and further numbers."""

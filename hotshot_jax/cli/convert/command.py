@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from hotshot_jax.choices import PRECISIONS, TEMPORAL_SPELLINGS
+from hotshot_jax.cli.flags import given_flags
 from hotshot_jax.cli.run import Parser, program_name, run
-from hotshot_jax.cli.without_effect import given_flags
 from hotshot_jax.writing.places import check_local
 
 PROGRAM = "convert"

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from hotshot_jax.cli.convert.command import PROGRAM
+from hotshot_jax.cli.flags import Acts, refuse_without_effect
 from hotshot_jax.cli.run import say
 from hotshot_jax.cli.terminal_progress import TerminalProgress
-from hotshot_jax.cli.without_effect import Acts, refuse_without_effect
 from hotshot_jax.convert.assembly import open_temporal
 from hotshot_jax.convert.conversion import (
-    convert_controlnet,
+    convert_component,
     convert_folder,
     ignored_files,
     write_torch_controlnet,
@@ -27,8 +27,8 @@ from hotshot_jax.convert.formats.converted import (
     open_converted,
 )
 from hotshot_jax.convert.formats.diffusers_folder import Component, DiffusersFolder
+from hotshot_jax.convert.formats.temporal_layers import write_temporal_layers
 from hotshot_jax.convert.formats.temporal_shape import read_shape
-from hotshot_jax.convert.formats.temporal_writer import write_temporal_layers
 from hotshot_jax.convert.hub import resolve
 from hotshot_jax.convert.prepare import component_source, open_checkpoint
 from hotshot_jax.errors import UsageError
@@ -82,7 +82,7 @@ def convert(given: argparse.Namespace, flags: Collection[str]) -> None:
         with TerminalProgress().stage("converting", source.nbytes, "B") as advance:
             dtype = _DTYPES.get(given.dtype)
             if isinstance(source, Component):
-                convert_controlnet(source, dest, dtype=dtype, progress=advance)
+                convert_component(source, dest, dtype=dtype, progress=advance)
             else:
                 convert_folder(source, dest, dtype=dtype, progress=advance)
     print(dest)

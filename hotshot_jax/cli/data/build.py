@@ -6,8 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from hotshot_jax.cli.data.command import BUILD
+from hotshot_jax.cli.flags import Acts, refuse_without_effect
 from hotshot_jax.cli.run import say
-from hotshot_jax.cli.without_effect import Acts, refuse_without_effect
 from hotshot_jax.data.origins import FolderOrigin, Origin, ShapesOrigin, VideoOrigin, find_origin
 from hotshot_jax.data.shapes import ShapesSource
 from hotshot_jax.errors import HotshotError, UsageError

@@ -6,8 +6,8 @@ Each is a command of its own too: `python -m hotshot_jax.data.build` and `.inspe
 import argparse
 from collections.abc import Sequence
 
+from hotshot_jax.cli.flags import given_flags
 from hotshot_jax.cli.run import Parser, program_name, run, run_one_of
-from hotshot_jax.cli.without_effect import given_flags
 from hotshot_jax.errors import UsageError
 
 PROGRAM = "hotshot-jax-data"

@@ -4,24 +4,25 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from hotshot_jax.cli.data.command import INSPECT, SHEET
+from hotshot_jax.cli.flags import Acts, refuse_without_effect
 from hotshot_jax.cli.run import say
-from hotshot_jax.cli.without_effect import Acts, refuse_without_effect
 from hotshot_jax.data.buckets import assign_buckets, bucket_sizes, enlarged
 from hotshot_jax.data.clip_source import ClipTable, EncodedClip
-from hotshot_jax.data.contact_sheet import contact_sheet
 from hotshot_jax.data.folders import FolderSource, scan_folders
 from hotshot_jax.data.left_out import LeftOut
 from hotshot_jax.data.open_data import OpenedData, open_data, refuse_videos
 from hotshot_jax.data.records import find_data_set
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.files.printable import printable
+from hotshot_jax.media.sheet import draw_sheet, spread_indices
 from hotshot_jax.media.write import write_video
 from hotshot_jax.writing.places import check_local, is_inside
 
@@ -82,8 +83,7 @@ def inspect(given: argparse.Namespace, flags: Collection[str]) -> None:
     )
     print(json.dumps(asdict(report)) if given.json else printable(describe(report)))
     if clips and sheet_path:
-        sheet = contact_sheet(clips)
-        path = write_video(sheet_path, sheet[None], 1000, {}, overwrite=True)
+        path = write_video(sheet_path, contact_sheet(clips)[None], 1000, {}, overwrite=True)
         say(f"contact sheet of {len(clips)} samples: {path}")
     if report.problems:
         bad = report.samples - report.usable
@@ -145,7 +145,7 @@ def inspect_data(
         kind=opened.kind,
         samples=opened.total,
         usable=len(table),
-        frames=_counted(table["frames"].tolist()),
+        frames={str(n): count for n, count in sorted(Counter(table["frames"].tolist()).items())},
         sizes=_commonest_sizes(table),
         buckets=dict(zip(names, np.bincount(buckets, minlength=len(sizes)).tolist(), strict=True)),
         enlarged=enlarged(table, buckets, sizes),
@@ -178,12 +178,29 @@ def describe(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _counted(values: list[int]) -> dict[str, int]:
-    return {str(value): count for value, count in sorted(Counter(values).items())}
-
-
 def _commonest_sizes(table: ClipTable, most: int = 10) -> dict[str, int]:
     keys = table["width"].astype(np.uint32) << 16 | table["height"]
     values, counts = np.unique(keys, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:most]
     return {f"{values[i] >> 16}x{values[i] & 0xFFFF}": int(counts[i]) for i in order}
+
+
+def contact_sheet(clips: Sequence[EncodedClip], frames: int = 8) -> npt.NDArray[np.uint8]:
+    """Draws a picture of some clips of a data set: a row for each, with its prompt.
+
+    Args:
+        clips: one a row; a clip that cannot be read has its error in place of frames.
+        frames: at most so many of each clip, evenly spaced.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    return draw_sheet([_row(clip, frames) for clip in clips])
+
+
+def _row(clip: EncodedClip, most: int) -> tuple[str, list[npt.NDArray[np.uint8]]]:
+    text = f"{clip.name}: {clip.prompt}"[:160].replace("\n", " ")
+    try:
+        return text, [clip.frame(index) for index in spread_indices(len(clip.pictures), most)]
+    except HotshotError as error:
+        return f"{text}  [{error}]", []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hotshot_jax.builtin.controlnets import CONDITIONING_SCALE, builtin_controlnets
+from hotshot_jax.builtin import CONDITIONING_SCALE, builtin_controlnets
 from hotshot_jax.cli.infer.outputs import numbered
 from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.conditioning.control.preprocess import (
@@ -19,11 +19,10 @@ from hotshot_jax.conditioning.control.preprocess import (
 )
 from hotshot_jax.conditioning.control.windows import DEFAULT_SCALE, ControlWindow, control_windows
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.media.output import check_output, output_target
 from hotshot_jax.media.reading.fetch import FetchLimits, fetch, is_url
 from hotshot_jax.media.reading.read import open_clip, read_key_frames
 from hotshot_jax.media.resize import scale_aspect_fill
-from hotshot_jax.media.write import write_video
+from hotshot_jax.media.write import check_output, output_target, write_video
 from hotshot_jax.pipelines.control import ControlInput
 
 logger = logging.getLogger(__name__)
@@ -127,8 +126,7 @@ def control_inputs(plan: ControlPlan, settings: InferSettings) -> list[ControlIn
     Raises:
         HotshotError: what makes control frames cannot be loaded.
     """
-    assert settings.width is not None
-    assert settings.height is not None
+    assert settings.width is not None and settings.height is not None
     scaled = [
         np.stack([scale_aspect_fill(frame, settings.width, settings.height) for frame in frames])
         for frames in plan.sources
@@ -225,5 +223,4 @@ def _read_source(source: str, settings: InferSettings, limits: FetchLimits) -> n
 
 
 def _read_frames(path: str, settings: InferSettings) -> np.ndarray:
-    clip = open_clip(path)
-    return read_key_frames(clip, settings.video_length, settings.video_duration)
+    return read_key_frames(open_clip(path), settings.video_length, settings.video_duration)

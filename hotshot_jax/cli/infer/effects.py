@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Collection
 
+from hotshot_jax.cli.flags import Acts, refuse_without_effect
 from hotshot_jax.cli.infer.settings import InferSettings
-from hotshot_jax.cli.without_effect import Acts, refuse_without_effect
 from hotshot_jax.conditioning.key_frames import extremes
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.formats.output_form import TIMED_FORMS, output_form

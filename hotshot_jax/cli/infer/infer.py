@@ -10,9 +10,9 @@ import jax
 
 from hotshot_jax.builtin import NAME as BUILTIN_NAME
 from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
-from hotshot_jax.cli.devices import explained_memory_errors, use_device
 from hotshot_jax.cli.flags import flags_of
-from hotshot_jax.cli.hosts import on_hosts
+from hotshot_jax.cli.hosts import explained_memory_errors, on_hosts, use_device
+from hotshot_jax.cli.infer.arguments import native_settings
 from hotshot_jax.cli.infer.clip import check_clip, context_of, windows_of_clip
 from hotshot_jax.cli.infer.command import PROGRAM
 from hotshot_jax.cli.infer.control import (
@@ -24,13 +24,17 @@ from hotshot_jax.cli.infer.control import (
 )
 from hotshot_jax.cli.infer.effects import check_effects, check_effort
 from hotshot_jax.cli.infer.job_settings import clip_settings, model_settings, run_settings
-from hotshot_jax.cli.infer.native_settings import native_settings
 from hotshot_jax.cli.infer.outputs import Job, plan_jobs
 from hotshot_jax.cli.infer.presets import describe_preset
 from hotshot_jax.cli.infer.prompts import check_prompts, warn_of_unknown
 from hotshot_jax.cli.infer.settings import InferSettings
-from hotshot_jax.cli.infer.sources import SOURCES, check_not_replaced, digests, public_settings
-from hotshot_jax.cli.infer.stored_settings import STORED
+from hotshot_jax.cli.infer.stored_settings import (
+    SOURCES,
+    STORED,
+    check_not_replaced,
+    digests,
+    public_settings,
+)
 from hotshot_jax.cli.run import program_name, say
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.compile_effort import effort_options

@@ -6,11 +6,9 @@ from pathlib import Path
 
 from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.errors import UsageError
-from hotshot_jax.files.limits import MOST_TEXT_BYTES
-from hotshot_jax.files.plain_file import read_text
-from hotshot_jax.media.formats.frame_times import check_duration
-from hotshot_jax.media.formats.output_form import TIMED_FORMS, output_form
-from hotshot_jax.media.output import check_output
+from hotshot_jax.files.plain_file import MOST_TEXT_BYTES, read_text
+from hotshot_jax.media.formats.output_form import TIMED_FORMS, check_duration, output_form
+from hotshot_jax.media.write import check_output
 
 _DEFAULT_FOLDER = Path("outputs")
 _SLUG_LENGTH = 60

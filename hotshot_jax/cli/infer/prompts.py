@@ -16,7 +16,7 @@ from hotshot_jax.conditioning.text.prompt_editing import (
 from hotshot_jax.conditioning.text.prompt_weighting import parse_weights
 from hotshot_jax.conditioning.text.textual_inversion import mentions, parse_embedding
 from hotshot_jax.errors import UsageError
-from hotshot_jax.files.limits import MOST_PROMPT_BYTES
+from hotshot_jax.files.plain_file import MOST_PROMPT_BYTES
 from hotshot_jax.files.printable import printable
 from hotshot_jax.pipelines.known_prompts import KnownPrompts
 

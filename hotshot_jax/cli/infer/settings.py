@@ -11,9 +11,8 @@ from hotshot_jax.choices import (
     PRECISIONS,
     PREPROCESSING,
 )
-from hotshot_jax.cli import machine_flags
 from hotshot_jax.cli.by_frame import Number, number_by_frame
-from hotshot_jax.cli.flags import flag, flags_of
+from hotshot_jax.cli.flags import DEVICES, flag, flags_of, host_flag
 from hotshot_jax.cli.infer.clip_flags import ClipFlags
 from hotshot_jax.compile_effort import EFFORTS
 from hotshot_jax.errors import UsageError
@@ -102,7 +101,7 @@ class InferSettings(ClipFlags):
         about_this_run=True,
     )
     device: str = flag(
-        "auto", "device to run on", str, _MODEL, choices=machine_flags.DEVICES, about_this_run=True
+        "auto", "device to run on", str, _MODEL, choices=DEVICES, about_this_run=True
     )
     compilation_cache: str | None = flag(
         None,
@@ -225,9 +224,9 @@ class InferSettings(ClipFlags):
         _HOSTS,
         about_this_run=True,
     )
-    coordinator_address: str | None = machine_flags.coordinator_address(_HOSTS)
-    process_count: int | None = machine_flags.process_count(_HOSTS)
-    process_index: int | None = machine_flags.process_index(_HOSTS)
+    coordinator_address: str | None = host_flag("coordinator_address", _HOSTS)
+    process_count: int | None = host_flag("process_count", _HOSTS)
+    process_index: int | None = host_flag("process_index", _HOSTS)
 
     trust_config: bool = flag(
         False,

@@ -15,11 +15,10 @@ from hotshot_jax.measure.comparison import Comparison, compare_frames
 from hotshot_jax.measure.frames import ClipMeasures, measure_frames
 from hotshot_jax.measure.plot import MOST_CURVES, draw_plot
 from hotshot_jax.media.formats.output_form import ONE_FRAME_FORMS, output_form
-from hotshot_jax.media.output import check_output
 from hotshot_jax.media.reading.clip import Clip
 from hotshot_jax.media.reading.read import open_clip
 from hotshot_jax.media.sheet import draw_sheet, spread_indices
-from hotshot_jax.media.write import write_video
+from hotshot_jax.media.write import check_output, write_video
 from hotshot_jax.writing.places import check_local, check_not_read, is_same_place
 
 _MOST_ON_SHEET = 64

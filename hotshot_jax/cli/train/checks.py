@@ -1,9 +1,15 @@
-"""Settings of `train.py` that make no sense are refused before anything is loaded."""
+"""What `train.py` refuses at once: settings that make no sense, flags that have no effect."""
 
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from hotshot_jax.cli.flags import Acts, refuse_without_effect
 from hotshot_jax.cli.train.settings import TrainSettings
-from hotshot_jax.conditioning.control.canny import check_thresholds
+from hotshot_jax.conditioning.control.preprocess import check_thresholds
 from hotshot_jax.data.buckets import bucket_sizes
 from hotshot_jax.errors import UsageError
+from hotshot_jax.training.trainees.lora import LoraTrainee
+from hotshot_jax.training.trainees.trainee import Trainee
 
 
 def check_settings(settings: TrainSettings) -> None:
@@ -67,3 +73,166 @@ def check_settings(settings: TrainSettings) -> None:
 def _expect(settings: TrainSettings, name: str, holds: bool, expected: str) -> None:
     if not holds:
         raise UsageError(f"--{name} is {getattr(settings, name)}; expected {expected}.")
+
+
+def _prompts(settings: TrainSettings) -> bool:
+    return settings.test_prompts is None or settings.test_prompts.strip(" |") != ""
+
+
+def _something_to_validate(settings: TrainSettings) -> bool:
+    return settings.validation_data is not None or _prompts(settings)
+
+
+RULES = (
+    Acts(("lora_rank", "lora_targets"), lambda s: s.train == "lora", "without --train lora"),
+    Acts(
+        ("control_type", "canny_low_threshold", "canny_high_threshold"),
+        lambda s: s.train == "controlnet",
+        "without --train controlnet",
+    ),
+    Acts(
+        ("lr_warmup_steps",),
+        lambda s: s.lr_scheduler != "constant" or s.lr_warmup_steps == 0,
+        "with --lr_scheduler constant; constant_with_warmup has one",
+    ),
+    Acts(("num_train_epochs",), lambda s: s.counts_epochs, "beside --max_train_steps"),
+    Acts(("snr_weights",), lambda s: s.snr_gamma is not None, "without --snr_gamma"),
+    Acts(
+        ("gradient_checkpointing", "remat"),
+        lambda s: not s.gradient_checkpointing or s.remat in (None, "blocks"),
+        "where --gradient_checkpointing, which is --remat blocks, meets another --remat",
+    ),
+    Acts(
+        ("max_vae_encode",),
+        lambda s: s.cache_dir is None,
+        "with --cache_dir, which is filled clip by clip",
+    ),
+    Acts(
+        ("validation_batches",),
+        lambda s: s.validation_data is not None,
+        "without --validation_data",
+    ),
+    Acts(("validation_steps",), _prompts, "without --test_prompts"),
+    Acts(
+        ("validate_every_steps",),
+        lambda s: s.validate_every_steps == 0 or _something_to_validate(s),
+        "with neither --test_prompts nor --validation_data",
+    ),
+    Acts(
+        ("run_validation_at_start",),
+        lambda s: not s.run_validation_at_start or _something_to_validate(s),
+        "with neither --test_prompts nor --validation_data",
+    ),
+    Acts(
+        ("project_name", "run_name"),
+        lambda s: s.report_to in ("auto", "wandb", "all"),
+        "unless --report_to takes wandb",
+    ),
+    Acts(
+        ("logging_dir",),
+        lambda s: s.report_to in ("auto", "tensorboard", "all"),
+        "unless --report_to takes tensorboard",
+    ),
+    Acts(
+        ("disable_optimizer_restore",),
+        lambda s: not s.disable_optimizer_restore or s.resume != "none",
+        "with --resume none",
+    ),
+)
+"""By the settings alone."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run whose length is known.
+
+    Attributes:
+        settings: of the run.
+        steps: updates of the whole run.
+        platform: of the devices, such as "cpu".
+    """
+
+    settings: TrainSettings
+    steps: int
+    platform: str
+
+    @property
+    def saves(self) -> bool:
+        """Whether any checkpoint is due, but for the last."""
+        first = self.settings.save_starting_step or self.settings.save_n_steps
+        return self.settings.save_n_steps > 0 and first <= self.steps
+
+    @property
+    def validates(self) -> bool:
+        """Whether there is any validation."""
+        every = self.settings.validate_every_steps
+        return self.settings.run_validation_at_start or 0 < every <= self.steps
+
+
+RULES_OF_PLANNED = (
+    Acts(
+        ("save_n_steps", "save_starting_step"),
+        lambda run: run.settings.save_n_steps == 0 or run.saves,
+        "in a run so short: its steps end before --save_starting_step, and only the last is saved",
+    ),
+    Acts(
+        ("profile_steps",),
+        lambda run: run.settings.profiled() is None or run.settings.profiled()[1] <= run.steps,
+        "beyond the last step of the run",
+    ),
+    Acts(
+        ("validate_every_steps",),
+        lambda run: run.settings.validate_every_steps <= run.steps,
+        "beyond the last step of the run",
+    ),
+    Acts(
+        ("test_prompts",),
+        lambda run: run.validates or not run.settings.test_prompts,
+        "in a run without validation: it is shorter than --validate_every_steps, or that is 0",
+    ),
+    Acts(
+        ("validation_data", "validation_steps", "validation_batches"),
+        lambda run: run.validates,
+        "in a run without validation: it is shorter than --validate_every_steps, or that is 0",
+    ),
+    Acts(
+        ("compile_effort",),
+        lambda run: run.platform == "tpu",
+        "on this machine: it is for TPUs",
+    ),
+)
+"""By the length of the run too."""
+
+
+def check_effects(given: Collection[str], settings: TrainSettings) -> None:
+    """Refuses flags of the command line that cannot act, as far as the settings say.
+
+    Raises:
+        UsageError: names the flag.
+    """
+    refuse_without_effect(given, settings, RULES)
+
+
+def check_effects_of(given: Collection[str], run: Planned) -> None:
+    """The same where the length of the run has to be known.
+
+    Raises:
+        UsageError: names the flag.
+    """
+    refuse_without_effect(given, run, RULES_OF_PLANNED)
+
+
+def checked_rank(given: Collection[str], trainee: Trainee) -> Trainee:
+    """What trains, unless its rank is one that no matrix has use for.
+
+    Raises:
+        UsageError: it is larger than a side of every matrix that gets factors.
+    """
+    if "lora_rank" in given and isinstance(trainee, LoraTrainee):
+        largest = trainee.largest_rank
+        if trainee.rank > largest:
+            raise UsageError(
+                f"--lora_rank {trainee.rank} has no effect beyond {largest}: no matrix that gets "
+                "factors has a higher rank."
+            )
+    return trainee

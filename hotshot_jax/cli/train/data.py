@@ -16,9 +16,13 @@ from hotshot_jax.errors import UsageError
 from hotshot_jax.media.aspect_ratios import SIZES_BY_RESOLUTION
 from hotshot_jax.runtime.progress import Progress
 from hotshot_jax.training.feeding.cache import Cache
-from hotshot_jax.training.feeding.control_frames import ControlFrames, MakeControl
-from hotshot_jax.training.feeding.encoding import Encoders
-from hotshot_jax.training.feeding.feed import CachedLatents, Feed
+from hotshot_jax.training.feeding.feed import (
+    CachedLatents,
+    ControlFrames,
+    Encoders,
+    Feed,
+    MakeControl,
+)
 from hotshot_jax.training.running.step import Trainer
 from hotshot_jax.training.running.validation import (
     DEFAULT_PROMPTS,

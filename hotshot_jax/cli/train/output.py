@@ -10,8 +10,7 @@ from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.errors import UsageError
 from hotshot_jax.files.plain_file import open_plain
 from hotshot_jax.training.running.metrics import is_metrics
-from hotshot_jax.writing.made_here import check_made_here
-from hotshot_jax.writing.places import check_no_dead_link, is_inside
+from hotshot_jax.writing.places import check_made_here, check_no_dead_link, is_inside
 from hotshot_jax.writing.staging import replace_anything, staged_file
 
 EXPORT, CONFIG, METRICS = "export", "config.yaml", "metrics.jsonl"

@@ -16,15 +16,14 @@ from hotshot_jax.conditioning.control.preprocess import (
 )
 from hotshot_jax.data.loader import Loader, LoaderConfig
 from hotshot_jax.models import AutoencoderKLConfig
-from hotshot_jax.training.feeding.control_frames import MakeControl
+from hotshot_jax.training.feeding.feed import MakeControl
 from hotshot_jax.training.loss import LossConfig
 from hotshot_jax.training.optimizer import OptimizerConfig
 from hotshot_jax.training.running.metrics import chosen_reports
 from hotshot_jax.training.running.step import StepConfig
 from hotshot_jax.training.trainees.controlnet import ControlNetTrainee
 from hotshot_jax.training.trainees.lora import LoraTrainee
-from hotshot_jax.training.trainees.selection import Division
-from hotshot_jax.training.trainees.trainee import Trainee
+from hotshot_jax.training.trainees.trainee import Division, Trainee
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,14 @@ from hotshot_jax.choices import (
     SNR_WEIGHTS,
     TRAINED_PREDICTION_TYPES,
 )
-from hotshot_jax.cli import machine_flags
-from hotshot_jax.cli.flags import checked_settings, flag, parse_flags, written_settings
+from hotshot_jax.cli.flags import (
+    DEVICES,
+    checked_settings,
+    flag,
+    host_flag,
+    parse_flags,
+    written_settings,
+)
 from hotshot_jax.cli.other_names import TRAIN
 from hotshot_jax.compile_effort import DEFAULT_EFFORT, EFFORTS
 from hotshot_jax.errors import UsageError
@@ -228,10 +234,10 @@ class TrainSettings:
     )
     validation_batches: int = flag(16, "batches of it, at most", int, _VALIDATION)
 
-    device: str = flag("auto", "devices to run on", str, _MACHINE, choices=machine_flags.DEVICES)
-    coordinator_address: str | None = machine_flags.coordinator_address(_MACHINE)
-    process_count: int | None = machine_flags.process_count(_MACHINE)
-    process_index: int | None = machine_flags.process_index(_MACHINE)
+    device: str = flag("auto", "devices to run on", str, _MACHINE, choices=DEVICES)
+    coordinator_address: str | None = host_flag("coordinator_address", _MACHINE)
+    process_count: int | None = host_flag("process_count", _MACHINE)
+    process_index: int | None = host_flag("process_index", _MACHINE)
     mesh: str = flag("auto", "devices along each axis, such as data=2,fsdp=4", str, _MACHINE)
     compilation_cache: str | None = flag(
         None,

@@ -6,7 +6,6 @@ import logging
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +13,19 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
-from hotshot_jax.cli.devices import TRAINING_WAYS_OUT, explained_memory_errors, use_device
 from hotshot_jax.cli.flags import flags_of
-from hotshot_jax.cli.hosts import on_hosts
+from hotshot_jax.cli.hosts import TRAINING_WAYS_OUT, explained_memory_errors, on_hosts, use_device
 from hotshot_jax.cli.run import program_name, say
 from hotshot_jax.cli.terminal_progress import TerminalProgress
-from hotshot_jax.cli.train.checks import check_settings
+from hotshot_jax.cli.train.checks import (
+    Planned,
+    check_effects,
+    check_effects_of,
+    check_settings,
+    checked_rank,
+)
 from hotshot_jax.cli.train.command import PROGRAM
 from hotshot_jax.cli.train.data import RunData, make_clip_validation, make_feeds, open_run_data
-from hotshot_jax.cli.train.effects import Planned, check_effects, check_effects_of, checked_rank
 from hotshot_jax.cli.train.output import EXPORT, check_output_dir, save_config
 from hotshot_jax.cli.train.plan import (
     control_maker,
@@ -38,25 +41,23 @@ from hotshot_jax.cli.train.resume import Identity, checkpoints_to_resume, resume
 from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.compile_effort import effort_options
 from hotshot_jax.data.loader import Loader
-from hotshot_jax.parallel.gather import on_host
 from hotshot_jax.parallel.hosts import failing_together, is_first
 from hotshot_jax.parallel.mesh import create_mesh, mesh_config, slice_count
-from hotshot_jax.parallel.placement import check_share
+from hotshot_jax.parallel.placement import check_share, on_host
 from hotshot_jax.runtime.precision import current_platform
 from hotshot_jax.schedulers import make_scheduler
-from hotshot_jax.training.feeding.control_frames import MakeControl
-from hotshot_jax.training.feeding.feed import Feed
-from hotshot_jax.training.learning_rate import Schedule, learning_rate_schedule
-from hotshot_jax.training.memory import describe_training_memory, training_memory
+from hotshot_jax.training.feeding.feed import Feed, MakeControl
+from hotshot_jax.training.optimizer import Schedule, learning_rate_schedule
+from hotshot_jax.training.resources import describe_training_memory, training_memory
 from hotshot_jax.training.running.checkpoint import Checkpoints
 from hotshot_jax.training.running.interruption import StopRequest
 from hotshot_jax.training.running.loop import Loop, LoopConfig
-from hotshot_jax.training.running.metrics import NoReport, Reports, open_reports
+from hotshot_jax.training.running.metrics import Report, Reports, open_reports
 from hotshot_jax.training.running.output_lock import only_training_in
 from hotshot_jax.training.running.step import StepConfig, Trainer, TrainState, on_mesh
 from hotshot_jax.training.running.validation import ClipValidation, HeldOutLoss
-from hotshot_jax.training.trainees.export import export
 from hotshot_jax.training.trainees.models import TrainingModels, load_models
+from hotshot_jax.training.trainees.trainee import export
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +204,7 @@ def _train(plan: _Plan, given: Collection[str]) -> None:
         settings, loader, plan.data.held_out, make_control, models, mesh, trainer, progress
     )
     clips = make_clip_validation(settings, feed, held_out, make_control, models)
-    reports = Reports([NoReport()])
+    reports = Reports([Report()])
     if is_first():
         reports = open_reports(
             settings.report_to,
@@ -271,7 +272,15 @@ def _run_loop(
             parts.clips.run(step, trained, frozen, reports)
         return {} if held_out is None else {"loss_held_out": held_out.run(trained, frozen)}
 
-    with _bar(plan.steps, int(state.step)) as bar:
+    with tqdm(
+        total=plan.steps,
+        initial=int(state.step),
+        desc="training  ",
+        unit="step",
+        file=sys.stderr,
+        dynamic_ncols=True,
+        disable=jax.process_index() != 0,
+    ) as bar:
 
         def advance(step: int, loss: float) -> None:
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
@@ -305,20 +314,6 @@ def _run_loop(
     for message, count in parts.feed.loader.skipped.items():
         logger.warning("Skipped %d times: %s", count, message)
     return state
-
-
-@contextlib.contextmanager
-def _bar(steps: int, done: int) -> Iterator[Any]:
-    with tqdm(
-        total=steps,
-        initial=done,
-        desc="training  ",
-        unit="step",
-        file=sys.stderr,
-        dynamic_ncols=True,
-        disable=jax.process_index() != 0,
-    ) as bar:
-        yield bar
 
 
 def _say(text: str) -> None:

@@ -1,9 +1,14 @@
-"""Making control frames of a kind from the frames of a video."""
+"""Making control frames of a kind from the frames of a video.
+
+Edges are those of Canny, 1986, https://doi.org/10.1109/TPAMI.1986.4767851.
+"""
 
 import dataclasses
+import math
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from hotshot_jax.choices import (
     CONTROL_TYPES,
@@ -12,10 +17,56 @@ from hotshot_jax.choices import (
     LOW_THRESHOLD,
     PREPROCESSING,
 )
-from hotshot_jax.conditioning.control.canny import canny_edges, check_thresholds
-from hotshot_jax.conditioning.control.depth import DepthEstimator
-from hotshot_jax.conditioning.control.optional import require
-from hotshot_jax.errors import UsageError
+from hotshot_jax.conditioning.control.depth import DepthEstimator, require
+from hotshot_jax.errors import HotshotError, UsageError
+
+
+def canny_edges(
+    frames: npt.NDArray[np.uint8],
+    *,
+    low_threshold: float = LOW_THRESHOLD,
+    high_threshold: float = HIGH_THRESHOLD,
+) -> npt.NDArray[np.uint8]:
+    """Draws the edges of each frame, white on black.
+
+    Args:
+        frames: uint8 `[frames, height, width, 3]`, RGB; a pixel's gradient is that of the colour
+            where it is steepest.
+        low_threshold: gradient from which a pixel joins an edge that it touches.
+        high_threshold: gradient from which a pixel is an edge by itself.
+
+    Returns:
+        uint8 `[frames, height, width, 3]`, every value 0 or 255.
+
+    Raises:
+        UsageError: the thresholds are not two rising numbers from 0 on.
+        HotshotError: OpenCV is not installed.
+    """
+    check_thresholds(low_threshold, high_threshold)
+    cv2 = require("cv2", extra="control", purpose="Finding edges")
+    edges = [
+        cv2.Canny(np.ascontiguousarray(frame), low_threshold, high_threshold) for frame in frames
+    ]
+    return np.repeat(np.stack(edges)[..., None], 3, axis=-1)
+
+
+def check_thresholds(low_threshold: float, high_threshold: float) -> None:
+    """Checks the two thresholds.
+
+    Raises:
+        UsageError: they are not two rising numbers from 0 on.
+    """
+    for name, value in (
+        ("`canny_low_threshold`", low_threshold),
+        ("`canny_high_threshold`", high_threshold),
+    ):
+        if not math.isfinite(value) or value < 0:
+            raise UsageError(f"{name} is {value:g}; expected a number from 0 on, such as 100.")
+    if low_threshold >= high_threshold:
+        raise UsageError(
+            f"`canny_low_threshold` is {low_threshold:g} and `canny_high_threshold` "
+            f"{high_threshold:g}; the low one must be smaller."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,3 +138,34 @@ def make_control_frames(
             high_threshold=preprocessing.canny_high_threshold,
         )
     return DepthEstimator(preprocessing.depth_checkpoint)(frames)
+
+
+def prepare_control_frames(
+    frames: npt.NDArray[np.uint8], *, video_length: int, height: int, width: int
+) -> npt.NDArray[np.float32]:
+    """Scales control frames to the video's size and their values to 0 to 1.
+
+    Lanczos filtering, no cropping and no normalisation to -1 to 1, as the PyTorch pipeline does.
+
+    Args:
+        frames: uint8 `[video_length, old_height, old_width, 3]`.
+        video_length: number of frames of the video.
+        height: of the video, pixels.
+        width: of the video, pixels.
+
+    Returns:
+        float32 `[video_length, height, width, 3]`.
+
+    Raises:
+        HotshotError: there is not one control frame for each frame of the video.
+    """
+    if len(frames) != video_length:
+        raise HotshotError(
+            f"{len(frames)} control frames for a video of {video_length}; "
+            "expected one for each frame."
+        )
+    resized = [
+        np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS))
+        for frame in frames
+    ]
+    return np.stack(resized).astype(np.float32) / np.float32(255)

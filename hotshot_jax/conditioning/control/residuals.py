@@ -118,8 +118,7 @@ def control_residuals(
     Returns:
         Residuals for the whole batch, in the ControlNets' compute dtype.
     """
-    guided = model_input.shape[0] > videos
-    halve = guess_mode and guided
+    halve = guess_mode and model_input.shape[0] > videos
     if halve:
         model_input, pooled_text, time_ids = (
             x[-videos:] for x in (model_input, pooled_text, time_ids)

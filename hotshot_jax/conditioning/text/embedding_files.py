@@ -14,12 +14,12 @@ from hotshot_jax.conditioning.text.textual_inversion import (
     extended_table,
     joined_halves,
     read_textual_inversion,
-    refuse_pickle,
 )
 from hotshot_jax.convert.assembly import AnyComponent
 from hotshot_jax.convert.formats.diffusers_folder import Component
 from hotshot_jax.convert.hub import resolve
 from hotshot_jax.convert.prepare import component_source
+from hotshot_jax.convert.tensors.file_content import refuse_pickle
 from hotshot_jax.convert.tensors.tensor_source import LazyTensor, TensorSource, open_file
 from hotshot_jax.errors import HotshotError, UsageError
 

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from hotshot_jax.conditioning.text.prompt_weighting import Vocabulary
-from hotshot_jax.convert.formats.single_file_refusals import EMBEDDING, refuse_other_kinds
-from hotshot_jax.convert.tensors.name_lists import first_names
-from hotshot_jax.convert.tensors.tensor_source import TensorSource, check_finite
+from hotshot_jax.convert.formats.model_family import EMBEDDING, refuse_other_kinds
+from hotshot_jax.convert.tensors.tensor_source import TensorSource, check_finite, first_names
 from hotshot_jax.convert.tensors.weight_types import check_weight_types
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.models import CLIPTextConfig
@@ -28,7 +27,6 @@ _KEYS = (
 _OTHER_MODELS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
 # AUTOMATIC1111's key of embeddings for these.
 _OLD_KEYS = frozenset({"emb_params"})
-_PICKLES = (".pt", ".bin", ".pth", ".ckpt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,18 +71,6 @@ def parse_embedding(argument: str) -> tuple[str, str]:
 def mentions(text: str, word: str) -> bool:
     """Whether a prompt has a word in it, standing by itself."""
     return re.search(_standing_alone(word), text) is not None
-
-
-def refuse_pickle(path: Path) -> None:
-    """Raises for files of kinds that run code when they are read.
-
-    Raises:
-        HotshotError: the file's ending is that of a pickle.
-    """
-    if path.suffix in _PICKLES:
-        raise HotshotError(
-            f"{path} is a pickle, which can run any code when it is read; use a .safetensors file."
-        )
 
 
 def read_textual_inversion(

@@ -18,16 +18,19 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from flax import nnx
+from flax import nnx, traverse_util
 
 from hotshot_jax.convert import checkpoint
 from hotshot_jax.convert.builders import CONTROLNET, KINDS
-from hotshot_jax.convert.formats.diffusers_folder import TOKENIZERS, read_scheduler_config
+from hotshot_jax.convert.formats.diffusers_folder import (
+    TOKENIZERS,
+    CheckpointFolder,
+    read_scheduler_config,
+)
 from hotshot_jax.convert.formats.tokenizer_files import check_tokenizer_folder
 from hotshot_jax.convert.load import with_parameters
 from hotshot_jax.convert.tensors.file_content import read_json_object
-from hotshot_jax.convert.tensors.rules import Path as ParameterPath
-from hotshot_jax.convert.tensors.rules import flat_parameters
+from hotshot_jax.convert.tensors.rules import Path as ParameterPath, flat_parameters
 from hotshot_jax.errors import HotshotError
 
 MARKER = "hotshot_jax.json"
@@ -100,30 +103,13 @@ class ConvertedComponent:
             targets[path] = jax.ShapeDtypeStruct(
                 leaf.shape, kept if dtype is None else dtype, sharding=sharding
             )
-        loaded = checkpoint.load(self.path / WEIGHTS, parameter_tree(targets))
-        values = {path: _find(loaded, path) for path in targets}
-        return with_parameters(module, values)
+        tree = checkpoint.load(self.path / WEIGHTS, parameter_tree(targets))
+        loaded = traverse_util.flatten_dict(tree)
+        return with_parameters(module, {path: loaded[tuple(map(str, path))] for path in targets})
 
 
-@dataclasses.dataclass(frozen=True)
-class ConvertedFolder:
-    """A whole converted checkpoint; the attributes are those of `DiffusersFolder`."""
-
-    path: Path
-    index: Mapping[str, Any]
-    unet: ConvertedComponent
-    vae: ConvertedComponent
-    text_encoder: ConvertedComponent
-    text_encoder_2: ConvertedComponent
-    tokenizer: Path
-    tokenizer_2: Path
-    scheduler_config: Mapping[str, Any]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all parameters as they are stored."""
-        return sum(getattr(self, name).nbytes for name in KINDS)
+class ConvertedFolder(CheckpointFolder[ConvertedComponent]):
+    """A whole converted checkpoint."""
 
 
 def is_converted(folder: Path) -> bool:
@@ -191,17 +177,5 @@ def _component(
 
 def parameter_tree(parameters: Mapping[ParameterPath, Any]) -> dict[str, Any]:
     """Parameters by path as nested dictionaries, the form in which they are stored."""
-    tree: dict[str, Any] = {}
-    for path, leaf in parameters.items():
-        *parents, last = map(str, path)
-        branch = tree
-        for part in parents:
-            branch = branch.setdefault(part, {})
-        branch[last] = leaf
-    return tree
-
-
-def _find(tree: Mapping[str, Any], path: ParameterPath) -> Any:
-    for part in path:
-        tree = tree[str(part)]
-    return tree
+    texts = {tuple(map(str, path)): leaf for path, leaf in parameters.items()}
+    return traverse_util.unflatten_dict(texts)

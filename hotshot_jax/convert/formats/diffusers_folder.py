@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from hotshot_jax.convert.formats.model_family import (
     component_class,
@@ -21,7 +21,7 @@ from hotshot_jax.convert.formats.model_family import (
 )
 from hotshot_jax.convert.formats.tokenizer_files import check_tokenizer_folder
 from hotshot_jax.convert.tensors.file_content import describe_unreadable, read_json_object
-from hotshot_jax.convert.tensors.temporal_names import is_temporal
+from hotshot_jax.convert.tensors.rules import is_temporal
 from hotshot_jax.convert.tensors.tensor_source import (
     TensorSource,
     open_file,
@@ -91,9 +91,12 @@ class Component:
         return any(is_temporal(name) for name in self.tensors)
 
 
+AnyModel = TypeVar("AnyModel", bound=Any)
+
+
 @dataclass(frozen=True)
-class DiffusersFolder:
-    """A whole checkpoint in the diffusers layout.
+class CheckpointFolder(Generic[AnyModel]):
+    """A whole checkpoint in a folder, its models in one form or another.
 
     Attributes:
         path: the folder.
@@ -111,24 +114,28 @@ class DiffusersFolder:
 
     path: Path
     index: Mapping[str, Any]
-    unet: Component
-    vae: Component
-    text_encoder: Component
-    text_encoder_2: Component
+    unet: AnyModel
+    vae: AnyModel
+    text_encoder: AnyModel
+    text_encoder_2: AnyModel
     tokenizer: Path
     tokenizer_2: Path
     scheduler_config: Mapping[str, Any]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
-    def components(self) -> tuple[Component, ...]:
+    def components(self) -> tuple[AnyModel, ...]:
         """The four models."""
         return self.unet, self.vae, self.text_encoder, self.text_encoder_2
 
     @property
     def nbytes(self) -> int:
         """Bytes of all weights as they are stored."""
-        return sum(component.tensors.nbytes for component in self.components)
+        return sum(component.nbytes for component in self.components)
+
+
+class DiffusersFolder(CheckpointFolder[Component]):
+    """A whole checkpoint in the diffusers layout."""
 
 
 def open_diffusers_folder(

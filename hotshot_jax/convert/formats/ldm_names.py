@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from hotshot_jax.convert.tensors.temporal_names import is_temporal
+from hotshot_jax.convert.tensors.rules import is_temporal
 from hotshot_jax.convert.tensors.tensor_source import LazyTensor, TensorSource
 from hotshot_jax.errors import HotshotError
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hotshot_jax.convert.builders import model_shapes
 from hotshot_jax.convert.formats.diffusers_folder import Component
 from hotshot_jax.convert.formats.ldm_names import (
     PREFIXES,
@@ -21,23 +22,17 @@ from hotshot_jax.convert.formats.ldm_names import (
     VAE,
     from_single_file,
 )
+from hotshot_jax.convert.formats.model_family import refuse_other_files, refuse_other_unets
 from hotshot_jax.convert.formats.single_file_config import (
+    MARKERS,
     scheduler_config,
     text_encoder_2_config,
     text_encoder_config,
     unet_config,
     vae_config,
 )
-from hotshot_jax.convert.formats.single_file_refusals import (
-    refuse_other_files,
-    refuse_other_unets,
-)
-from hotshot_jax.convert.formats.stated_prediction import MARKERS
-from hotshot_jax.convert.model_shapes import model_shapes
-from hotshot_jax.convert.tensors.name_lists import first_names
-from hotshot_jax.convert.tensors.rules import current_attention_name, is_spare
-from hotshot_jax.convert.tensors.temporal_names import is_temporal
-from hotshot_jax.convert.tensors.tensor_source import TensorSource
+from hotshot_jax.convert.tensors.rules import current_attention_name, is_spare, is_temporal
+from hotshot_jax.convert.tensors.tensor_source import TensorSource, first_names
 from hotshot_jax.convert.tensors.weight_types import check_weight_types
 from hotshot_jax.errors import HotshotError
 
@@ -112,11 +107,12 @@ def open_single_file(
     if UNET in stored:
         refuse_other_unets(stored[UNET])
 
-    components = {}
-    for name, part in stored.items():
-        derived = _derive(name, part, stored)
-        config = {**derived, **dict((configs or {}).get(name, {}))}
-        components[name] = _component(name, part, config)
+    components = {
+        name: _component(
+            name, part, {**_derive(name, part, stored), **(configs or {}).get(name, {})}
+        )
+        for name, part in stored.items()
+    }
     scheduler, notes = scheduler_config(source)
     return SingleFile(source, components, scheduler, (*notes, *_leftovers(source, stored)))
 

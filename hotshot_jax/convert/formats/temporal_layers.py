@@ -10,23 +10,25 @@ writing adds those that each spelling has.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hotshot_jax.choices import TEMPORAL_SPELLINGS
-from hotshot_jax.convert.formats.temporal_shape import adapter_words
+from hotshot_jax.convert.formats.temporal_shape import adapter_words, temporal_metadata
 from hotshot_jax.convert.load import check_positional_table
-from hotshot_jax.convert.tensors.name_lists import first_names
-from hotshot_jax.convert.tensors.rules import POSITIONAL_TABLE
-from hotshot_jax.convert.tensors.temporal_names import TEMPORAL, is_temporal
-from hotshot_jax.convert.tensors.tensor_source import LazyTensor, TensorSource
+from hotshot_jax.convert.tensors.rules import POSITIONAL_TABLE, TEMPORAL, is_temporal
+from hotshot_jax.convert.tensors.safetensors_file import write_safetensors
+from hotshot_jax.convert.tensors.tensor_source import LazyTensor, TensorSource, first_names
 from hotshot_jax.convert.tensors.weight_types import check_weight_types
-from hotshot_jax.errors import HotshotError
+from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.models.layers.embeddings import positional_encoding
 from hotshot_jax.models.unet.encoder_config import PUBLISHED, TemporalShape
+from hotshot_jax.writing.staging import check_destination, staged_file, staged_folder
 
 HOTSHOT, COMFYUI, DIFFUSERS = TEMPORAL_SPELLINGS
 
@@ -73,7 +75,7 @@ def temporal_source(
     for name, tensor in spelled.items():
         if name.endswith(POSITIONAL_TABLE):
             check_positional_table(tensor, shape.positions)
-    weights = spelled.renamed(lambda name: None if name.endswith(POSITIONAL_TABLE) else name)
+    weights = _without_tables(spelled)
     _check_places(weights, expected)
     check_weight_types(weights)
     return weights
@@ -84,9 +86,11 @@ def named_as_hotshot(source: TensorSource) -> TensorSource:
 
     Nothing is checked; positional tables are left out.
     """
-    return _to_hotshot(source).renamed(
-        lambda name: None if name.endswith(POSITIONAL_TABLE) else name
-    )
+    return _without_tables(_to_hotshot(source))
+
+
+def _without_tables(source: TensorSource) -> TensorSource:
+    return source.renamed(lambda name: None if name.endswith(POSITIONAL_TABLE) else name)
 
 
 def with_temporal_layers(unet: TensorSource, temporal: TensorSource) -> TensorSource:
@@ -187,10 +191,8 @@ def _to_hotshot(source: TensorSource) -> TensorSource:
     spelling = spelling_of(source.names)
     if spelling == HOTSHOT:
         rename = lambda name: name if is_temporal(name) else None  # noqa: E731
-    elif spelling == COMFYUI:
-        rename = _from_comfyui
     else:
-        rename = _from_diffusers
+        rename = _from_comfyui if spelling == COMFYUI else _from_diffusers
     return source.renamed(lambda name: rename(_unwrapped(name)))
 
 
@@ -285,3 +287,43 @@ def _check_places(source: TensorSource, expected: Mapping[str, tuple[int, ...]])
 
 def _list(widths: list[int]) -> str:
     return ", ".join(str(width) for width in widths) or "0"
+
+
+_FILE = "diffusion_pytorch_model.safetensors"
+_ENDING = ".safetensors"
+
+
+def write_temporal_layers(
+    source: TensorSource, shape: TemporalShape, spelling: str, dest: Path
+) -> None:
+    """Writes the temporal layers of a UNet or of a file of them.
+
+    Args:
+        source: tensors in any of the spellings.
+        shape: of the temporal transformers.
+        spelling: "hotshot" or "comfyui" for one file, "diffusers" for a folder that
+            `MotionAdapter.from_pretrained` takes.
+        dest: the `.safetensors` file, or the folder.
+
+    Raises:
+        UsageError: `dest` exists, or has the wrong ending.
+        HotshotError: `source` holds no temporal layers, or those of another model; the disk is
+            full.
+    """
+    as_folder = spelling == DIFFUSERS
+    if as_folder == (dest.suffix == _ENDING):
+        expected = "a folder" if as_folder else f"a file that ends in {_ENDING}"
+        raise UsageError(f"{dest}: expected {expected} for `temporal` {spelling}.")
+    shapes = {name: tensor.shape for name, tensor in named_as_hotshot(source).items()}
+    written = write_names(temporal_source(source, shapes, shape), spelling, shape)
+    layout = {name: (tensor.shape, tensor.dtype) for name, tensor in written.items()}
+    tensors = ((name, tensor.read()) for name, tensor in written.items())
+    if as_folder:
+        check_destination(dest, source=source.path)
+        with staged_folder(dest, required_bytes=written.nbytes) as folder:
+            config = json.dumps(motion_adapter_config(shapes, shape), indent=2) + "\n"
+            (folder / "config.json").write_text(config)
+            write_safetensors(folder / _FILE, layout, tensors, temporal_metadata(shape))
+        return
+    with staged_file(dest) as staged:
+        write_safetensors(staged, layout, tensors, temporal_metadata(shape))

@@ -1,5 +1,6 @@
 """Writing our models in the diffusers layout, for PyTorch users."""
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,13 +13,13 @@ from hotshot_jax.convert.formats.temporal_shape import with_shape
 from hotshot_jax.convert.load import table_length
 from hotshot_jax.convert.tensors.rules import (
     POSITIONAL_TABLE,
+    TEMPORAL,
+    Path as ParameterPath,
     Slot,
     flat_parameters,
     torch_slots,
 )
-from hotshot_jax.convert.tensors.rules import Path as ParameterPath
-from hotshot_jax.convert.tensors.safetensors_writer import write_safetensors
-from hotshot_jax.convert.tensors.temporal_names import TEMPORAL
+from hotshot_jax.convert.tensors.safetensors_file import write_safetensors
 from hotshot_jax.models.layers.embeddings import positional_encoding
 
 Buffers = Mapping[str, np.ndarray]
@@ -80,7 +81,7 @@ def write_weights(
     tensors = _tensors(slots, parameters, {name: dtype for name, (_, dtype) in layout.items()})
     layout |= {name: (buffer.shape, buffer.dtype) for name, buffer in buffers.items()}
     # The format is PyTorch's, and loaders look here to see that.
-    write_safetensors(file, layout, _chain(tensors, buffers), {"format": "pt"})
+    write_safetensors(file, layout, itertools.chain(tensors, buffers.items()), {"format": "pt"})
 
 
 def positional_tables(
@@ -112,10 +113,3 @@ def _tensors(
             path, parameter = slot.path, np.asarray(parameters[slot.path])
         assert parameter is not None
         yield name, slot.to_torch(parameter).astype(dtypes[name], copy=False)
-
-
-def _chain(
-    tensors: Iterator[tuple[str, np.ndarray]], buffers: Buffers
-) -> Iterator[tuple[str, np.ndarray]]:
-    yield from tensors
-    yield from buffers.items()

@@ -10,8 +10,7 @@ from hotshot_jax.convert.tensors.file_content import (
     read_json_object,
 )
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.files.limits import MOST_TEXT_BYTES
-from hotshot_jax.files.plain_file import check_plain_folder, read_bytes
+from hotshot_jax.files.plain_file import MOST_TEXT_BYTES, check_plain_folder, read_bytes
 
 
 def check_tokenizer_folder(path: Path) -> None:

@@ -10,12 +10,20 @@ Module paths are the same on both sides, so all of it follows from the path of a
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from flax import nnx
+from flax import nnx, traverse_util
+
+TEMPORAL = "temporal_attentions"
+"""The list of a block's temporal layers, in PyTorch's names and in paths."""
+
+
+def is_temporal(name: str) -> bool:
+    """Whether a module or parameter, by PyTorch's name, belongs to a temporal layer."""
+    return f".{TEMPORAL}." in f".{name}."
+
 
 Path = tuple[Any, ...]
 
@@ -90,8 +98,7 @@ def is_spare(name: str) -> bool:
 
 def flat_parameters(module: Any) -> dict[Path, Any]:
     """The parameters of a (concrete or abstract) module by path, without their variables."""
-    state = nnx.to_pure_dict(nnx.state(module, nnx.Param))
-    return dict(_walk(state, ()))
+    return traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
 
 
 def torch_slots(module: Any) -> dict[str, Slot]:
@@ -101,19 +108,6 @@ def torch_slots(module: Any) -> dict[str, Slot]:
         for path, parameter in flat_parameters(module).items()
         for slot in _slots(path, tuple(parameter.shape))
     }
-
-
-def parameter_count(module: Any) -> int:
-    """Number of trainable values in a module."""
-    return sum(math.prod(leaf.shape) for leaf in flat_parameters(module).values())
-
-
-def _walk(tree: Any, path: Path) -> Iterator[tuple[Path, Any]]:
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from _walk(value, (*path, key))
-    else:
-        yield path, tree
 
 
 def _slots(path: Path, shape: tuple[int, ...]) -> Iterator[Slot]:
@@ -140,8 +134,6 @@ def _slots(path: Path, shape: tuple[int, ...]) -> Iterator[Slot]:
 
 
 def _axes(leaf: str, rank: int) -> tuple[int, ...]:
-    if leaf == "kernel" and rank == 2:
-        return (1, 0)
-    if leaf == "kernel" and rank == 4:
-        return (2, 3, 1, 0)
-    return tuple(range(rank))
+    of_kernel = {2: (1, 0), 4: (2, 3, 1, 0)}
+    unchanged = tuple(range(rank))
+    return of_kernel.get(rank, unchanged) if leaf == "kernel" else unchanged

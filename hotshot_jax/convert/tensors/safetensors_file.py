@@ -6,15 +6,19 @@ by the safetensors library for two reasons. The library's mapping keeps every pa
 resident until the file is closed and its NumPy tensors are copies, so that reading a model costs
 its size in memory once more; here tensors are views on the mapping, and ``release`` gives their
 pages back. And each way in which a file can be broken gets a message that says what to do.
+
+Files are written one tensor at a time: the library's own writer wants all of them in memory at
+once, and a full-size UNet has 5 GB of them.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import mmap
 import os
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -29,13 +33,13 @@ from hotshot_jax.convert.tensors.file_content import (
     parse_json_object,
 )
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.files.limits import (
+from hotshot_jax.files.plain_file import (
     MOST_DIMENSIONS,
     MOST_HEADER_BYTES,
     MOST_NAME_CHARACTERS,
     MOST_TENSORS,
+    open_plain,
 )
-from hotshot_jax.files.plain_file import open_plain
 
 # Name in the file -> (bits an element takes in the file, NumPy type).
 _DTYPES: dict[str, tuple[int, np.dtype[Any]]] = {
@@ -156,7 +160,8 @@ def _map_file(path: Path) -> mmap.mmap:
                 raise HotshotError(f"{path} is empty (zero bytes); download it again")
             head = file.read(64)
             # The length of a header can be any number, and look like the mark of any other kind.
-            foreign = None if _begins_header(head) else describe_foreign(head)
+            is_header = _header_length(head) <= MOST_HEADER_BYTES and head[8:9] == b"{"
+            foreign = None if is_header else describe_foreign(head)
             if foreign is not None:
                 raise HotshotError(f"{path} {foreign}")
             if size < 8:
@@ -167,10 +172,6 @@ def _map_file(path: Path) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise HotshotError(describe_unreadable(path, error)) from None
-
-
-def _begins_header(head: bytes) -> bool:
-    return _header_length(head) <= MOST_HEADER_BYTES and head[8:9] == b"{"
 
 
 def _header_length(head: bytes) -> int:
@@ -255,3 +256,57 @@ def _check_coverage(path: Path, base: int, size: int, entries: Mapping[str, _Ent
 
 def _broken(path: Path, reason: str) -> HotshotError:
     return HotshotError(f"{path} is not a valid safetensors file: {reason}; download it again")
+
+
+_NAMES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+_ALIGNMENT = 8
+
+
+def write_safetensors(
+    path: Path,
+    layout: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]],
+    tensors: Iterable[tuple[str, np.ndarray]],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Writes a file whose tensors are handed over one after another.
+
+    Args:
+        path: the file.
+        layout: shape and dtype of every tensor, in the order of `tensors`.
+        tensors: names and arrays.
+        metadata: texts for the header.
+
+    Raises:
+        ValueError: a tensor does not come in the order or form of `layout`.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    position = 0
+    for name, (shape, dtype) in layout.items():
+        size = math.prod(shape) * dtype.itemsize
+        header[name] = {
+            "dtype": _NAMES[dtype.name],
+            "shape": list(shape),
+            "data_offsets": [position, position + size],
+        }
+        position += size
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % _ALIGNMENT)
+    with path.open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little"))
+        file.write(encoded)
+        for (name, (shape, dtype)), (given, tensor) in zip(layout.items(), tensors, strict=True):
+            if (given, tensor.shape, tensor.dtype) != (name, tuple(shape), dtype):
+                raise ValueError(f"{given} {tensor.shape} {tensor.dtype}; expected {name}")
+            # bfloat16 is no dtype that NumPy's own file writing knows.
+            file.write(np.ascontiguousarray(tensor).view(np.uint8).data)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +19,6 @@ import ml_dtypes
 import numpy as np
 
 from hotshot_jax.convert.tensors.file_content import read_json_object
-from hotshot_jax.convert.tensors.name_lists import first_names
 from hotshot_jax.convert.tensors.safetensors_file import SafetensorsFile
 from hotshot_jax.errors import HotshotError
 
@@ -308,8 +307,7 @@ def _exponent_mask(dtype: np.dtype[Any]) -> Any:
     if dtype.name not in ("float16", "bfloat16", "float32", "float64"):
         return None
     info = ml_dtypes.finfo(dtype)
-    unsigned = np.dtype(f"u{dtype.itemsize}")
-    return unsigned.type((2**info.nexp - 1) << info.nmant)
+    return np.dtype(f"u{dtype.itemsize}").type((2**info.nexp - 1) << info.nmant)
 
 
 def _tensors_of(file: SafetensorsFile) -> Iterator[LazyTensor]:
@@ -322,3 +320,10 @@ def _tensors_of(file: SafetensorsFile) -> Iterator[LazyTensor]:
             reader=functools.partial(file.read, name),
             releaser=functools.partial(file.release, name),
         )
+
+
+def first_names(names: Sequence[str], count: int = 5) -> str:
+    """The first ``count`` names separated by commas, and how many more there are."""
+    shown = ", ".join(names[:count])
+    more = len(names) - count
+    return shown if more <= 0 else f"{shown} and {more} more"

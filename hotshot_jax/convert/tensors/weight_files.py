@@ -108,8 +108,7 @@ def choose_weight_files(found: list[WeightFiles], variant: str | None) -> Weight
     order = [variant, None, *_OTHER_VARIANTS]
 
     def rank(files: WeightFiles) -> tuple[int, str, int]:
-        known = files.variant in order
-        position = order.index(files.variant) if known else len(order)
+        position = order.index(files.variant) if files.variant in order else len(order)
         return position, files.variant or "", _STEMS.index(files.stem)
 
     return min(found, key=rank, default=None)
@@ -132,11 +131,13 @@ def describe_unread(names: Iterable[str]) -> str | None:
     Returns:
         For example ``diffusion_pytorch_model.bin (PyTorch pickle)``; None where there are none.
     """
-    for name in sorted(names):
-        for ending, kind in _UNREAD_ENDINGS.items():
-            if name.endswith(ending):
-                return f"{name} ({kind})"
-    return None
+    unread = (
+        f"{name} ({kind})"
+        for name in sorted(names)
+        for ending, kind in _UNREAD_ENDINGS.items()
+        if name.endswith(ending)
+    )
+    return next(unread, None)
 
 
 def _key(match: re.Match[str]) -> tuple[str, str | None]:

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hotshot_jax.files.limits import MOST_READING_SECONDS
-from hotshot_jax.files.plain_file import check_plain
+from hotshot_jax.files.plain_file import MOST_READING_SECONDS, check_plain
 from hotshot_jax.media.ffmpeg import file_url, run_ffmpeg
 
 

@@ -1,6 +1,7 @@
-"""The forms that a clip or picture can be written in, told by the path's ending."""
+"""The forms that a clip or picture can be written in, and how long its frames last in them."""
 
 import enum
+import math
 import os
 import re
 from pathlib import Path
@@ -77,3 +78,41 @@ def frame_files(folder: Path) -> list[Path]:
     """List the frames in a folder of PNGs in their order."""
     files = [file for file in folder.iterdir() if FRAME_FILE.fullmatch(file.name)]
     return sorted(files, key=lambda file: int(re.sub(r"\D", "", file.name)))
+
+
+# Browsers show frames of under two hundredths of a second as if they lasted ten.
+SHORTEST_FRAME_MS: Final = 20
+# The most that a GIF can store, 65535 hundredths of a second.
+LONGEST_FRAME_MS: Final = 655_350
+
+
+def check_duration(duration_ms: float, video_length: int) -> None:
+    """Check that a clip's frames last neither too short nor too long for every file format.
+
+    Raises:
+        UsageError: naming `video_duration` and the bound.
+    """
+    shortest, longest = SHORTEST_FRAME_MS * video_length, LONGEST_FRAME_MS * video_length
+    if not math.isfinite(duration_ms) or not shortest <= duration_ms <= longest:
+        raise UsageError(
+            f"`video_duration` is {duration_ms} milliseconds; for {video_length} frames it must be "
+            f"from {shortest} ({SHORTEST_FRAME_MS} a frame) to {longest}."
+        )
+
+
+def frame_times(duration_ms: float, frames: int, unit_ms: int) -> list[int]:
+    """Spread a duration over frames in whole units, as evenly as they allow.
+
+    Eight frames over a second in hundredths last 12, 13, 12, 13, ...
+
+    Args:
+        duration_ms: of the whole clip.
+        frames: their number.
+        unit_ms: 10 for hundredths of a second, 1 for milliseconds.
+
+    Returns:
+        The frames' times, which add up to the duration rounded to a unit.
+    """
+    total = math.floor(duration_ms / unit_ms + 0.5)
+    ends = [total * (index + 1) // frames for index in range(frames)]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]

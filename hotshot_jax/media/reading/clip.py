@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.files.limits import (
+from hotshot_jax.files.plain_file import (
     MOST_DECODED_PIXELS,
     MOST_KEPT_PIXELS,
     MOST_PIXELS_A_SIDE,

@@ -63,8 +63,7 @@ def is_public(text: str) -> bool:
     address: _Address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv4Address):
         return _is_public_v4(address)
-    inner = list(_embedded(address))
-    if not all(map(_is_public_v4, inner)):
+    if not all(map(_is_public_v4, _embedded(address))):
         return False
     if any(address in network for network in (_MAPPED, _NAT64, _SIX_TO_FOUR, _TEREDO)):
         return True

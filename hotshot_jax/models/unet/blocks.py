@@ -8,8 +8,10 @@ from hotshot_jax.models.layers.attention import Contexts
 from hotshot_jax.models.layers.layers import Layers
 from hotshot_jax.models.layers.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from hotshot_jax.models.unet.encoder_config import UNetLevel
-from hotshot_jax.models.unet.pointwise_transformer import PointwiseTransformer2DModel
-from hotshot_jax.models.unet.spatial_transformer import Transformer2DModel
+from hotshot_jax.models.unet.spatial_transformer import (
+    PointwiseTransformer2DModel,
+    Transformer2DModel,
+)
 from hotshot_jax.models.unet.temporal_transformer import TransformerTemporal
 
 BlockContexts = list[Contexts]

@@ -86,3 +86,22 @@ class Transformer2DModel(nnx.Module):
         hidden, _ = jax.lax.scan(_run_block, hidden, (self.transformer_blocks, contexts))
         hidden = self.proj_out(hidden)
         return x + rearrange(hidden, "b f (h w) c -> b f h w c", h=height, w=width)
+
+
+class PointwiseTransformer2DModel(nnx.Module):
+    """Group norm and two linear layers, plus the input: what is left at depth 0."""
+
+    def __init__(self, channels: int, layers: Layers, *, groups: int):
+        self.norm = layers.group_norm(channels, groups, epsilon=1e-6)
+        self.proj_in = layers.linear(channels, channels)
+        self.proj_out = layers.linear(channels, channels)
+
+    def project_text(self, text: jax.Array) -> Contexts:
+        """Nothing attends to the text."""
+        del text
+        return []
+
+    def __call__(self, x: jax.Array, contexts: Contexts) -> jax.Array:
+        """Maps `[batch, frames, height, width, channels]` to the same shape."""
+        del contexts
+        return x + self.proj_out(self.proj_in(self.norm(x)))

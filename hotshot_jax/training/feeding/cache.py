@@ -6,20 +6,26 @@ the weights of the model), so a changed file or another model never meets an old
 
 import contextlib
 import hashlib
-import os
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from hotshot_jax.convert.tensors.rules import flat_parameters
-from hotshot_jax.errors import HotshotError
-from hotshot_jax.files.limits import MOST_FILE_BYTES
-from hotshot_jax.files.plain_file import read_bytes
+from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.files.plain_file import MOST_FILE_BYTES, read_bytes
+from hotshot_jax.parallel.hosts import failing_together, first_of_all_hosts
+from hotshot_jax.writing.staging import probe_writable, replace_file
+
+# Network file systems may take a while to show what another host has written.
+_SECONDS_TO_APPEAR = 20.0
+_PAUSE = 0.2
 
 Arrays = dict[str, np.ndarray]
 
@@ -52,11 +58,9 @@ class Cache:
         Raises:
             HotshotError: the folder cannot be written.
         """
-        probe = self.folder / f".writable-{secrets.token_hex(4)}"
-        with self._explained():
+        with _explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
+            probe_writable(self.folder)
 
     def get(self, *key: Any) -> Arrays | None:
         """The arrays of a key; None where there are none or they are damaged."""
@@ -75,25 +79,76 @@ class Cache:
         Raises:
             HotshotError: the folder cannot be written.
         """
-        path = self._path(key)
-        staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            with self._explained():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                staged.write_bytes(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
-                os.replace(staged, path)
-        finally:
-            staged.unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise HotshotError(
-                f"`cache_dir` {self.folder} cannot be written: {error.strerror or error}."
-            ) from error
+        with _explained(self.folder):
+            replace_file(
+                self._path(key), save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
+            )
 
     def _path(self, key: tuple[Any, ...]) -> Path:
         name = hashlib.sha256(repr(key).encode()).hexdigest()
         return self.folder / name[:2] / f"{name}.safetensors"
+
+
+@contextlib.contextmanager
+def shared_by_hosts(folder: Path) -> Iterator[None]:
+    """Around the filling of a folder, each host its share; behind it, the folder is full for all.
+
+    Hosts wait for each other by files that they leave in the folder, for as long as it takes: one
+    may have much more to do than another. What ends one of them ends all.
+
+    Args:
+        folder: made if missing.
+
+    Raises:
+        UsageError: on every host, that they do not see the same folder.
+        HotshotError: it cannot be written.
+    """
+    count, index = jax.process_count(), jax.process_index()
+    if count == 1:
+        yield
+        return
+    markers = folder / f".hosts-{first_of_all_hosts(secrets.token_hex(8))}"
+    with failing_together():
+        _leave(markers / f"here-{index}", folder)
+    with failing_together():
+        _see_all(markers, count, folder)
+    yield
+    _leave(markers / f"filled-{index}", folder)
+    while not all((markers / f"filled-{other}").exists() for other in range(count)):
+        time.sleep(_PAUSE)
+    # Nobody removes what another one still looks for.
+    first_of_all_hosts("")
+    for name in ("here", "filled"):
+        (markers / f"{name}-{index}").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        # Succeeds for the last one.
+        markers.rmdir()
+
+
+def _see_all(markers: Path, count: int, folder: Path) -> None:
+    deadline = time.monotonic() + _SECONDS_TO_APPEAR
+    missing = list(range(count))
+    while missing := [other for other in missing if not (markers / f"here-{other}").exists()]:
+        if time.monotonic() > deadline:
+            raise UsageError(
+                f"`cache_dir` {folder} is not shared by the hosts: process {jax.process_index()} "
+                f"does not see what process {missing[0]} has written there.\nName a folder on a "
+                "file system that all hosts see, or train without `cache_dir`."
+            )
+        time.sleep(_PAUSE)
+
+
+def _leave(marker: Path, folder: Path) -> None:
+    with _explained(folder):
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise HotshotError(
+            f"`cache_dir` {folder} cannot be written: {error.strerror or error}."
+        ) from error

@@ -1,28 +1,134 @@
-"""Batches on the devices, from frames or from cached latents."""
+"""Batches on the devices, and what the UNet is trained on: latents' moments and text embeddings."""
 
+import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from hotshot_jax.conditioning.text.prompt import tokenize
-from hotshot_jax.data.batch import Batch, ClipRequest, PreparationError, decode_frames
+from hotshot_jax.conditioning.text.prompt import encode_tokens, tokenize
+from hotshot_jax.conditioning.text.prompt_weighting import Vocabulary, chunk_prompt
+from hotshot_jax.convert.load import read_ahead
+from hotshot_jax.data.batch import (
+    Arrays,
+    Batch,
+    ClipRequest,
+    PreparationError,
+    Prepare,
+    decode_frames,
+)
 from hotshot_jax.data.buckets import Size, assign_buckets
 from hotshot_jax.data.clip_source import EncodedClip
 from hotshot_jax.data.loader import Loader
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.parallel.mesh import MeshConfig, create_mesh
-from hotshot_jax.parallel.placement import batch_sharding, whole
+from hotshot_jax.parallel.placement import batch_sharding, place, whole
 from hotshot_jax.pipelines.components import Components
+from hotshot_jax.pipelines.latents import latent_moments
 from hotshot_jax.runtime.progress import Progress
-from hotshot_jax.training.feeding.cache import Cache, model_digest
-from hotshot_jax.training.feeding.encoding import Encoders
-from hotshot_jax.training.feeding.shared_cache import shared_by_hosts
+from hotshot_jax.training.feeding.cache import Cache, model_digest, shared_by_hosts
+
+
+class Encoders:
+    """VAE and text encoders on the devices.
+
+    Args:
+        components: the models, in host memory.
+        mesh: where their copies go.
+        max_vae_encode: frames that the VAE encodes at once; None for all of a batch.
+    """
+
+    def __init__(self, components: Components, mesh: Mesh, max_vae_encode: int | None = None):
+        self.components = components
+        self.mesh = mesh
+        self.max_vae_encode = max_vae_encode
+        self._models: dict[str, Any] = {}
+        self._told = False
+
+    def moments(self, frames: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
+        """Mean and standard deviation of the latents.
+
+        Args:
+            frames: uint8 `[batch, frames, height, width, 3]`.
+
+        Returns:
+            Two of float32 `[batch, frames, height / 8, width / 8, channels]`, not yet scaled.
+        """
+        vae = self._model("vae")
+        count = frames.shape[1]
+        at_once = min(max(1, (self.max_vae_encode or 2**30) // frames.shape[0]), count)
+        with jax.set_mesh(self.mesh):
+            parts = [
+                _encode_frames(vae, frames[:, first : first + at_once])
+                for first in range(0, count, at_once)
+            ]
+        if len(parts) == 1:
+            return parts[0]
+        means, deviations = zip(*parts, strict=True)
+        return jnp.concatenate(means, axis=1), jnp.concatenate(deviations, axis=1)
+
+    def text(
+        self, prompts: Sequence[str], place: Callable[[np.ndarray], Any] = lambda ids: ids
+    ) -> tuple[jax.Array, jax.Array]:
+        """Embeddings `[prompts, tokens, channels]` and pooled `[prompts, text_channels]`.
+
+        Args:
+            prompts: those of this host.
+            place: puts token ids on the mesh.
+        """
+        first, second = self._model("text_encoder"), self._model("text_encoder_2")
+        self._tell_of_long(prompts)
+        ids = place(tokenize(self.components.tokenizer, prompts, warn=False))
+        ids_2 = place(tokenize(self.components.tokenizer_2, prompts, warn=False))
+        with jax.set_mesh(self.mesh):
+            return _encode_text(first, second, ids, ids_2)
+
+    def no_text(self) -> tuple[jax.Array, jax.Array]:
+        """What stands for no prompt, as the checkpoint's pipeline has it; a batch of one."""
+        hidden, pooled = self.text([""])
+        if self.components.force_zeros_for_empty_prompt:
+            return jnp.zeros_like(hidden), jnp.zeros_like(pooled)
+        return hidden, pooled
+
+    def release(self) -> None:
+        """Frees the copies on the devices; they come back when they are needed."""
+        self._models.clear()
+
+    def _tell_of_long(self, prompts: Sequence[str]) -> None:
+        """Warns of the first prompt that is cut off; one for each would come in every step."""
+        if self._told:
+            return
+        vocabulary = Vocabulary.of(self.components.tokenizer)
+        for prompt in prompts:
+            if len(chunk_prompt(prompt, vocabulary)) > 1:
+                self._told = True
+                logger.warning(
+                    "The text encoders read %d tokens; the end of longer prompts has no effect, "
+                    "first of all of this one: %s",
+                    vocabulary.length - 2,
+                    prompt,
+                )
+                return
+
+    def _model(self, name: str) -> Any:
+        if name not in self._models:
+            sharding = whole(self.mesh)
+            self._models[name] = jax.tree.map(
+                lambda leaf: place(leaf, sharding), getattr(self.components, name)
+            )
+        return self._models[name]
+
+
+_encode_frames = jax.jit(latent_moments)
+
+
+_encode_text = jax.jit(encode_tokens)
+
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +163,11 @@ class Feed:
             mean, deviation = self.encoders.moments(arrays.pop("frames"))
             hidden, pooled = self.encoders.text(batch.prompts, self._place)
             arrays |= {"mean": mean, "deviation": deviation, "hidden": hidden, "pooled": pooled}
-        arrays = {name: self._placed_again(array) for name, array in arrays.items()}
+        # Programs are compiled for one placement; the encoders' may choose another.
+        arrays = {
+            name: jax.device_put(array, batch_sharding(self.mesh, array.shape))
+            for name, array in arrays.items()
+        }
         return batch, {**arrays, "time_ids": self._place(batch.time_ids), **self._empty}
 
     def _place(self, array: Any) -> jax.Array:
@@ -65,10 +175,6 @@ class Feed:
         shape = (local.shape[0] * jax.process_count(), *local.shape[1:])
         sharding = batch_sharding(self.mesh, shape)
         return jax.make_array_from_process_local_data(sharding, local, shape)
-
-    def _placed_again(self, array: jax.Array) -> jax.Array:
-        # Programs are compiled for one placement; the encoders' may choose another.
-        return jax.device_put(array, batch_sharding(self.mesh, array.shape))
 
 
 class CachedLatents:
@@ -82,8 +188,7 @@ class CachedLatents:
     def __init__(self, cache: Cache, components: Components):
         self.cache = cache
         # On one device of this host: hosts encode different clips, each at its own pace.
-        mesh = create_mesh(MeshConfig(), jax.local_devices()[:1])
-        self.encoders = Encoders(components, mesh)
+        self.encoders = Encoders(components, create_mesh(MeshConfig(), jax.local_devices()[:1]))
         self._vae = model_digest(components.vae)
         self._text = model_digest(components.text_encoder, components.text_encoder_2)
         # Tokenizers may not be used by several threads at once.
@@ -140,7 +245,7 @@ class CachedLatents:
         loader: Loader,
         buckets: np.ndarray,
         own: range,
-        advance: Callable[[int], None],
+        advance: Callable[[int], object],
     ) -> Iterator[tuple[ClipRequest, Any] | None]:
         """Clips that are to be encoded, some of them read ahead."""
 
@@ -158,15 +263,9 @@ class CachedLatents:
                 logger.warning("%s; skipped.", error)
                 return None
 
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            ahead = 8
-            waiting = [pool.submit(read, index) for index in own[:ahead]]
-            for number in range(len(own)):
-                result = waiting.pop(0).result()
-                if number + ahead < len(own):
-                    waiting.append(pool.submit(read, own[number + ahead]))
-                yield result
-                advance(1)
+        for found in read_ahead(read, own, depth=8, threads=4):
+            yield found
+            advance(1)
 
     def _encode(self, found: tuple[ClipRequest, Any]) -> None:
         request, frames = found
@@ -193,3 +292,35 @@ class CachedLatents:
     @staticmethod
     def _whole(clip: EncodedClip, size: Size) -> ClipRequest:
         return ClipRequest(clip, range(len(clip.pictures)), size)
+
+
+MakeControl = Callable[[np.ndarray], np.ndarray]
+"""From frames to control frames, both uint8 `[frames, height, width, 3]`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlFrames:
+    """A loader's `prepare` that adds control frames to what another one prepares.
+
+    They are made of the frames as they are trained on, scaled and cropped, which is what a pipeline
+    makes them of. Frames are decoded for that even where latents are cached.
+
+    Attributes:
+        make: makes them; called from several threads.
+        prepare: prepares the rest: frames, or cached latents.
+    """
+
+    make: MakeControl
+    prepare: Prepare = decode_frames
+
+    def __call__(self, request: ClipRequest) -> Arrays:
+        """What `prepare` gives, and `control`, uint8 `[frames, height, width, 3]`.
+
+        Raises:
+            HotshotError: a frame cannot be read, or their sizes differ.
+        """
+        decoded = decode_frames(request)
+        rest: dict[str, Any] = dict(
+            decoded if self.prepare is decode_frames else self.prepare(request)
+        )
+        return {**rest, "control": self.make(np.stack(decoded["frames"]))}

@@ -21,6 +21,7 @@ from hotshot_jax.convert.checkpoint import quiet
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.parallel.hosts import failing_together, is_first
 from hotshot_jax.training.running.step import TrainState
+from hotshot_jax.writing.staging import probe_writable
 
 FORMAT = 1
 _NAME = "state"
@@ -68,9 +69,7 @@ class Checkpoints:
         self.folder = folder.resolve()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / f".writable-{jax.process_index()}"
-            probe.touch()
-            probe.unlink()
+            probe_writable(self.folder)
             if is_first():
                 # What a killed run was writing. Orbax would do so in a thread that nobody waits
                 # for, and that tells of its end when the program ends before it does.
@@ -229,11 +228,8 @@ def read_metadata(saved: Saved) -> Mapping[str, Any]:
         HotshotError: it is of another version.
     """
     with _damaged(saved), quiet():
-        checkpointer = ocp.training.Checkpointer(saved.folder)
-        try:
+        with contextlib.closing(ocp.training.Checkpointer(saved.folder)) as checkpointer:
             metadata = checkpointer.checkpointables_metadata(saved.step).custom_metadata
-        finally:
-            checkpointer.close()
         if not isinstance(metadata, Mapping):
             raise ValueError("its metadata is missing")
         if metadata.get("format") == FORMAT:
@@ -256,11 +252,8 @@ def restore(saved: Saved, like: TrainState) -> TrainState:
         stored(like),
     )
     with _damaged(saved), quiet():
-        checkpointer = ocp.training.Checkpointer(saved.folder)
-        try:
+        with contextlib.closing(ocp.training.Checkpointer(saved.folder)) as checkpointer:
             loaded = checkpointer.load(saved.step, target)
-        finally:
-            checkpointer.close()
         if int(loaded["step"]) != saved.step:
             raise ValueError(f"it is of step {int(loaded['step'])}")
     optimizer = jax.tree.unflatten(
@@ -288,9 +281,7 @@ def stored(state: TrainState) -> dict[str, Any]:
         "step": state.step,
         "key": state.key,
         "trained": state.trained,
-        "optimizer": dict(
-            zip(_numbered(state), jax.tree.leaves(state.optimizer), strict=True),
-        ),
+        "optimizer": dict(zip(_numbered(state), jax.tree.leaves(state.optimizer), strict=True)),
     }
     return tree if state.average is None else {**tree, "average": state.average}
 

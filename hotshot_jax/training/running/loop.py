@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,37 @@ from hotshot_jax.data.batch import Batch
 from hotshot_jax.data.buckets import Size
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.training.feeding.feed import Feed
-from hotshot_jax.training.flops import traced_flops
+from hotshot_jax.training.resources import device_memory, host_memory, peak_flops, traced_flops
 from hotshot_jax.training.running.checkpoint import Checkpoints
-from hotshot_jax.training.running.hardware import device_memory, host_memory, peak_flops
 from hotshot_jax.training.running.interruption import Interrupted, StopRequest
 from hotshot_jax.training.running.metrics import Reports
 from hotshot_jax.training.running.step import Trainer, TrainState, compile_step, trace_step
-from hotshot_jax.training.running.step_clock import StepClock
 from hotshot_jax.training.trainees.trainee import Parameters
+
+
+class StepClock:
+    """A stopwatch that can be stopped while something else is done. It starts running."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self._left_out = 0.0
+
+    def lap(self) -> float:
+        """Seconds since the last call, without those of pauses."""
+        now = time.monotonic()
+        seconds = now - self._since - self._left_out
+        self._since, self._left_out = now, 0.0
+        return seconds
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time until the end of the context does not count."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self._left_out += time.monotonic() - begin
+
 
 Validate = Callable[[int, TrainState], Mapping[str, float]]
 """From the step and the state to numbers to report."""
@@ -187,7 +211,8 @@ class Loop:
         while not last:
             batch, arrays = self._next(state)
             number = len(batches)
-            last = number == count - 1 or (self.config.whole_epochs and self._ends_epoch(batch))
+            ends_epoch = (batch.number + 1) % self.feed.loader.batches_per_epoch == 0
+            last = number == count - 1 or (self.config.whole_epochs and ends_epoch)
             program, cost = self._program(state, batch, arrays, last=last)
             state, numbers = program(state, self.frozen, arrays, jnp.int32(number))
             metrics.append(numbers)
@@ -212,9 +237,6 @@ class Loop:
         with self._clock.paused():
             yield
 
-    def _ends_epoch(self, batch: Batch) -> bool:
-        return (batch.number + 1) % self.feed.loader.batches_per_epoch == 0
-
     def _program(
         self, state: TrainState, batch: Batch, arrays: Any, *, last: bool
     ) -> tuple[Any, float]:
@@ -232,10 +254,8 @@ class Loop:
 
     def _report_pending(self) -> None:
         done, self._pending = self._pending, None
-        if done is not None:
-            self._report(done)
-
-    def _report(self, done: _Done) -> None:
+        if done is None:
+            return
         fetched = jax.device_get(done.metrics)
         loss = float(np.mean([numbers["loss"] for numbers in fetched]))
         norm = float(fetched[-1]["grad_norm"])

@@ -16,18 +16,17 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hotshot_jax.choices import AUTO, REPORTS
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.files.limits import MOST_FILE_BYTES
 from hotshot_jax.files.parsed import parse_json
-from hotshot_jax.files.plain_file import open_plain, read_bytes, read_text
-from hotshot_jax.media.formats.frame_times import frame_times
+from hotshot_jax.files.plain_file import MOST_FILE_BYTES, open_plain, read_bytes, read_text
 from hotshot_jax.media.formats.gif import encode_gif
+from hotshot_jax.media.formats.output_form import frame_times
 from hotshot_jax.writing.staging import replace_anything, staged_file
 
 _MODULES = {
@@ -45,8 +44,8 @@ Video = npt.NDArray[np.uint8]
 """[frames, height, width, 3]."""
 
 
-class Report(Protocol):
-    """Takes the numbers and clips of a run."""
+class Report:
+    """Takes the numbers and clips of a run; this one keeps nothing, as one of several processes."""
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers of a step, by name."""
@@ -58,7 +57,7 @@ class Report(Protocol):
         """No more will come."""
 
 
-class MetricsFile:
+class MetricsFile(Report):
     """`metrics.jsonl`: a line a step, on disk as soon as it is known.
 
     Args:
@@ -96,9 +95,6 @@ class MetricsFile:
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def video(self, step: int, name: str, frames: Video) -> None:
-        """Clips lie beside this file."""
-
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
@@ -114,20 +110,7 @@ class MetricsFile:
             ) from error
 
 
-class NoReport:
-    """Takes everything and keeps nothing: of several processes, one reports."""
-
-    def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers of a step, by name."""
-
-    def video(self, step: int, name: str, frames: Video) -> None:
-        """A validation clip."""
-
-    def close(self) -> None:
-        """No more will come."""
-
-
-class TensorBoardReport:
+class TensorBoardReport(Report):
     """Event files, through tensorboardX or PyTorch's writer, whichever is installed."""
 
     _MODULES = (
@@ -167,7 +150,7 @@ class TensorBoardReport:
         self._writer.close()
 
 
-class WandbReport:
+class WandbReport(Report):
     """A run at Weights & Biases; offline where `WANDB_MODE=offline` says so.
 
     Its id is kept in the folder, so that a resumed training goes on in the same run there.
@@ -176,8 +159,7 @@ class WandbReport:
     def __init__(self, folder: Path, project: str, name: str, config: Mapping[str, Any]):
         self._wandb = importlib.import_module("wandb")
         kept = folder / _RUN_ID_FILE
-        stored = _run_id_in(kept)
-        run_id = os.environ.get("WANDB_RUN_ID") or stored or secrets.token_hex(4)
+        run_id = os.environ.get("WANDB_RUN_ID") or _run_id_in(kept) or secrets.token_hex(4)
         self._run = self._wandb.init(
             project=project,
             name=name,

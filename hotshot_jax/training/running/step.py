@@ -10,9 +10,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hotshot_jax.compile_effort import DEFAULT_EFFORT, effort_options
 from hotshot_jax.schedulers.base import Scheduler
-from hotshot_jax.training.learning_rate import Schedule
 from hotshot_jax.training.loss import Arrays, Draws, LossConfig, diffusion_loss, draw
-from hotshot_jax.training.optimizer import OptimizerConfig, clip_by_global_norm, make_optimizer
+from hotshot_jax.training.optimizer import (
+    OptimizerConfig,
+    Schedule,
+    clip_by_global_norm,
+    make_optimizer,
+)
 from hotshot_jax.training.rematerialisation import rematerialise
 from hotshot_jax.training.trainees.trainee import Parameters, Trainee
 

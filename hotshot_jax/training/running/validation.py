@@ -15,7 +15,7 @@ from hotshot_jax.conditioning.control.windows import ControlWindow
 from hotshot_jax.data.loader import Loader
 from hotshot_jax.media.pixels import to_uint8
 from hotshot_jax.media.write import write_video
-from hotshot_jax.parallel.gather import on_host
+from hotshot_jax.parallel.placement import on_host
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline

@@ -19,8 +19,7 @@ from hotshot_jax.models import UNet3DConditionModel
 from hotshot_jax.models.controlnet.config import ControlNetConfig
 from hotshot_jax.models.controlnet.controlnet import ControlNetModel
 from hotshot_jax.models.unet.encoder_config import ENCODER_SUPPORTED
-from hotshot_jax.training.trainees.selection import Division
-from hotshot_jax.training.trainees.trainee import Origin, Parameters
+from hotshot_jax.training.trainees.trainee import Division, Origin, Parameters
 
 _EMBEDDING_WIDTHS = (16, 32, 96, 256)
 
@@ -78,8 +77,7 @@ class ControlNetTrainee:
         """
         unet = dataclasses.replace(Division.of(module, "unet"), trained=frozenset())
         first = module.config.block_out_channels[0]
-        halvings = reversed(range(len(_EMBEDDING_WIDTHS)))
-        limits = [max(1, first >> each) for each in halvings]
+        limits = [max(1, first >> each) for each in reversed(range(len(_EMBEDDING_WIDTHS)))]
         widths = tuple(map(min, _EMBEDDING_WIDTHS, limits))
         config = ControlNetConfig.from_unet(module.config, widths)
         controlnet = abstract(lambda rngs: ControlNetModel(config, rngs=rngs, dtype=module.dtype))

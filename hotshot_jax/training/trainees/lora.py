@@ -18,14 +18,12 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hotshot_jax.choices import LORA_TARGETS
-from hotshot_jax.convert.tensors.rules import Path, flat_parameters, torch_slots
-from hotshot_jax.convert.tensors.safetensors_writer import write_safetensors
-from hotshot_jax.convert.tensors.temporal_names import TEMPORAL
+from hotshot_jax.convert.tensors.rules import TEMPORAL, Path, flat_parameters, torch_slots
+from hotshot_jax.convert.tensors.safetensors_file import write_safetensors
 from hotshot_jax.errors import UsageError
 from hotshot_jax.lora import Factors, lora_metadata, lora_tensors
 from hotshot_jax.parallel.rules import parameter_shardings
-from hotshot_jax.training.trainees.selection import Division
-from hotshot_jax.training.trainees.trainee import Origin, Parameters
+from hotshot_jax.training.trainees.trainee import Division, Origin, Parameters
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """The name that diffusers looks for in a folder."""
@@ -73,7 +71,8 @@ class LoraTrainee:
         stems = [
             name.removesuffix(f"/{_KERNEL}")
             for name, path in unet.paths.items()
-            if _is_projection(path) and targets in ("both", _layers_of(path))
+            if _is_projection(path)
+            and targets in ("both", "temporal" if TEMPORAL in path else "spatial")
         ]
         return cls(unet, tuple(stems), rank)
 
@@ -159,7 +158,3 @@ class LoraTrainee:
 
 def _is_projection(path: Path) -> bool:
     return path[-1] == _KERNEL and (path[-2] in _PROJECTIONS or path[-3:-1] == ("to_out", 0))
-
-
-def _layers_of(path: Path) -> str:
-    return "temporal" if TEMPORAL in path else "spatial"

@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 
 from hotshot_jax.cli.convert import command as convert_command
-from hotshot_jax.convert import checkpoint
-from hotshot_jax.convert.tensors import memory
+from hotshot_jax.convert import checkpoint, conversion
 from tests.cli.checkpoints import (
     TABLE,
     UNET,
@@ -253,7 +252,7 @@ def test_a_value_that_is_not_finite(convert: Infer, tmp_path: Path, tiny_checkpo
 def test_not_enough_memory(
     convert: Infer, tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
+    monkeypatch.setattr(conversion, "available_memory", lambda: 1000)
     run = convert(tiny_checkpoint, tmp_path / "dest")
     assert_refused(run, 1, "Not enough memory", "are free", "use another machine")
     assert everything(tmp_path) == {}

@@ -18,7 +18,7 @@ import pytest
 from huggingface_hub import constants
 
 from hotshot_jax.convert import load
-from hotshot_jax.media import output
+from hotshot_jax.media import write
 from hotshot_jax.media.write import write_video
 from hotshot_jax.runtime.runtime import Runtime
 from tests.cli.checkpoints import (
@@ -173,7 +173,7 @@ def test_an_output_that_is_not_writable(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     # The superuser, as whom tests often run, may write everywhere.
-    monkeypatch.setattr(output.os, "open", refuse)
+    monkeypatch.setattr(write.os, "open", refuse)
     path = tmp_path / "a.gif"
     assert_refused_at_once(infer("--output", path), 2, f"--output {path}", "Permission denied")
     monkeypatch.undo()

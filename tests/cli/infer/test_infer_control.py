@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hotshot_jax.builtin.controlnets import builtin_controlnets
+from hotshot_jax.builtin import builtin_controlnets
 from hotshot_jax.cli.infer.arguments import parse_settings
 from hotshot_jax.cli.infer.control import control_inputs, plan_control
 from hotshot_jax.cli.infer.settings import InferSettings

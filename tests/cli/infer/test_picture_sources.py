@@ -10,8 +10,10 @@ import pytest
 
 from hotshot_jax.cli.infer.arguments import parse_settings
 from hotshot_jax.cli.infer.settings import InferSettings
-from hotshot_jax.cli.infer.sources import (
+from hotshot_jax.cli.infer.stored_settings import (
     SOURCES,
+    STORED,
+    argument_text,
     check_not_replaced,
     digest,
     digests,
@@ -19,7 +21,6 @@ from hotshot_jax.cli.infer.sources import (
     public_settings,
     source_flags,
 )
-from hotshot_jax.cli.infer.stored_settings import STORED, argument_text
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.write import write_video
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hotshot_jax.builtin import builtin_settings
 from hotshot_jax.cli.infer.arguments import parse_settings
 from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.cli.infer.stored_settings import STORED
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.write import write_video
+from tests.builtin_settings import builtin_settings
 from tests.cli.conftest import Infer
 from tests.cli.refusals import assert_refused_at_once
 

@@ -10,7 +10,7 @@ from hotshot_jax.cli.train.output import check_output_dir, save_config
 from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.training.running.metrics import MetricsFile
-from hotshot_jax.writing.made_here import list_files
+from hotshot_jax.writing.places import list_files
 
 
 def settings(output: Path, **values: str) -> TrainSettings:

@@ -17,10 +17,10 @@ from sdxl_tiny import (
     write,
 )
 
+from hotshot_jax.convert.builders import model_shapes
 from hotshot_jax.convert.formats.ldm_names import PREFIXES
 from hotshot_jax.convert.formats.single_file import open_single_file
 from hotshot_jax.convert.formats.temporal_layers import temporal_source, with_temporal_layers
-from hotshot_jax.convert.model_shapes import model_shapes
 from hotshot_jax.convert.prepare import prepare_component
 from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.errors import HotshotError

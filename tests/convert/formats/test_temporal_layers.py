@@ -17,7 +17,7 @@ from hotshot_jax.convert.formats.temporal_layers import (
     with_temporal_layers,
     write_names,
 )
-from hotshot_jax.convert.tensors.temporal_names import is_temporal
+from hotshot_jax.convert.tensors.rules import is_temporal
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models.layers.embeddings import positional_encoding
 

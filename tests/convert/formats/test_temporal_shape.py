@@ -15,8 +15,7 @@ from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
 from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models.unet.encoder_config import TemporalShape
-from hotshot_jax.training.trainees.export import export
-from hotshot_jax.training.trainees.selection import Division
+from hotshot_jax.training.trainees.trainee import Division, export
 from tests.tiny_checkpoint import tiny_configs, write_tiny_checkpoint
 
 WORDS = {"temporal_positions": 32, "temporal_heads": 4, "temporal_groups": 16}

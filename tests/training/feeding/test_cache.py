@@ -18,7 +18,7 @@ from hotshot_jax.data.loader import Loader, LoaderConfig
 from hotshot_jax.data.open_data import open_data
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.pipelines.loading import load_tokenizer
-from hotshot_jax.training.feeding import shared_cache
+from hotshot_jax.training.feeding import cache as shared_cache
 from hotshot_jax.training.feeding.cache import Cache
 from hotshot_jax.training.feeding.feed import CachedLatents
 from tests.data.clips import write_data

@@ -13,10 +13,10 @@ from hotshot_jax.parallel.mesh import MeshConfig, create_mesh
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.loading import load_tokenizer
 from hotshot_jax.runtime.progress import NoProgress
-from hotshot_jax.training.feeding import encoding
-from hotshot_jax.training.feeding.encoding import Encoders
+from hotshot_jax.training.feeding import feed
+from hotshot_jax.training.feeding.feed import Encoders
 from hotshot_jax.training.trainees.models import load_models
-from hotshot_jax.training.trainees.selection import Division
+from hotshot_jax.training.trainees.trainee import Division
 
 
 def test_only_the_first_prompt_that_is_cut_off_is_told(
@@ -26,7 +26,7 @@ def test_only_the_first_prompt_that_is_cut_off_is_told(
     tokenizers = {n: load_tokenizer(tiny_checkpoint / n) for n in ("tokenizer", "tokenizer_2")}
     components = Components(**models, **tokenizers, scheduler_config={})
     encoders = Encoders(components, create_mesh(MeshConfig(), jax.devices()[:1]))
-    monkeypatch.setattr(encoding, "_encode_text", lambda first, second, ids, ids_2: (ids, ids_2))
+    monkeypatch.setattr(feed, "_encode_text", lambda first, second, ids, ids_2: (ids, ids_2))
     caplog.set_level(logging.WARNING)
     encoders.text(["a fox", "a red fox"])
     assert not caplog.records

@@ -23,7 +23,7 @@ from hotshot_jax.training.loss import (
 )
 from hotshot_jax.training.optimizer import OptimizerConfig
 from hotshot_jax.training.running.step import StepConfig, Trainer, compile_step
-from hotshot_jax.training.trainees.selection import Division
+from hotshot_jax.training.trainees.trainee import Division
 from tests.tiny_checkpoint import tiny_configs
 from tests.training.batches import random_batch
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hotshot_jax.training.running import loop, step_clock
+from hotshot_jax.training.running import loop
 from hotshot_jax.training.running.loop import Loop, LoopConfig
 
 LOADING, STEP = 1.0, 2.0
@@ -82,7 +82,7 @@ class Seen:
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_only_training_counts(monkeypatch: pytest.MonkeyPatch, accumulation: int) -> None:
     time = Time()
-    monkeypatch.setattr(step_clock, "time", time)
+    monkeypatch.setattr(loop, "time", time)
     numbers = {
         "loss": jnp.float32(1),
         "grad_norm": jnp.float32(1),

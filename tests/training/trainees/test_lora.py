@@ -18,15 +18,14 @@ from safetensors.numpy import load_file
 
 from hotshot_jax.convert.load import Match, read_parameters, with_parameters
 from hotshot_jax.convert.prepare import module_source, open_checkpoint, prepare_component
-from hotshot_jax.convert.tensors.rules import flat_parameters, torch_slots
-from hotshot_jax.convert.tensors.temporal_names import TEMPORAL
+from hotshot_jax.convert.tensors.rules import TEMPORAL, flat_parameters, torch_slots
 from hotshot_jax.errors import UsageError
 from hotshot_jax.lora import ModuleNames, changed_paths, merged_source, open_lora
 from hotshot_jax.parallel.mesh import AXES
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.training.running.step import StepConfig, Trainer
-from hotshot_jax.training.trainees.export import export
 from hotshot_jax.training.trainees.lora import LORA_FILE, LoraTrainee
+from hotshot_jax.training.trainees.trainee import export
 from tests.training.conftest import Run
 
 RANK = 3

@@ -12,7 +12,7 @@ from hotshot_jax.convert.builders import model_builder
 from hotshot_jax.convert.load import abstract
 from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.errors import UsageError
-from hotshot_jax.training.trainees.selection import Division, trained_names
+from hotshot_jax.training.trainees.trainee import Division, trained_names
 from tests.tiny_checkpoint import tiny_configs
 
 GOLDEN = Path(__file__).parents[2] / "golden"

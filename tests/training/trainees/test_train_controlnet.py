@@ -12,17 +12,17 @@ import torch
 from diffusers import ControlNetModel
 from safetensors.numpy import load_file
 
-from hotshot_jax.conditioning.control.canny import canny_edges
+from hotshot_jax.conditioning.control.preprocess import canny_edges
 from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
 from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.data.batch import ClipRequest, decode_frames
 from hotshot_jax.data.open_data import open_data
 from hotshot_jax.schedulers import make_scheduler
-from hotshot_jax.training.feeding.control_frames import ControlFrames
+from hotshot_jax.training.feeding.feed import ControlFrames
 from hotshot_jax.training.rematerialisation import rematerialise
 from hotshot_jax.training.running.step import StepConfig, Trainer
 from hotshot_jax.training.trainees.controlnet import ControlNetTrainee
-from hotshot_jax.training.trainees.export import export
+from hotshot_jax.training.trainees.trainee import export
 from tests.training.batches import random_batch
 from tests.training.conftest import Run
 
