@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.videos or 0,
             trained=options.train,
             rematerialisation=options.remat,
+            context_length=options.context_length,
+            context_batch=options.context_batch,
         )
         report = compile_program(topology, options.task, options.mesh, size, effort=options.effort)
     except HotshotError as error:
@@ -68,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--height", type=int, default=512)
     parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--context_length", type=int, help="sample in windows of so many frames")
+    parser.add_argument("--context_batch", type=int, help="windows sampled at once")
     parser.add_argument(
         "--videos",
         type=int,

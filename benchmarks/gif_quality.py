@@ -160,7 +160,7 @@ def _ffmpeg(clip: _Clip) -> bytes:
     size = f"{clip.shape[2]}x{clip.shape[1]}"
     graph = "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1"
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", "8", "-i", "-"]
-    return run_ffmpeg([*source, "-vf", graph, "-f", "gif", "-"], subject="clip", frames=clip)
+    return run_ffmpeg([*source, "-vf", graph, "-f", "gif", "-"], subject="clip", feed=clip)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -57,6 +57,8 @@ class Size:
         decoded_at_once: frames that the VAE decodes in one call.
         trained: which parameters train, "temporal" or "unet".
         rematerialisation: what training computes again instead of keeping it.
+        context_length: frames of the windows in which a clip is sampled; None for no windows.
+        context_batch: windows that are sampled at once; None for one on each device along `data`.
     """
 
     model: str
@@ -67,6 +69,14 @@ class Size:
     decoded_at_once: int = 1
     trained: str = "temporal"
     rematerialisation: str = "blocks"
+    context_length: int | None = None
+    context_batch: int | None = None
+
+    @property
+    def window(self) -> "Size":
+        """A single window as a clip of its own."""
+        frames = self.context_length or self.frames
+        return dataclasses.replace(self, frames=frames, context_length=None)
 
 
 @dataclasses.dataclass(frozen=True)

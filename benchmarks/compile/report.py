@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import math
 import re
 import time
 from typing import Any
 
 import jax
+import numpy as np
 
 from benchmarks.compile import steps as compiled_steps
 from benchmarks.compile.abstract_arrays import Program, Size, bytes_per_device
@@ -75,6 +77,7 @@ class Report:
     fits: bool
     flops_per_device: float
     ideal_flops_per_device: float
+    plain_flops_per_device: float | None
     compute_seconds: float
     memory_seconds: float
     communication_seconds: float
@@ -108,7 +111,7 @@ def compile_program(
         mesh,
         task,
         len(devices),
-        frames=size.frames,
+        frames=size.window.frames,
         videos=size.videos or 1,
         slices=slice_count(devices),
     )
@@ -130,6 +133,12 @@ def compile_program(
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
 
     alone = program_costs(build(size, None).lower().as_text("hlo"))
+    plain = None
+    if size.context_length is not None:
+        divided = compiled_steps.windows(dataclasses.replace(size, context_batch=1), None)
+        count = sum(math.prod(np.shape(each.indices)[:2]) for each in divided)
+        one = program_costs(build(size.window, None).lower().as_text("hlo"))
+        plain = count * one.flops / len(devices)
     costs = Costs() if compiled.text is None else program_costs(compiled.text, len(devices))
     chip = topology.chip
     return Report(
@@ -149,6 +158,7 @@ def compile_program(
         fits=compiled.text is not None and compiled.peak_bytes <= chip.hbm_bytes,
         flops_per_device=costs.flops,
         ideal_flops_per_device=alone.flops / len(devices),
+        plain_flops_per_device=plain,
         compute_seconds=costs.mxu_flops / chip.flops,
         memory_seconds=costs.hbm_bytes / chip.hbm_bandwidth,
         communication_seconds=sum(kind.wire_bytes for kind in costs.collectives.values())
@@ -220,6 +230,9 @@ def _rows(report: Report) -> list[tuple[str, str]]:
     ]
     if not report.flops_per_device:
         return rows
+    if report.plain_flops_per_device is not None:
+        plain = report.flops_per_device / report.plain_flops_per_device
+        rows.append(("of windows as plain passes", f"{plain:.3f} x their FLOPs"))
     rows += [
         ("FLOPs", f"{report.flops_per_device / 1e12:.3f} T ({ratio:.3f} x the ideal share)"),
         *(

@@ -1,5 +1,6 @@
 """The programs that `compile_for` compiles: one denoising step, decoding, one training step."""
 
+import math
 from typing import Any
 
 import jax
@@ -17,11 +18,19 @@ from benchmarks.compile.abstract_arrays import (
     vae_of,
 )
 from hotshot_jax.models import AutoencoderKL
-from hotshot_jax.parallel.placement import projected_text_shardings
+from hotshot_jax.parallel.placement import batch_devices, projected_text_shardings
 from hotshot_jax.parallel.rules import parameter_shardings
 from hotshot_jax.sampling.guidance import ClassifierFreeGuidance
 from hotshot_jax.sampling.loop import LoopState, denoising_step
-from hotshot_jax.sampling.predict import Conditioning, StepInput, UNetPredictor
+from hotshot_jax.sampling.predict import (
+    Conditioning,
+    Predictor,
+    StepInput,
+    UNetPredictor,
+    WindowBatch,
+)
+from hotshot_jax.sampling.windowed import WindowedPredictor, window_plan
+from hotshot_jax.sampling.windows import ContextConfig
 from hotshot_jax.schedulers import make_scheduler
 
 TEXT_TOKENS = 77
@@ -66,17 +75,32 @@ def infer(size: Size, mesh: Mesh | None) -> Program:
             row=jax.tree.map(lambda _: abstract.array(()), scheduler.schedule(30).row(0)),
             noise=latents,
             control_scales=abstract.array((0,)),
+            windows=jax.tree.map(
+                lambda array: abstract.array(array.shape, array.dtype), windows(size, mesh)
+            ),
         ),
     )
 
     def step(unet: Any, conditioning: Any, guidance: Any, latents: Any, inputs: Any) -> Any:
-        predict = UNetPredictor(unet, enable_temporal_attentions=size.frames > 1)
+        predict: Predictor = UNetPredictor(unet, enable_temporal_attentions=size.frames > 1)
+        if inputs.windows:
+            predict = WindowedPredictor(predict)
         state = LoopState(latents, ())
         return denoising_step(predict, guidance, scheduler, conditioning, state, inputs).latents
 
     return Program(
         step, arguments, (3,), bytes_per_device(arguments[0]), out_shardings=latents.sharding
     )
+
+
+def windows(size: Size, mesh: Mesh | None) -> tuple[WindowBatch, ...]:
+    """The windows of a step, as the sampling loop divides them."""
+    if size.context_length is None:
+        return ()
+    context = ContextConfig(size.context_length, size.context_length // 2)
+    devices = batch_devices(mesh)
+    at_once, multiple = size.context_batch or devices, devices // math.gcd(devices, 2 * size.videos)
+    return window_plan(context, size.frames, 1, at_once, multiple)[0]
 
 
 def decode(size: Size, mesh: Mesh | None) -> Program:

@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.jobs.settings import ClipSettings, ModelSettings, RunSettings
 from hotshot_jax.media.pixels import to_uint8
+from hotshot_jax.media.stored_frames import StoredFrames
 from hotshot_jax.models.unet.encoder_config import TemporalShape
 from hotshot_jax.parallel.mesh import create_mesh
 from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
+from hotshot_jax.pipelines.latents import decode_latents
 from hotshot_jax.runtime.progress import Progress
 from hotshot_jax.version import __version__
 
@@ -30,12 +31,13 @@ class Clip:
     Attributes:
         settings: what was asked for.
         number: which of its videos this is, from 0.
-        frames: uint8 `[frames, height, width, 3]`.
+        frames: read like an array uint8 `[frames, height, width, 3]`; those of a long clip lie on
+            disk.
     """
 
     settings: ClipSettings
     number: int
-    frames: np.ndarray
+    frames: StoredFrames
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -127,15 +129,13 @@ class ClipMaker:
         for batch, size in batches(clips, self.batch_size, positions):
             runtime.progress = progress or usual
             try:
-                videos = self._call(batch, size, controls, cancelled or _never)
+                videos = self._decoded(self._call(batch, size, controls, cancelled or _never))
             finally:
                 runtime.progress = usual
-            for settings, made in zip(batch, np.split(videos, size), strict=False):
-                for number, video in enumerate(made):
-                    frames = _usable(to_uint8(video))
-                    if settings.ping_pong:
-                        frames = np.concatenate([frames, frames[-2:0:-1]])
-                    yield Clip(settings, number, frames)
+            each = len(videos) // size
+            for place, settings in enumerate(batch):
+                for number, video in enumerate(videos[place * each : (place + 1) * each]):
+                    yield Clip(settings, number, _played(_usable(video), settings))
 
     def _call(
         self,
@@ -143,8 +143,8 @@ class ClipMaker:
         size: int,
         controls: Sequence[ControlInput],
         cancelled: Callable[[], bool],
-    ) -> np.ndarray:
-        """Videos of clips that are alike; the last is made several times to fill up the batch."""
+    ) -> jax.Array:
+        """Latents of clips that are alike; the last is made several times to fill up the batch."""
 
         def go_on(pipeline: Any, call: int, timestep: float, given: Any) -> Any:
             if cancelled():
@@ -182,9 +182,21 @@ class ClipMaker:
             long_prompts=first.long_prompts,
             controls=controls,
             guess_mode=first.guess_mode,
+            output_type="latent",
             callback_on_step_end=None if cancelled is _never else go_on,
         )
-        return np.asarray(output.videos)
+        return output.videos
+
+    def _decoded(self, latents: jax.Array) -> list[StoredFrames]:
+        """All videos of latents; what is decoded at once lies in memory, and no more of it."""
+        runtime, at_once = self.pipeline.runtime, self.pipeline.decode_frames
+        videos: list[StoredFrames] = []
+        for images in decode_latents(runtime, latents, most_frames=at_once):
+            for image in to_uint8(images):
+                if not videos or len(videos[-1]) == latents.shape[1]:
+                    videos.append(StoredFrames(*image.shape[:2]))
+                videos[-1].append(image[None])
+        return videos
 
 
 def batches(
@@ -218,8 +230,15 @@ def batches(
             yield group[first : first + together], together
 
 
-def _usable(frames: np.ndarray) -> np.ndarray:
-    if (frames == frames[:, :1, :1]).all():
+def _played(frames: StoredFrames, settings: ClipSettings) -> StoredFrames:
+    if not settings.ping_pong:
+        return frames
+    count = len(frames)
+    return frames.in_order([*range(count), *range(count - 2, 0, -1)])
+
+
+def _usable(frames: StoredFrames) -> StoredFrames:
+    if all((frame == frame[:1, :1]).all() for frame in frames):
         raise HotshotError(
             "Every frame has a single colour. The checkpoint is damaged, or a setting is far from "
             "what the model knows."

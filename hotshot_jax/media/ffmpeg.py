@@ -1,8 +1,12 @@
 """Running the ffmpeg that imageio-ffmpeg finds or brings."""
 
+import contextlib
 import os
 import shutil
 import subprocess
+import threading
+from collections.abc import Iterable
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +51,7 @@ def run_ffmpeg(
     arguments: list[str],
     *,
     subject: str,
-    frames: npt.NDArray[np.uint8] | None = None,
+    feed: Iterable[npt.NDArray[np.uint8]] = (),
     most_seconds: float | None = None,
 ) -> bytes:
     """Run ffmpeg to its end.
@@ -55,7 +59,7 @@ def run_ffmpeg(
     Args:
         arguments: without the program's name.
         subject: what an error message is about, such as the path of the file.
-        frames: fed to its standard input, as they lie in memory.
+        feed: what its standard input is given, as it lies in memory.
         most_seconds: after which it is ended; None for as long as it takes.
 
     Returns:
@@ -67,17 +71,27 @@ def run_ffmpeg(
         HotshotError: there is no ffmpeg.
     """
     command = [ffmpeg_executable(), "-nostdin", "-hide_banner", "-loglevel", "error", *arguments]
-    feed = np.ascontiguousarray(frames).reshape(-1).data if frames is not None else b""
     # In a session of its own, so that Ctrl-C reaches this process only, which then ends ffmpeg.
     try:
-        result = subprocess.run(
+        with subprocess.Popen(
             command,
-            input=feed,
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             start_new_session=True,
-            check=False,
-            timeout=most_seconds,
-        )
+        ) as process:
+            # Its input is written while its output is read, or both would wait for each other.
+            pipe, process.stdin = process.stdin, None
+            assert pipe is not None
+            feeding = threading.Thread(target=_write_all, args=(pipe, feed), daemon=True)
+            feeding.start()
+            try:
+                output, errors = process.communicate(timeout=most_seconds)
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                feeding.join()
     except subprocess.TimeoutExpired as error:
         raise FfmpegError(
             f"{subject}: ffmpeg took more than {most_seconds:g} seconds.", ""
@@ -86,8 +100,15 @@ def run_ffmpeg(
         raise FfmpegError(
             f"{subject}: ffmpeg could not be started ({error.strerror or error}).", ""
         ) from error
-    log = result.stderr.decode(errors="replace").strip()
-    if result.returncode != 0:
-        reason = log.splitlines()[-1] if log else f"exit status {result.returncode}"
+    log = errors.decode(errors="replace").strip()
+    if process.returncode != 0:
+        reason = log.splitlines()[-1] if log else f"exit status {process.returncode}"
         raise FfmpegError(f"{subject}: ffmpeg failed: {reason}", log)
-    return result.stdout
+    return output
+
+
+def _write_all(pipe: IO[bytes], arrays: Iterable[npt.NDArray[np.uint8]]) -> None:
+    """Feeds a process, as far as it reads; why it stops early stands in its log."""
+    with contextlib.suppress(BrokenPipeError), pipe:
+        for array in arrays:
+            pipe.write(np.ascontiguousarray(array).reshape(-1).data)

@@ -3,13 +3,14 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.ffmpeg import ffmpeg_executable
-from hotshot_jax.media.formats.gif import encode_gif
+from hotshot_jax.media.formats.gif import write_gif
 from hotshot_jax.media.formats.mp4 import write_mp4
 from hotshot_jax.media.formats.output_form import (
     CLIP_FORMS_TEXT,
@@ -24,7 +25,7 @@ from hotshot_jax.media.formats.output_form import (
     output_form,
 )
 from hotshot_jax.media.formats.still import encode_jpeg, encode_png
-from hotshot_jax.media.formats.webp import encode_webp
+from hotshot_jax.media.formats.webp import write_webp
 from hotshot_jax.media.metadata import (
     METADATA_KEY,
     exif_of_metadata,
@@ -32,6 +33,7 @@ from hotshot_jax.media.metadata import (
     pack_metadata,
     read_metadata,
 )
+from hotshot_jax.media.stored_frames import Frames
 from hotshot_jax.writing.places import check_no_dead_link
 from hotshot_jax.writing.staging import probe_writable, staged_file, staged_folder
 
@@ -173,7 +175,7 @@ __all__ = ["check_output", "read_metadata", "write_video"]
 
 def write_video(
     path: AnyPath,
-    frames: npt.NDArray[np.uint8],
+    frames: Frames,
     duration_ms: float,
     metadata: Mapping[str, str],
     overwrite: bool = False,
@@ -225,26 +227,29 @@ def write_video(
         if form is OutputForm.MP4:
             write_mp4(staged, frames, duration_ms, pack_metadata(metadata), subject=str(target))
         else:
-            staged.write_bytes(_encode(form, frames, duration_ms, metadata, lossless))
+            with staged.open("wb") as file:
+                _write(file, form, frames, duration_ms, metadata, lossless)
     return target
 
 
-def _encode(
+def _write(
+    file: BinaryIO,
     form: OutputForm,
-    frames: npt.NDArray[np.uint8],
+    frames: Frames,
     duration_ms: float,
     metadata: Mapping[str, str],
     lossless: bool,
-) -> bytes:
+) -> None:
     if form is OutputForm.GIF:
         hundredths = frame_times(duration_ms, len(frames), unit_ms=10)
-        return encode_gif(frames, hundredths, pack_metadata(metadata).encode("ascii"))
-    if form is OutputForm.WEBP:
+        write_gif(file, frames, hundredths, pack_metadata(metadata).encode("ascii"))
+    elif form is OutputForm.WEBP:
         milliseconds = frame_times(duration_ms, len(frames), unit_ms=1)
-        return encode_webp(frames, milliseconds, exif_of_metadata(metadata), lossless=lossless)
-    if form is OutputForm.JPEG:
-        return encode_jpeg(frames[0], pack_metadata(metadata).encode("ascii"))
-    return _encode_png(frames[0], metadata)
+        write_webp(file, frames, milliseconds, exif_of_metadata(metadata), lossless=lossless)
+    elif form is OutputForm.JPEG:
+        file.write(encode_jpeg(frames[0], pack_metadata(metadata).encode("ascii")))
+    else:
+        file.write(_encode_png(frames[0], metadata))
 
 
 def _encode_png(frame: npt.NDArray[np.uint8], metadata: Mapping[str, str]) -> bytes:

@@ -29,7 +29,6 @@ from hotshot_jax.pipelines.output import (
     HotshotXLOutput,
     StepEnd,
     after_step,
-    check_finite,
     check_output_type,
 )
 from hotshot_jax.runtime.precision import Precision, current_platform
@@ -381,9 +380,9 @@ class HotshotXLPipeline:
         self.runtime.rest("unet", *self.components.controlnet_names)
         if output_type == "latent":
             return HotshotXLOutput(denoised)
-        decoded = decode_latents(self.runtime, denoised, most_frames=self.decode_frames)
-        self.runtime.rest("vae")
-        check_finite(decoded, self.precision)
+        chunks = decode_latents(self.runtime, denoised, most_frames=self.decode_frames)
+        images = np.concatenate(list(chunks))
+        decoded = images.reshape(*denoised.shape[:2], *images.shape[1:])
         return HotshotXLOutput(as_images(decoded) if output_type == "pil" else decoded)
 
     def _check(self, request: Request, output_type: str) -> None:

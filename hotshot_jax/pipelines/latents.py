@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from hotshot_jax.errors import HotshotError
 from hotshot_jax.models import AutoencoderKL
 from hotshot_jax.parallel.placement import image_sharding, on_host, place
+from hotshot_jax.runtime.precision import Precision
 from hotshot_jax.runtime.runtime import Runtime
 
 
@@ -30,7 +32,9 @@ def latent_moments(vae: AutoencoderKL, frames: jax.Array) -> tuple[jax.Array, ja
     return mean, jnp.exp(0.5 * distribution.log_variance.astype(jnp.float32))
 
 
-def decode_latents(runtime: Runtime, latents: jax.Array, *, most_frames: int) -> np.ndarray:
+def decode_latents(
+    runtime: Runtime, latents: jax.Array, *, most_frames: int
+) -> Iterator[np.ndarray]:
     """Decodes videos, a few frames at a time, in float32.
 
     On a mesh, frames of all videos are spread over all devices, whatever axes these are on.
@@ -40,8 +44,12 @@ def decode_latents(runtime: Runtime, latents: jax.Array, *, most_frames: int) ->
         latents: `[videos, frames, height / 8, width / 8, 4]`, as the UNet sees them.
         most_frames: frames that a device decodes at once, at most.
 
-    Returns:
-        `[videos, frames, height, width, 3]`, float32 in [0, 1].
+    Yields:
+        `[images, height, width, 3]`, float32 in [0, 1]: all frames of the first video, then of the
+        next.
+
+    Raises:
+        HotshotError: there are values that are not finite.
     """
     arrays, build = runtime.model("vae")
     scaling = runtime.components.vae.config.scaling_factor
@@ -50,7 +58,7 @@ def decode_latents(runtime: Runtime, latents: jax.Array, *, most_frames: int) ->
         vae: AutoencoderKL = build(arrays)
         return jnp.clip(vae.decode(latents / scaling) / 2 + 0.5, 0.0, 1.0)
 
-    total = latents.shape[0] * latents.shape[1]
+    left = latents.shape[0] * latents.shape[1]
     if runtime.mesh is None:
         chunks, out_sharding = _chunks(latents, most_frames), None
     else:
@@ -66,16 +74,24 @@ def decode_latents(runtime: Runtime, latents: jax.Array, *, most_frames: int) ->
         matmul="float32",
         out_shardings=out_sharding,
     )
-    pixels: list[np.ndarray] = []
-    with runtime.progress.stage("decoding", total, "frame") as advance:
+    with runtime.progress.stage("decoding", left, "frame") as advance:
         for chunk in itertools.chain([first], chunks):
             decoded = on_host(program(arrays, chunk))
             # Without the leading axis of one video, and without what filled up the last chunk.
-            images = decoded.reshape(-1, *decoded.shape[-3:])[: total - sum(map(len, pixels))]
-            pixels.append(images)
+            images = decoded.reshape(-1, *decoded.shape[-3:])[:left]
+            left -= len(images)
+            _check_finite(images, runtime.precision)
+            yield images
             advance(len(images))
-    joined = np.concatenate(pixels)
-    return joined.reshape(*latents.shape[:2], *joined.shape[1:])
+    runtime.rest("vae")
+
+
+def _check_finite(frames: np.ndarray, precision: Precision) -> None:
+    if not np.isfinite(frames).all():
+        raise HotshotError(
+            "The result has values that are not finite; nothing was written. With precision "
+            f"{precision.name}, try bf16 or f32; otherwise the checkpoint is damaged."
+        )
 
 
 def _chunks(latents: jax.Array, most_frames: int) -> Iterator[jax.Array]:

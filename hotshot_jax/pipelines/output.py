@@ -6,10 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.runtime.precision import Precision
+from hotshot_jax.errors import UsageError
 from hotshot_jax.sampling.loop import AfterStep
 
 OUTPUT_TYPES = ("np", "pil", "latent")
@@ -42,23 +40,6 @@ def check_output_type(output_type: str) -> None:
     if output_type not in OUTPUT_TYPES:
         raise UsageError(
             f"output_type {output_type!r} is unknown; expected {', '.join(OUTPUT_TYPES)}."
-        )
-
-
-def check_finite(frames: np.ndarray, precision: Precision) -> None:
-    """Checks that frames are pictures.
-
-    Args:
-        frames: float, any shape.
-        precision: that they were made with.
-
-    Raises:
-        HotshotError: a value is not finite.
-    """
-    if not np.isfinite(frames).all():
-        raise HotshotError(
-            "The result has values that are not finite; nothing was written. With precision "
-            f"{precision.name}, try bf16 or f32; otherwise the checkpoint is damaged."
         )
 
 

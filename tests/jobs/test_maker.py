@@ -74,7 +74,7 @@ def test_clips_of_a_batch_are_what_the_pipeline_makes_of_each(maker: ClipMaker) 
             original_size=(1920, 1080),
             target_size=(512, 512),
         ).videos
-        assert np.abs(clip.frames - to_uint8(videos[0]).astype(int)).max() <= 1
+        assert np.abs(np.asarray(clip.frames) - to_uint8(videos[0]).astype(int)).max() <= 1
     assert results[0].metadata["video"] == "1 of 1"
 
 

@@ -67,7 +67,7 @@ def test_webm(tmp_path, frames):
 
     raw = ["-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", "40x24", "-framerate", "10"]
     target = ["-i", "pipe:0", "-c:v", "libvpx-vp9", "-f", "webm", str(tmp_path / "a.webm")]
-    run_ffmpeg([*raw, *target], subject="a.webm", frames=frames)
+    run_ffmpeg([*raw, *target], subject="a.webm", feed=frames)
     clip = open_clip(tmp_path / "a.webm")
     assert clip.durations_ms == (100,) * 8
     assert clip.frames(range(8)).shape == (8, 24, 40, 3)

@@ -4,6 +4,7 @@ import resource
 import signal
 import subprocess
 from pathlib import Path
+from typing import IO
 
 import imageio_ffmpeg
 import numpy as np
@@ -168,8 +169,13 @@ def test_a_failure_while_writing_leaves_no_trace(
     def half_encoded(file: Path, *_: object, **__: object) -> None:
         half_written(file, b"half")
 
+    def half_streamed(file: IO[bytes], *_: object, **__: object) -> None:
+        file.write(b"half")
+        raise error
+
     monkeypatch.setattr(Path, "write_bytes", half_written)
     monkeypatch.setattr(write, "write_mp4", half_encoded)
+    monkeypatch.setattr(write, "_write", half_streamed)
     expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else HotshotError
     with pytest.raises(expected) as caught:
         write_video(path, frames, 1000, {"run": "2"}, overwrite=True)

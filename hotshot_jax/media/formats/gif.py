@@ -5,8 +5,9 @@ neighbours into one frame and cut times to hundredths one by one.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from hotshot_jax.media.formats.gif_blocks import (
 )
 from hotshot_jax.media.formats.gif_dither import dither
 from hotshot_jax.media.formats.gif_palette import choose_palette
+from hotshot_jax.media.stored_frames import Frames
 
 MOST_PIXELS_A_SIDE = 65535
 
@@ -30,12 +32,20 @@ _HELD = _MOST_COLOURS - 1
 _MOST_FRAMES_TOGETHER = 32
 
 
-def encode_gif(
-    frames: npt.NDArray[np.uint8], hundredths: Sequence[int], comment: bytes = b""
-) -> bytes:
-    """Encode a clip that loops for ever, or one still picture.
+def encode_gif(frames: Frames, hundredths: Sequence[int], comment: bytes = b"") -> bytes:
+    """The bytes that `write_gif` writes."""
+    file = io.BytesIO()
+    write_gif(file, frames, hundredths, comment)
+    return file.getvalue()
+
+
+def write_gif(
+    file: BinaryIO, frames: Frames, hundredths: Sequence[int], comment: bytes = b""
+) -> None:
+    """Encode a clip that loops for ever, or one still picture, frame by frame.
 
     Args:
+        file: open for writing.
         frames: uint8 [frames, height, width, 3]. A frame of up to 256 colours is stored exactly.
         hundredths: each frame's time in hundredths of a second.
         comment: stored in the file's comment block.
@@ -50,21 +60,19 @@ def encode_gif(
             f"a side has at most {MOST_PIXELS_A_SIDE}."
         )
     canvas = width.to_bytes(2, "little") + height.to_bytes(2, "little")
-    parts = []
     for index, frame in enumerate(_reduce_colours(frames)):
         palette, pixels = _compress(frame)
         size_flag = len(palette).bit_length() - 3
         if index == 0:
-            parts.append(b"GIF89a" + canvas + bytes([0xF0 | size_flag, 0, 0]) + palette)
-            parts.append(loop_extension() if count > 1 else b"")
-            parts.append(comment_extension(comment))
+            file.write(b"GIF89a" + canvas + bytes([0xF0 | size_flag, 0, 0]) + palette)
+            file.write(loop_extension() if count > 1 else b"")
+            file.write(comment_extension(comment))
             local_palette = b"\0"
         else:
             local_palette = bytes([0x80 | size_flag]) + palette
-        parts.append(graphic_control(hundredths[index], frame.held))
-        parts.append(b"," + bytes(4) + canvas + local_palette + pixels)
-    parts.append(b";")
-    return b"".join(parts)
+        file.write(graphic_control(hundredths[index], frame.held))
+        file.write(b"," + bytes(4) + canvas + local_palette + pixels)
+    file.write(b";")
 
 
 @dataclass(frozen=True)
@@ -79,29 +87,31 @@ class _Frame:
     held: int | None = None
 
 
-def _reduce_colours(frames: npt.NDArray[np.uint8]) -> list[_Frame]:
+def _reduce_colours(frames: Frames) -> Iterator[_Frame]:
     """Keep frames of up to 256 colours as they are; choose and mix colours for the others."""
-    reduced: list[_Frame] = []
-    exact = [_exact(frame) for frame in frames]
-    start = 0
-    while start < len(frames):
-        if (kept := exact[start]) is not None:
-            reduced.append(kept)
-            start += 1
-            continue
-        end = start
-        while end < min(len(frames), start + _MOST_FRAMES_TOGETHER) and exact[end] is None:
-            end += 1
-        together = frames[start:end]
-        palettes, errors = zip(
-            *(choose_palette(frame, _MOST_COLOURS - 1) for frame in together), strict=True
-        )
-        mixed = dither(together, palettes, errors, held=_HELD)
-        # A first frame that says it has a transparent index makes readers add an alpha channel.
-        held = (_HELD if np.any(indices == _HELD) else None for indices in mixed)
-        reduced += map(_Frame, mixed, palettes, held)
-        start = end
-    return reduced
+    waiting: list[npt.NDArray[np.uint8]] = []
+    for frame in frames:
+        exact = _exact(frame)
+        if exact is None:
+            waiting.append(frame)
+        if waiting and (exact is not None or len(waiting) == _MOST_FRAMES_TOGETHER):
+            yield from _mixed(np.stack(waiting))
+            waiting.clear()
+        if exact is not None:
+            yield exact
+    if waiting:
+        yield from _mixed(np.stack(waiting))
+
+
+def _mixed(frames: npt.NDArray[np.uint8]) -> Iterator[_Frame]:
+    """Neighbours of too many colours, whose colours are chosen and mixed together."""
+    palettes, errors = zip(
+        *(choose_palette(frame, _MOST_COLOURS - 1) for frame in frames), strict=True
+    )
+    mixed = dither(frames, palettes, errors, held=_HELD)
+    # A first frame that says it has a transparent index makes readers add an alpha channel.
+    held = (_HELD if np.any(indices == _HELD) else None for indices in mixed)
+    return map(_Frame, mixed, palettes, held)
 
 
 def _exact(frame: npt.NDArray[np.uint8]) -> _Frame | None:

@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from hotshot_jax.files.plain_file import MOST_READING_SECONDS, check_plain
 from hotshot_jax.media.ffmpeg import file_url, run_ffmpeg
+from hotshot_jax.media.stored_frames import Frames
 
 
 def write_mp4(
-    path: Path, frames: npt.NDArray[np.uint8], duration_ms: float, comment: str, *, subject: str
+    path: Path, frames: Frames, duration_ms: float, comment: str, *, subject: str
 ) -> None:
     """Encode a clip as H.264 with 4:2:0 chroma, which every player takes.
 
@@ -30,9 +31,8 @@ def write_mp4(
         HotshotError: ffmpeg is missing or fails, for want of disk space for example.
     """
     count, height, width, _ = frames.shape
-    if height % 2 or width % 2:
-        frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        height, width = frames.shape[1:3]
+    longer = (height % 2, width % 2)
+    height, width = height + longer[0], width + longer[1]
     rate = Fraction(1000 * count, max(1, round(duration_ms)))
     # In a file of its own: a command line has a length limit.
     with tempfile.TemporaryDirectory(prefix="hotshot-jax-") as folder:
@@ -49,7 +49,13 @@ def write_mp4(
         output = ["-movflags", "+faststart", "-f", "mp4", "-y", file_url(path)]
         arguments = [*raw_video, *settings, "-map", "0:v", "-vf", filters, *codec]
         arguments += [*colour, "-color_range", "tv", *output]
-        run_ffmpeg(arguments, subject=subject, frames=frames)
+        run_ffmpeg(arguments, subject=subject, feed=(_even(frame, *longer) for frame in frames))
+
+
+def _even(frame: npt.NDArray[np.uint8], rows: int, columns: int) -> npt.NDArray[np.uint8]:
+    if rows or columns:
+        frame = np.pad(frame, ((0, rows), (0, columns), (0, 0)), mode="edge")
+    return frame
 
 
 def read_mp4_comment(path: Path) -> str:

@@ -8,12 +8,14 @@ Source: WebP Container Specification (Google), extended file format.
 
 import io
 from collections.abc import Sequence
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from hotshot_jax.errors import UsageError
+from hotshot_jax.media.stored_frames import Frames
 
 MOST_PIXELS_A_SIDE = 16383
 
@@ -24,15 +26,26 @@ _DO_NOT_BLEND = 0x02
 
 
 def encode_webp(
-    frames: npt.NDArray[np.uint8],
+    frames: Frames, milliseconds: Sequence[int], exif: bytes = b"", *, lossless: bool = False
+) -> bytes:
+    """The bytes that `write_webp` writes."""
+    file = io.BytesIO()
+    write_webp(file, frames, milliseconds, exif, lossless=lossless)
+    return file.getvalue()
+
+
+def write_webp(
+    file: BinaryIO,
+    frames: Frames,
     milliseconds: Sequence[int],
     exif: bytes = b"",
     *,
     lossless: bool = False,
-) -> bytes:
-    """Encode a clip that loops for ever, or one still picture.
+) -> None:
+    """Encode a clip that loops for ever, or one still picture, frame by frame.
 
     Args:
+        file: open for writing, in which one can go back.
         frames: uint8 [frames, height, width, 3].
         milliseconds: each frame's time.
         exif: stored in the file's EXIF chunk.
@@ -49,19 +62,23 @@ def encode_webp(
         )
     canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     flags = (_ANIMATION_FLAG if count > 1 else 0) | (_EXIF_FLAG if exif else 0)
-    chunks = [_chunk(b"VP8X", bytes([flags, 0, 0, 0]) + canvas)]
+    file.write(b"RIFF" + bytes(4) + b"WEBP")
+    file.write(_chunk(b"VP8X", bytes([flags, 0, 0, 0]) + canvas))
     if count > 1:
         loop_for_ever = bytes(2)
-        chunks.append(_chunk(b"ANIM", b"\xff\xff\xff\xff" + loop_for_ever))
-    for index in range(count):
-        picture = _compress(frames[index], lossless)
+        file.write(_chunk(b"ANIM", b"\xff\xff\xff\xff" + loop_for_ever))
+    for index, frame in enumerate(frames):
+        picture = _compress(frame, lossless)
         if count > 1:
             time = milliseconds[index].to_bytes(3, "little")
             picture = _chunk(b"ANMF", bytes(6) + canvas + time + bytes([_DO_NOT_BLEND]) + picture)
-        chunks.append(picture)
+        file.write(picture)
     if exif:
-        chunks.append(_chunk(b"EXIF", exif))
-    return _chunk(b"RIFF", b"WEBP" + b"".join(chunks))
+        file.write(_chunk(b"EXIF", exif))
+    # How long it is stands at the beginning, and is known at the end.
+    size = file.tell() - 8
+    file.seek(4)
+    file.write(size.to_bytes(4, "little"))
 
 
 def _compress(frame: npt.NDArray[np.uint8], lossless: bool) -> bytes:

@@ -3,7 +3,7 @@
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -64,7 +64,13 @@ def test_while_writing(
         signal.raise_signal(number)
         raise AssertionError("the signal did not stop the run")
 
+    def half_streamed(file: IO[bytes], *_: Any, **__: Any) -> None:
+        file.write(b"half")
+        signal.raise_signal(number)
+        raise AssertionError("the signal did not stop the run")
+
     monkeypatch.setattr(Path, "write_bytes", half_written)
+    monkeypatch.setattr(write, "_write", half_streamed)
     monkeypatch.setattr(write, "write_mp4", half_written)
     status = run(
         "infer.py", lambda: write.write_video(f"{folder}/{name}", frames, 1000, {}, overwrite=True)
@@ -86,7 +92,7 @@ def test_the_command_while_writing(
         time.sleep(60)
         return b"after"
 
-    monkeypatch.setattr(write, "encode_gif", slow)
+    monkeypatch.setattr(write, "write_gif", slow)
     stopped = infer("--output", old, "--overwrite")
     assert_stopped(stopped.status, stopped.stderr, signal.SIGTERM)
     assert everything(tmp_path) == before
@@ -95,7 +101,7 @@ def test_the_command_while_writing(
 def test_a_result_that_was_complete_before_stays_and_is_named(
     infer: Infer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode = write.encode_gif
+    encode = write.write_gif
     calls = []
 
     def second_stops(*arguments: Any, **options: Any) -> bytes:
@@ -104,7 +110,7 @@ def test_a_result_that_was_complete_before_stays_and_is_named(
             signal.raise_signal(signal.SIGINT)
         return encode(*arguments, **options)
 
-    monkeypatch.setattr(write, "encode_gif", second_stops)
+    monkeypatch.setattr(write, "write_gif", second_stops)
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a fox\na whale\n")
     stopped = infer("--prompts_file", prompts, "--output", tmp_path / "clips" / "a.gif")
