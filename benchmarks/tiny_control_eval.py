@@ -6,8 +6,8 @@
 The clips to follow are drawn for prompts that no stage of training saw and written as GIFs; their
 edges are what `infer.py --control_type canny --gif` makes of such a file. The prompt names colour
 and background and nothing else, so shape and motion can come from the edges alone. What was made is
-written as GIFs too, and measured from those files by `benchmarks.shapes_evaluator`. Beside it stand
-the clips that were followed, measured likewise.
+written as GIFs too, and measured from those files by `benchmarks.toy.shapes_evaluator`. Beside it
+stand the clips that were followed, measured likewise.
 """
 
 import argparse
@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.shapes_evaluator import measure, read_clip
 from benchmarks.toy.shape_clips import (
     DEFAULTS,
     Task,
@@ -33,6 +32,7 @@ from benchmarks.toy.shape_clips import (
     spread,
 )
 from benchmarks.toy.shape_scores import Scores, table
+from benchmarks.toy.shapes_evaluator import measure, read_clip
 from hotshot_jax.builtin import CONDITIONING_SCALE, NAME as BUILTIN_NAME, builtin_controlnets
 from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
 from hotshot_jax.cli.hosts import use_device

@@ -6,7 +6,7 @@
     python -m benchmarks.tiny_eval --lora runs/cyan/export --split cyan_held_out --before none
 
 Clips are made for prompts that no stage of training saw, each from a seed of its own, written as
-GIFs and measured from those files by `benchmarks.shapes_evaluator`. Beside the model stands the
+GIFs and measured from those files by `benchmarks.toy.shapes_evaluator`. Beside the model stands the
 same model "before the temporal stage": by default its own UNet with the last layer of every
 temporal transformer set to zero. That is the state in which temporal layers start, and the temporal
 stage changes nothing else, so it is the model that the stage began with, frame by frame the same;
@@ -26,7 +26,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.shapes_evaluator import NEW_COLOUR_WORDS, PROMPT
 from benchmarks.toy.shape_clips import (
     DEFAULTS,
     NONE,
@@ -39,6 +38,7 @@ from benchmarks.toy.shape_clips import (
     spread,
 )
 from benchmarks.toy.shape_scores import ATTRIBUTES, Scores, table
+from benchmarks.toy.shapes_evaluator import NEW_COLOUR_WORDS, PROMPT
 from hotshot_jax.builtin import NAME as BUILTIN_NAME
 from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
 from hotshot_jax.cli.hosts import use_device

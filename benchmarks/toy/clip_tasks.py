@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.shapes_evaluator import measure, score, shape_colours
+from benchmarks.toy.shapes_evaluator import measure, score, shape_colours
 from hotshot_jax.data.shapes import all_prompts, is_held_out, parse_prompt, split_prompts
 from hotshot_jax.measure.frames import measure_frames
 from hotshot_jax.sampling.windows import ContextConfig

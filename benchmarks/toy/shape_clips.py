@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.shapes_evaluator import measure, read_clip
 from benchmarks.toy.shape_scores import Scores
+from benchmarks.toy.shapes_evaluator import measure, read_clip
 from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.cli.terminal_progress import TerminalProgress

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.shapes_evaluator import PROMPT, Measurement, score
+from benchmarks.toy.shapes_evaluator import PROMPT, Measurement, score
 
 ATTRIBUTES = ("colour", "shape", "motion", "background")
 ALL = "all"

@@ -129,7 +129,7 @@ class ClipMaker:
         for batch, size in batches(clips, self.batch_size, positions):
             runtime.progress = progress or usual
             try:
-                videos = self._decoded(self._call(batch, size, controls, cancelled or _never))
+                videos = self.decoded(self._call(batch, size, controls, cancelled or _never))
             finally:
                 runtime.progress = usual
             each = len(videos) // size
@@ -187,7 +187,7 @@ class ClipMaker:
         )
         return output.videos
 
-    def _decoded(self, latents: jax.Array) -> list[StoredFrames]:
+    def decoded(self, latents: jax.Array) -> list[StoredFrames]:
         """All videos of latents; what is decoded at once lies in memory, and no more of it."""
         runtime, at_once = self.pipeline.runtime, self.pipeline.decode_frames
         videos: list[StoredFrames] = []

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 # Frames of a short clip need no file.
-_MOST_IN_MEMORY = 64 << 20
+_MOST_IN_MEMORY = 4 << 20
 
 
 class StoredFrames:

@@ -10,7 +10,6 @@ from PIL import Image, ImageDraw
 
 from benchmarks import clip_eval
 from benchmarks.running.results_file import ResultsFile
-from benchmarks.shapes_evaluator import COLOUR_WORDS, shape_colours
 from benchmarks.toy.clip_tasks import (
     LONG,
     TRAVEL,
@@ -21,6 +20,7 @@ from benchmarks.toy.clip_tasks import (
     ping_pong,
     setback,
 )
+from benchmarks.toy.shapes_evaluator import COLOUR_WORDS, shape_colours
 from hotshot_jax.data.shapes import is_held_out, parse_prompt, render
 from hotshot_jax.errors import HotshotError, UsageError
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from benchmarks import shapes_evaluator
+from benchmarks.toy import shapes_evaluator
 from hotshot_jax.data import shapes
 
 Clip = npt.NDArray[np.uint8]

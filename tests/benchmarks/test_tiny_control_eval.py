@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import tiny_control_eval
-from benchmarks.shapes_evaluator import read_clip
 from benchmarks.toy import shape_clips
+from benchmarks.toy.shapes_evaluator import read_clip
 from hotshot_jax.conditioning.control.preprocess import canny_edges
 from hotshot_jax.data.shapes import is_held_out, parse_prompt, render, split_prompts
 from hotshot_jax.pipelines.control import ControlInput

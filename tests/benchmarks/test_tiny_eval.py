@@ -8,8 +8,8 @@ import pytest
 from flax import nnx
 
 from benchmarks import tiny_eval
-from benchmarks.shapes_evaluator import Measurement, measure, read_clip
 from benchmarks.toy import shape_scores
+from benchmarks.toy.shapes_evaluator import Measurement, measure, read_clip
 from hotshot_jax.convert.tensors.rules import flat_parameters
 from hotshot_jax.data import shapes
 from hotshot_jax.models.unet.temporal_transformer import TransformerTemporal

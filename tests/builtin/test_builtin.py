@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from benchmarks.shapes_evaluator import measure, score
+from benchmarks.toy.shapes_evaluator import measure, score
 from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.cli.infer.arguments import parse_settings
 from hotshot_jax.data.shapes import split_prompts

@@ -17,10 +17,20 @@ from hotshot_jax.conditioning.control.windows import ControlWindow
 from hotshot_jax.parallel.mesh import MeshConfig, create_mesh
 from hotshot_jax.pipelines import HotshotXLPipeline
 from hotshot_jax.pipelines.control import ControlInput
+from hotshot_jax.sampling.windows import ContextConfig
 
 PROMPTS = ["a fox in the snow", "a (red:1.3) boat"]
 FRAMES = 8
+# One window on each device, or on each row of devices, with all that goes with windows.
+WINDOWS: dict[str, Any] = {
+    "prompt": {0: PROMPTS[0], 7: PROMPTS[1]},
+    "frames": 14,
+    "context": ContextConfig(4, 2, "looped_uniform", closed=True),
+    "controlled": True,
+}
 CASES: dict[str, dict[str, Any]] = {
+    "one step in windows": WINDOWS | {"steps": 1},
+    "windows": WINDOWS | {"steps": 4},
     "plain": {},
     # A solver with a history, and no noise of its own.
     "solver": {"scheduler": "dpmpp_2m", "guidance_rescale": 0.5},
@@ -33,9 +43,11 @@ def run(
     checkpoint: str, controlnet: str, case: dict[str, Any], mesh: jax.sharding.Mesh | None
 ) -> tuple[np.ndarray, HotshotXLPipeline]:
     controls = []
+    count = case.get("frames", FRAMES)
     if case.get("controlled"):
-        frames = np.random.default_rng(0).integers(0, 256, (FRAMES, 16, 32, 3), np.uint8)
-        controls = [ControlInput(frames, ControlWindow(0.7, end=0.5))]
+        frames = np.random.default_rng(0).integers(0, 256, (count, 16, 32, 3), np.uint8)
+        end = 1.0 if "context" in case else 0.5
+        controls = [ControlInput(frames, ControlWindow(0.7, end=end))]
     pipeline = HotshotXLPipeline.from_pretrained(
         checkpoint,
         precision="f32",
@@ -45,12 +57,13 @@ def run(
         mesh=mesh,
     )
     output = pipeline(
-        PROMPTS,
+        case.get("prompt", PROMPTS),
         negative_prompt="blurry",
         height=16,
         width=32,
-        video_length=FRAMES,
-        num_inference_steps=2,
+        video_length=count,
+        context=case.get("context"),
+        num_inference_steps=case.get("steps", 2),
         guidance_rescale=case.get("guidance_rescale", 0.0),
         controls=controls,
     )

@@ -53,3 +53,15 @@ def test_controlnets_solvers_and_offloading_do_so_too(
     cases = "+".join(CASES)
     results = make_videos(f"data=2,frames=4:{cases}", f"fsdp=2,frames=2,tensor=2:{cases}")
     assert results[mesh][case]["error"] <= TOLERANCE
+
+
+# A run of four steps carries the differences on.
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "tolerance"), [("one step in windows", 1e-5), ("windows", 2e-4)])
+@pytest.mark.parametrize("mesh", ["data=8", "data=4,frames=2", "fsdp=2,frames=2,tensor=2"])
+def test_windows_on_several_devices_are_those_one_after_the_other(
+    make_videos: Any, mesh: str, case: str, tolerance: float
+) -> None:
+    meshes = ("data=8", "data=4,frames=2", "fsdp=2,frames=2,tensor=2")
+    results = make_videos(*(f"{each}:one step in windows+windows" for each in meshes))
+    assert results[mesh][case]["error"] <= tolerance

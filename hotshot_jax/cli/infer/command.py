@@ -10,6 +10,13 @@ from hotshot_jax.cli.run import program_name, run
 
 PROGRAM = "infer.py"
 
+_EXAMPLES = """examples:
+  {program} --prompt "a red circle moving right on a black background" --output hello.gif
+  {program} --loop --prompt "a green star spinning on a gray background" --output loop.gif
+  {program} --pretrained_path hotshotco/Hotshot-XL --video_length 64 --output long.mp4 \\
+    --prompt_at "0: a snowy forest, winter" --prompt_at "63: the same forest in spring"
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and gives its exit status: 0, 1 (run failed) or 2 (wrong usage)."""
@@ -39,4 +46,5 @@ def given_flags(arguments: Sequence[str] | None, program: str = PROGRAM) -> dict
         "Text to GIF with Hotshot-XL.",
         "settings to start from: a YAML or JSON file, or a result of an earlier run",
         INFER,
+        _EXAMPLES.format(program=program),
     )

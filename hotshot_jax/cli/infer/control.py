@@ -19,6 +19,7 @@ from hotshot_jax.conditioning.control.preprocess import (
 )
 from hotshot_jax.conditioning.control.windows import DEFAULT_SCALE, ControlWindow, control_windows
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.measure.frames import measure_frames
 from hotshot_jax.media.reading.fetch import FetchLimits, fetch, is_url
 from hotshot_jax.media.reading.read import open_clip, read_key_frames
 from hotshot_jax.media.resize import scale_aspect_fill
@@ -26,6 +27,9 @@ from hotshot_jax.media.write import check_output, output_target, write_video
 from hotshot_jax.pipelines.control import ControlInput
 
 logger = logging.getLogger(__name__)
+
+# Of a loop it is 1 or less.
+_OPEN_GAP = 1.25
 
 _CONTROLNETS = {
     "canny": "diffusers/controlnet-canny-sdxl-1.0",
@@ -104,6 +108,8 @@ def plan_control(settings: InferSettings, outputs: Sequence[str] = ()) -> Contro
         check_available(kind, preprocessing)
     limits = FetchLimits(allow_private=settings.allow_private_urls)
     sources = [_read_source(source, settings, limits) for source in settings.gif]
+    if settings.loop:
+        _warn_of_open_clips(settings.gif, sources)
     types: Sequence[int | None] = settings.control_type_id or [None] * count
     return ControlPlan(
         controlnets,
@@ -114,6 +120,19 @@ def plan_control(settings: InferSettings, outputs: Sequence[str] = ()) -> Contro
         tuple(types),
         preprocessing,
     )
+
+
+def _warn_of_open_clips(names: Sequence[str], sources: Sequence[np.ndarray]) -> None:
+    """Tells of clips that do not loop, where what follows them is to."""
+    for name, frames in zip(names, sources, strict=True):
+        gap = measure_frames(frames).loop_gap if len(frames) > 1 else 0.0
+        if gap > _OPEN_GAP:
+            logger.warning(
+                "--loop: %s does not loop, and what follows it will hardly do: from its last frame "
+                "to its first the picture changes %.1f times as much as between any neighbours.",
+                name,
+                gap,
+            )
 
 
 def control_inputs(plan: ControlPlan, settings: InferSettings) -> list[ControlInput]:

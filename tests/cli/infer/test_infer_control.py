@@ -175,6 +175,19 @@ def test_guess_mode_changes_the_picture(control: Control, tmp_path: Path) -> Non
     assert (usual != guessed).any()
 
 
+def test_a_clip_that_does_not_loop_is_told_of_in_a_loop(
+    clips: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    def plan(clip: Path, *flags: str) -> str:
+        caplog.clear()
+        flags = ("--control_type", "canny", "--gif", str(clip), *flags)
+        plan_control(parse_settings(flags).timed())
+        return caplog.text
+
+    assert "does not loop" in plan(clips["walk.gif"], "--loop")
+    assert plan(clips["walk.gif"]) == ""
+
+
 def test_a_window_that_no_step_lies_in_is_a_warning(control: Control) -> None:
     run = control("--control_guidance_start", "0.6", "--control_guidance_end", "0.9")
     assert run.status == 0

@@ -3,8 +3,8 @@
 Plain image processing: it knows the words of the prompts and what they mean to the eye, and nothing
 of how the clips of the data set are drawn, so that it can be held against any model's output.
 
-    python -m benchmarks.shapes_evaluator CLIP.gif [...]
-    python -m benchmarks.shapes_evaluator --new_colour cyan CLIP.gif [...]
+    python -m benchmarks.toy.shapes_evaluator CLIP.gif [...]
+    python -m benchmarks.toy.shapes_evaluator --new_colour cyan CLIP.gif [...]
 """
 
 import argparse
@@ -289,7 +289,7 @@ def score(prompt: str, measurement: Measurement) -> dict[str, bool]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.shapes_evaluator")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.toy.shapes_evaluator")
     parser.add_argument("clips", nargs="+", metavar="CLIP", help="GIF, WebP or picture")
     parser.add_argument(
         "--new_colour",
