@@ -10,6 +10,7 @@ import pytest
 
 from hotshot_jax.cli.convert import command as convert_command
 from hotshot_jax.cli.infer.command import main
+from tests.cli.processes import infer_command
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +34,6 @@ class Run:
 
 
 Infer = Callable[..., Run]
-
-
-@pytest.fixture(scope="session")
-def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compiled programs that all runs of a session share."""
-    return tmp_path_factory.mktemp("compiled")
 
 
 @pytest.fixture
@@ -69,6 +64,17 @@ def infer(
         return _captured(capfd, main, given)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def plain(
+    tiny_checkpoint: Path, compilation_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder of PNGs that `infer` writes without a flag more; tests only look at it."""
+    folder = tmp_path_factory.mktemp("runs") / "new" / "plain"
+    command = infer_command(tiny_checkpoint, compilation_cache)
+    assert main([*command[2:], "--output", f"{folder}/"]) == 0
+    return folder
 
 
 @pytest.fixture

@@ -69,8 +69,6 @@ def run(mode: str) -> str:
     environment = os.environ | {
         "NNX_GRAPH_MODE": mode,
         "NNX_GRAPH_UPDATES": mode,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
     }
     # Warnings are errors here too: deprecated use of NNX must not creep in.
     completed = subprocess.run(

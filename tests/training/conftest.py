@@ -46,14 +46,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def flags(
-    tiny_checkpoint: Path, clips: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, str]:
-    """Flags of a short run; all runs of a session share their compiled programs."""
+def flags(tiny_checkpoint: Path, clips: Path, compilation_cache: Path) -> dict[str, str]:
+    """Flags of a short run."""
     return {
         "--pretrained_model_name_or_path": str(tiny_checkpoint),
         "--data_dir": str(clips),
-        "--compilation_cache": str(tmp_path_factory.mktemp("compiled")),
+        "--compilation_cache": str(compilation_cache),
         "--resolution": "16",
         "--video_length": "4",
         "--train_batch_size": "2",

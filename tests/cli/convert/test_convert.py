@@ -56,12 +56,13 @@ def assert_same_tensors(one: Tensors, other: Tensors) -> None:
         assert tensor.tobytes() == other[name].tobytes(), name
 
 
-def test_gives_the_same_pixels_as_its_source(infer: Infer, tmp_path: Path, converted: Path) -> None:
-    assert infer("--output", tmp_path / "source").status == 0
-    assert infer("--output", tmp_path / "dest", "--pretrained_path", converted).status == 0
+def test_gives_the_same_pixels_as_its_source(
+    infer: Infer, tmp_path: Path, plain: Path, converted: Path
+) -> None:
+    dest = tmp_path / "dest"
+    assert infer("--output", dest, "--pretrained_path", converted).status == 0
     frames = [
-        {name: pixels_of(tmp_path / folder / name) for name in everything(tmp_path / folder)}
-        for folder in ("source", "dest")
+        {name: pixels_of(folder / name) for name in everything(folder)} for folder in (plain, dest)
     ]
     assert frames[0] == frames[1]
 
