@@ -61,7 +61,7 @@ class ChangeBuilder:
 
         Args:
             module: the module.
-            parts: what the file has for it, by part (see `keys.split_key`).
+            parts: what the file has for it, by part (see `names.split_key`).
 
         Raises:
             HotshotError: parts are missing, their shapes do not fit each other or the module, or
