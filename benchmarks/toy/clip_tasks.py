@@ -262,8 +262,15 @@ def _travel_record(keys: Keys, way: Way, frames: Frames) -> Record:
 def _travel_figures(records: Mapping[str, Sequence[Record]]) -> list[Figure]:
     ends = _shares(records, lambda record: record["first"]["colour"] and record["last"]["colour"])
     shapes = _shares(records, lambda record: record["first"]["shape"] and record["last"]["shape"])
-    steady = _shares(records, lambda record: _is_steady(record["colours"], 0.0))
-    vivid = _shares(records, lambda record: _is_steady(record["colours"], _VIVID))
+    back = {
+        least: {way: [_back(r["colours"], least) for r in each] for way, each in records.items()}
+        for least in (0.0, _VIVID)
+    }
+    steady, vivid = (
+        {way: float(np.mean(np.array(each) <= _HUE_DEGREES)) for way, each in found.items()}
+        for found in back.values()
+    )
+    medians = {way: float(np.median(each)) for way, each in back[_VIVID].items()}
     both = ("windows", "one window")
     return [
         Figure("colour right at both ends", ends, "95 %", all(ends[way] >= 0.95 for way in both)),
@@ -274,17 +281,17 @@ def _travel_figures(records: Mapping[str, Sequence[Record]]) -> list[Figure]:
             all(steady[way] >= 0.8 for way in both),
         ),
         Figure(f"the same, saturation from {_VIVID:g}", vivid),
+        Figure("hue goes back there, median degrees", medians, percent=False),
         Figure("shape right at both ends", shapes),
     ]
 
 
-def _is_steady(colours: Sequence[Sequence[float] | None], least: float) -> bool:
-    """Whether hues go one way, in frames of at least this saturation; all must show a shape."""
+def _back(colours: Sequence[Sequence[float] | None], least: float) -> float:
+    """How far the hue goes back in frames of at least this saturation; all must show a shape."""
     if any(colour is None for colour in colours):
-        return False
+        return math.inf
     found = [colorsys.rgb_to_hsv(*colour) for colour in colours if colour is not None]
-    back = setback([360 * hue for hue, saturation, _ in found if saturation >= least])
-    return back <= _HUE_DEGREES
+    return setback([360 * hue for hue, saturation, _ in found if saturation >= least])
 
 
 def _shares(
