@@ -54,16 +54,16 @@ def measure(given: argparse.Namespace) -> None:
         if against is not None:
             comparison = compare_frames(clip.stream(), against.stream())
         found[name] = measure_frames(clip.stream()), comparison
-    if given.json:
-        for name, (measures, comparison) in found.items():
-            print(json.dumps(as_json(name, measures, comparison)))
-    else:
-        print(describe(found))
     if given.plot:
         _write(given.plot, draw_plot(_panels(found)), "plot")
     if given.sheet:
         rows = [row for name, clip in clips.items() for row in _rows(name, clip)]
         _write(given.sheet, draw_sheet(rows), "sheet")
+    if given.json:
+        for name, (measures, comparison) in found.items():
+            print(json.dumps(as_json(name, measures, comparison)))
+    else:
+        print(describe(found))
 
 
 def _opened(name: str) -> Clip:
