@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         Predictor as Predictor,
         StepInput as StepInput,
     )
+    from hotshot_jax.sampling.windows import ContextConfig as ContextConfig
     from hotshot_jax.schedulers import (
         Schedule as Schedule,
         Scheduler as Scheduler,
@@ -84,6 +85,7 @@ _MODULES = {
     "runtime.progress": "Progress",
     "sampling.guidance": "ClassifierFreeGuidance Guidance",
     "sampling.predict": "Conditioning Predictor StepInput",
+    "sampling.windows": "ContextConfig",
     "schedulers": "Schedule Scheduler make_scheduler",
     "training.running.step": "Trainer",
 }

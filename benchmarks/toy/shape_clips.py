@@ -25,7 +25,7 @@ from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.runtime.progress import Advance
 
 NONE = "none"
-DEFAULTS = InferSettings().timed()
+DEFAULTS = InferSettings()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -91,7 +91,7 @@ class ClipFlags:
     video_length: int = flag(
         ClipSettings.video_length, "frames, 1 to 1024; 1 makes a still image", int, _SIZE
     )
-    # None until the clip's length is known, see `InferSettings.timed`.
+    # What is None becomes a number by the length of the clip, see `InferSettings`.
     video_duration: int = flag(
         None, "milliseconds (default: 1000; 125 a frame for more than 24 frames)", int, _SIZE
     )

@@ -12,7 +12,7 @@ PROGRAM = "infer.py"
 
 _EXAMPLES = """examples:
   {program} --prompt "a red circle moving right on a black background" --output hello.gif
-  {program} --loop --prompt "a green star spinning on a gray background" --output loop.gif
+  {program} --loop --prompt "a yellow star spinning on a teal background" --output loop.gif
   {program} --pretrained_path hotshotco/Hotshot-XL --video_length 64 --output long.mp4 \\
     --prompt_at "0: a snowy forest, winter" --prompt_at "63: the same forest in spring"
 """

@@ -77,7 +77,7 @@ def generate(
         UsageError: the settings cannot be met.
         HotshotError: the run failed.
     """
-    settings = settings.sized().timed()
+    settings = settings.sized()
     _check(settings)
     check_clip(settings, given)
     check_effects(given, settings)

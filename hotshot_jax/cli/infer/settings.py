@@ -251,6 +251,12 @@ class InferSettings(ClipFlags):
         False, "end standard output with one line of JSON", bool, _OUTPUT, about_this_run=True
     )
 
+    def __post_init__(self) -> None:
+        if self.video_duration is None:
+            long = self.video_length > _LONGEST_SECOND
+            duration = _LONG_FRAME_MS * self.video_length if long else 1000
+            object.__setattr__(self, "video_duration", duration)
+
     def stored(self) -> dict[str, Any]:
         """The settings that decide the picture, for the result's metadata."""
         defaults = InferSettings()
@@ -268,14 +274,6 @@ class InferSettings(ClipFlags):
         models = (self.pretrained_path, self.base, self.spatial_unet_base)
         loras = (argument.rpartition(":")[0] or argument for argument in self.lora)
         return (*(model for model in models if model is not None), *loras)
-
-    def timed(self) -> "InferSettings":
-        """These settings with a duration."""
-        if self.video_duration is not None:
-            return self
-        long = self.video_length > _LONGEST_SECOND
-        duration = _LONG_FRAME_MS * self.video_length if long else 1000
-        return dataclasses.replace(self, video_duration=duration)
 
     def sized(self) -> "InferSettings":
         """These settings with `aspect_ratio` turned into width and height.

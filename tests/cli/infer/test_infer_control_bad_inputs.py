@@ -68,7 +68,7 @@ def control(infer: Infer, net: Path, walk: Path) -> Callable[..., Run]:
 FLAGS = {
     "scale negative": (
         ["--controlnet_conditioning_scale", "-1"],
-        "--controlnet_conditioning_scale is -1; expected a number from 0 on",
+        "--controlnet_conditioning_scale is -1.0; expected a number from 0",
     ),
     "scale NaN": (["--controlnet_conditioning_scale", "nan"], "scale is nan"),
     "scale infinite": (["--controlnet_conditioning_scale", "inf"], "scale is inf"),

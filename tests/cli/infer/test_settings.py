@@ -74,9 +74,9 @@ def test_what_differs_by_frame_is_the_same_from_flags_files_and_results(tmp_path
     assert settings_of(*flags) == by_file
     # The default prompt does not hold at the first frame.
     assert by_file.prompt == ""
-    stored = by_file.timed().stored()
+    stored = by_file.stored()
     write_video(tmp_path / "a.gif", FRAMES, 1000, {STORED: json.dumps(stored)})
-    assert settings_of("--config", tmp_path / "a.gif") == by_file.timed()
+    assert settings_of("--config", tmp_path / "a.gif") == by_file
 
 
 def test_a_plain_result_tells_of_nothing_that_it_does_not_use() -> None:
@@ -86,8 +86,8 @@ def test_a_plain_result_tells_of_nothing_that_it_does_not_use() -> None:
 def test_long_clips_last_longer() -> None:
     lengths = {1: 1000, 8: 1000, 24: 1000, 25: 3125, 64: 8000}
     for frames, duration in lengths.items():
-        assert InferSettings(video_length=frames).timed().video_duration == duration
-    assert InferSettings(video_length=64, video_duration=500).timed().video_duration == 500
+        assert InferSettings(video_length=frames).video_duration == duration
+    assert InferSettings(video_length=64, video_duration=500).video_duration == 500
 
 
 def test_flags_win(tmp_path: Path) -> None:
