@@ -9,6 +9,8 @@ import numpy as np
 from benchmarks.parity_cases.case import EXACT, SINGLE_MODULE, Case, Result, Verdict, compare
 from benchmarks.parity_cases.tables import count_rows
 from hotshot_jax.conditioning.key_frames import weights_of_frame
+from hotshot_jax.errors import UsageError
+from hotshot_jax.sampling.known import Start
 from hotshot_jax.sampling.noise import freenoise_frames
 from hotshot_jax.sampling.torch_noise import TorchGenerator
 from hotshot_jax.sampling.windows import (
@@ -20,8 +22,18 @@ from hotshot_jax.sampling.windows import (
     standard_static,
     standard_uniform,
 )
+from hotshot_jax.schedulers import make_scheduler
 
-_TABLES = ("context_windows", "travel_weights", "freenoise")
+# SDXL's own scheduler configuration.
+_SDXL: dict[str, Any] = {
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+_TABLES = ("context_windows", "travel_weights", "freenoise", "video_to_video_steps")
 
 
 def matches(case: Case) -> bool:
@@ -35,6 +47,7 @@ def run(case: Case) -> Iterator[Result]:
         "context_windows": _context_windows,
         "travel_weights": _travel_weights,
         "freenoise": _freenoise,
+        "video_to_video_steps": _video_to_video_steps,
     }
     yield from kinds[case.call.partition(":")[0]](case)
 
@@ -112,6 +125,30 @@ def _travel_weights(case: Case) -> Iterator[Result]:
         for row in case.description["rows"]
     ]
     yield dataclasses.replace(count_rows(rows), what="a_b_t")
+
+
+def _video_to_video_steps(case: Case) -> Iterator[Result]:
+    """Which steps a strength leaves, and how clean latents are noised to the first of them."""
+    counts, first, factors, expected = [], [], [], []
+    for row in case.description["rows"]:
+        steps = row["num_inference_steps"]
+        try:
+            first_step = Start(np.zeros(1), row["strength"]).first_step(steps)
+        except UsageError:
+            counts.append((0, row["model_calls"]))
+            continue
+        config = _SDXL | {"_class_name": row["scheduler"]}
+        if "timestep_spacing" in row:
+            config["timestep_spacing"] = row["timestep_spacing"]
+        schedule = make_scheduler(row["scheduler"], config).schedule(steps, first_step)
+        counts.append((schedule.calls, row["model_calls"]))
+        first.append((float(schedule.timesteps[0]), float(row["first_timestep"])))
+        factors.append((float(schedule.signal[0]), float(schedule.noise_level[0])))
+        expected.append((row["z0_factor"], row["noise_factor"]))
+    yield dataclasses.replace(count_rows(counts), what="model_calls")
+    got, stored = (np.asarray(each) for each in zip(*first, strict=True))
+    yield compare("first_timestep", got, stored, SINGLE_MODULE)
+    yield compare("z0 and noise factors", np.asarray(factors), np.asarray(expected), SINGLE_MODULE)
 
 
 def _freenoise(case: Case) -> Iterator[Result]:

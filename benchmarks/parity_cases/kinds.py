@@ -24,7 +24,13 @@ from benchmarks.parity_cases import (
     vae,
 )
 from benchmarks.parity_cases.case import Case, Result, Verdict
-from benchmarks.parity_cases.pipelines import clips, controlnet_pipeline, end_to_end, pipeline
+from benchmarks.parity_cases.pipelines import (
+    clips,
+    controlnet_pipeline,
+    end_to_end,
+    pipeline,
+    started_clips,
+)
 
 
 class Kind(Protocol):
@@ -37,7 +43,7 @@ class Kind(Protocol):
         """Checks that part."""
 
 
-_PIPELINES: tuple[Kind, ...] = (clips, controlnet_pipeline, end_to_end, pipeline)
+_PIPELINES: tuple[Kind, ...] = (clips, controlnet_pipeline, end_to_end, pipeline, started_clips)
 _KINDS: tuple[Kind, ...] = (
     *_PIPELINES,
     aspect_fill,

@@ -22,7 +22,7 @@ from hotshot_jax.media.pixels import as_images
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.conditioning import make_conditionings
 from hotshot_jax.pipelines.control import ControlInput
-from hotshot_jax.pipelines.latents import decode_latents
+from hotshot_jax.pipelines.latents import decode_videos
 from hotshot_jax.pipelines.loading import load_components
 from hotshot_jax.pipelines.loras import COMPONENTS as CHANGED_BY_LORAS, LoadedLora
 from hotshot_jax.pipelines.output import (
@@ -31,6 +31,7 @@ from hotshot_jax.pipelines.output import (
     after_step,
     check_output_type,
 )
+from hotshot_jax.pipelines.start import FROM_NOISE, StartInput, make_start
 from hotshot_jax.runtime.precision import Precision, current_platform
 from hotshot_jax.runtime.progress import NoProgress, Progress
 from hotshot_jax.runtime.runtime import Runtime
@@ -59,8 +60,7 @@ class HotshotXLPipeline:
             `compile_effort.EFFORTS`; None is `programs.default_effort`.
         progress: shows the stages of each call.
         wrap_predictor: makes another predictor of the UNet's, see `sampling.predict`.
-        context_batch: windows of a long clip that are made at once; None for one on each device
-            along the axes of the mesh that split a batch.
+        context_batch: windows that are made at once; None for one on each device along `data`.
 
     Raises:
         HotshotError: the components do not fit each other.
@@ -224,6 +224,7 @@ class HotshotXLPipeline:
         video_length: int = 8,
         loop: bool = False,
         context: ContextConfig | None = None,
+        start: StartInput = FROM_NOISE,
         num_inference_steps: int = 50,
         guidance_scale: Number = 5.0,
         guidance_rescale: float = 0.0,
@@ -254,30 +255,29 @@ class HotshotXLPipeline:
         """Makes videos.
 
         Args:
-            prompt: one prompt or several; each may be a mapping of key frames to prompts, between
-                which the frames blend.
+            prompt: one or several, each a text or a mapping of key frames to texts.
             prompt_2: for the second text encoder; the same by default.
             negative_prompt: what to move away from; None means embeddings of zeros.
             negative_prompt_2: for the second text encoder; the same by default.
             height: pixels, a multiple of 8; the model's native height by default.
             width: pixels, likewise.
-            video_length: frames, 1 to 1024; one frame turns the temporal layers off. More than the
-                temporal layers know positions (24) are made in windows.
+            video_length: frames, 1 to 1024; one turns the temporal layers off, and more than they
+                know positions (24) are made in windows.
             loop: whether the last frame is followed by the first.
             context: how the clip is divided; by default as `ContextConfig.of_clip` says.
+            start: a clip, pictures or latents to start from, and what of them to keep.
             num_inference_steps: denoising steps.
             guidance_scale: of classifier-free guidance, up to 1 means none; or at key frames.
             guidance_rescale: contrast correction of strong guidance, 0 to 1.
             guidance: joins the two predictions in place of classifier-free guidance of these two
                 numbers.
-            motion_scale: factor of what the temporal transformers add, for all frames or at key
-                frames; or a mapping of the UNet's blocks (`down0` to `up2`, `all`) to those.
+            motion_scale: factor of what the temporal transformers add, which may differ by frame;
+                or a mapping of the UNet's blocks (`down0` to `up2`, `all`) to such.
             num_videos_per_prompt: videos of each prompt.
             seed: one seed for all videos together, or one for each.
             noise: "torch" for the numbers that PyTorch draws on a CPU, "jax" for JAX's own, or
                 arrays `[videos, frames, height / 8, width / 8, 4]` in the order of their use.
-            initial_noise: "independent", or "freenoise", which makes a long clip's first noise of
-                shuffled frames of that of its first window (https://arxiv.org/abs/2310.15169).
+            initial_noise: "independent" or "freenoise", see `sampling.noise.source_frames`.
             latents: initial standard normal noise with that shape, instead of a draw.
             prompt_embeds: `[prompts, tokens, channels]` instead of prompts, or
                 `[prompts, frames, tokens, channels]` for a text that differs by frame.
@@ -350,6 +350,8 @@ class HotshotXLPipeline:
 
         videos = told.texts[0][-1].pooled.shape[0] * num_videos_per_prompt
         factor = self.components.vae.config.scale_factor
+        shape = (videos, *request.latent_shape(factor, self.components.unet.config.in_channels))
+        drawn = noise_source(noise, seed, videos, self.precision.noise)
         denoised = sample_latents(
             self.runtime,
             Sampling(
@@ -370,19 +372,20 @@ class HotshotXLPipeline:
                 guess_mode=guess_mode,
             ),
             request,
-            noise_source(noise, seed, videos, self.precision.noise),
-            (videos, *request.latent_shape(factor, self.components.unet.config.in_channels)),
+            drawn,
+            shape,
             of_step=told.of_step,
             initial=latents,
             source_frames=source_frames(initial_noise, seed, videos, video_length, context),
+            start=make_start(
+                self.runtime, start, request, shape, drawn, most_frames=self.decode_frames
+            ),
             after_step=after_step(self, callback_on_step_end),
         )
         self.runtime.rest("unet", *self.components.controlnet_names)
         if output_type == "latent":
             return HotshotXLOutput(denoised)
-        chunks = decode_latents(self.runtime, denoised, most_frames=self.decode_frames)
-        images = np.concatenate(list(chunks))
-        decoded = images.reshape(*denoised.shape[:2], *images.shape[1:])
+        decoded = decode_videos(self.runtime, denoised, most_frames=self.decode_frames)
         return HotshotXLOutput(as_images(decoded) if output_type == "pil" else decoded)
 
     def _check(self, request: Request, output_type: str) -> None:

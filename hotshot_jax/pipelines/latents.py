@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,53 @@ def latent_moments(vae: AutoencoderKL, frames: jax.Array) -> tuple[jax.Array, ja
     mean = distribution.mean.astype(jnp.float32)
     # From float32, since the exponential of a half-precision number has few digits.
     return mean, jnp.exp(0.5 * distribution.log_variance.astype(jnp.float32))
+
+
+def encode_frames(
+    runtime: Runtime, frames: np.ndarray, noise: np.ndarray, *, most_frames: int
+) -> np.ndarray:
+    """Samples the latents of pictures, a few frames at a time, in float32.
+
+    Args:
+        runtime: holds the VAE.
+        frames: uint8 `[frames, height, width, 3]`.
+        noise: standard normal, `[videos, frames, height / 8, width / 8, channels]`.
+        most_frames: frames that a device encodes at once, at most.
+
+    Returns:
+        `[videos, frames, height / 8, width / 8, channels]` as the UNet sees them, float32.
+    """
+    arrays, build = runtime.model("vae")
+    mesh, left = runtime.mesh, len(frames)
+
+    def encode(arrays: list[jax.Array], frames: jax.Array) -> tuple[jax.Array, jax.Array]:
+        vae: AutoencoderKL = build(arrays)
+        return latent_moments(vae, frames)
+
+    if mesh is None:
+        chunks: Iterator[Any] = _chunks(frames[None], most_frames)
+    else:
+        chunks = _chunks_on_mesh(frames[None], most_frames, mesh)
+    first = next(chunks)
+    program = runtime.program(
+        "VAE encoder",
+        None,
+        encode,
+        (arrays, first),
+        matmul="float32",
+        out_shardings=None if mesh is None else image_sharding(mesh),
+    )
+    moments: list[list[np.ndarray]] = [[], []]
+    with runtime.progress.stage("encoding", left, "frame") as advance:
+        for chunk in itertools.chain([first], chunks):
+            for kept, found in zip(moments, program(arrays, chunk), strict=True):
+                kept.append(on_host(found).reshape(-1, *found.shape[-3:])[:left])
+            left -= len(moments[0][-1])
+            advance(len(moments[0][-1]))
+    runtime.rest("vae")
+    mean, deviation = map(np.concatenate, moments)
+    scaling = np.float32(runtime.components.vae.config.scaling_factor)
+    return scaling * (mean + deviation * noise)
 
 
 def decode_latents(
@@ -86,6 +134,12 @@ def decode_latents(
     runtime.rest("vae")
 
 
+def decode_videos(runtime: Runtime, latents: jax.Array, *, most_frames: int) -> np.ndarray:
+    """All that `decode_latents` gives, `[videos, frames, height, width, 3]`."""
+    images = np.concatenate(list(decode_latents(runtime, latents, most_frames=most_frames)))
+    return images.reshape(*latents.shape[:2], *images.shape[1:])
+
+
 def _check_finite(frames: np.ndarray, precision: Precision) -> None:
     if not np.isfinite(frames).all():
         raise HotshotError(
@@ -94,7 +148,7 @@ def _check_finite(frames: np.ndarray, precision: Precision) -> None:
         )
 
 
-def _chunks(latents: jax.Array, most_frames: int) -> Iterator[jax.Array]:
+def _chunks(latents: Any, most_frames: int) -> Iterator[Any]:
     """`[1, frames, ...]`: a few frames of a video."""
     videos, frames = latents.shape[:2]
     at_once = _at_once(frames, most_frames)
@@ -103,7 +157,7 @@ def _chunks(latents: jax.Array, most_frames: int) -> Iterator[jax.Array]:
             yield latents[video : video + 1, first : first + at_once]
 
 
-def _chunks_on_mesh(latents: jax.Array, most_frames: int, mesh: Mesh) -> Iterator[jax.Array]:
+def _chunks_on_mesh(latents: Any, most_frames: int, mesh: Mesh) -> Iterator[jax.Array]:
     """`[images, ...]`: as many for each device, of whatever videos; the last are filled up."""
     images = on_host(latents)
     images = images.reshape(-1, *images.shape[2:])

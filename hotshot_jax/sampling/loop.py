@@ -14,6 +14,7 @@ from hotshot_jax.errors import UsageError
 from hotshot_jax.parallel.placement import batch_devices, place_missing, video_sharding
 from hotshot_jax.runtime.runtime import Runtime
 from hotshot_jax.sampling.guidance import Guidance
+from hotshot_jax.sampling.known import Known, Start, known_levels
 from hotshot_jax.sampling.noise import NoiseSource
 from hotshot_jax.sampling.predict import Conditioning, Predictor, StepInput, UNetPredictor
 from hotshot_jax.sampling.request import Request
@@ -76,6 +77,7 @@ def denoising_step(
     conditioning: Conditioning,
     state: LoopState,
     step: StepInput,
+    known: Known | None = None,
 ) -> LoopState:
     """One call of the model: predict, guide, advance. Everything of it runs as one program.
 
@@ -86,6 +88,7 @@ def denoising_step(
         conditioning: what the models are conditioned on.
         state: what the call before gave.
         step: what changes from call to call.
+        known: what is put back after it; None for nothing.
     """
     latents = scheduler.scale_model_input(step.row, state.latents)
     if guidance is not None:
@@ -97,6 +100,9 @@ def denoising_step(
         unconditional, conditional = jnp.split(prediction, 2)
         prediction = guidance(unconditional, conditional, step)
     latents, solver = scheduler.step(step.row, state.solver, prediction, state.latents, step.noise)
+    if known is not None:
+        assert step.known_levels is not None
+        latents = known.put_back(latents, step.known_levels)
     return LoopState(latents, solver, cache)
 
 
@@ -111,6 +117,7 @@ def sample_latents(
     of_step: Sequence[int],
     initial: np.ndarray | jax.Array | None = None,
     source_frames: np.ndarray | None = None,
+    start: Start | None = None,
     after_step: AfterStep | None = None,
 ) -> jax.Array:
     """Denoises latents from standard normal noise.
@@ -127,6 +134,7 @@ def sample_latents(
         initial: standard normal noise to start from, instead of a draw.
         source_frames: which frame of that noise each frame starts from, int `[videos, frames]`;
             None for its own.
+        start: what the run starts from; None for noise alone.
         after_step: called after each call of the model.
 
     Returns:
@@ -139,7 +147,9 @@ def sample_latents(
     if isinstance(scheduler, DDIMScheduler):
         scheduler = dataclasses.replace(scheduler, eta=request.eta)
         sampling = dataclasses.replace(sampling, scheduler=scheduler)
-    schedule = scheduler.schedule(request.num_inference_steps)
+    first_step = 0 if start is None else start.first_step(request.num_inference_steps)
+    schedule = scheduler.schedule(request.num_inference_steps, first_step)
+    keeps = start is not None and start.mask is not None
     calls = _calls_until(schedule, request.denoising_end, scheduler.num_train_timesteps)
     positions = range(schedule.calls_before, schedule.calls_before + calls)
     scales = scale_table(sampling.control_windows, schedule.whole_calls, positions)
@@ -167,7 +177,9 @@ def sample_latents(
         timestep = np.float32(schedule.timesteps[call])
         progress = np.float32(positions[call] / schedule.whole_calls)
         windows = plan[steps[call]]
-        given = StepInput(timestep, progress, schedule.row(call), used, scales[call], windows)
+        levels = known_levels(schedule, call) if keeps else None
+        row = schedule.row(call)
+        given = StepInput(timestep, progress, row, used, scales[call], windows, levels)
         if runtime.mesh is None:
             return jax.device_put(given)
         if used is not None:
@@ -179,7 +191,17 @@ def sample_latents(
         raise UsageError(f"latents has the shape {first.shape}; expected {shape}.")
     if source_frames is not None:
         first = np.take_along_axis(first, source_frames[..., None, None, None], axis=1)
-    latents = runtime.place(first, video_sharding) * np.float32(schedule.init_noise_sigma)
+    placed = runtime.place(first, video_sharding)
+    known = None
+    if start is None:
+        latents = placed * np.float32(schedule.init_noise_sigma)
+    else:
+        clean = runtime.place(np.broadcast_to(start.clean, shape), video_sharding)
+        start = dataclasses.replace(start, clean=clean)
+        latents = runtime.place(start.first_latents(schedule, placed), video_sharding)
+        if start.mask is not None:
+            mask = np.broadcast_to(start.mask, (*shape[:-1], 1))
+            known = Known(clean, placed, runtime.place(mask, video_sharding))
     # Copies, since a history of equal zeros may be one array, and each is donated.
     solver = jax.tree.map(
         lambda leaf: runtime.place(jnp.copy(leaf), video_sharding), scheduler.init_state(latents)
@@ -191,6 +213,7 @@ def sample_latents(
             runtime,
             sampling,
             conditionings[text] if acts else dataclasses.replace(conditionings[text], controls=()),
+            known,
             (state, pending),
         )
         for text, acts in dict.fromkeys(kinds)
@@ -214,6 +237,7 @@ def _step_program(
     runtime: Runtime,
     sampling: Sampling,
     conditioning: Conditioning,
+    known: Known | None,
     example: tuple[LoopState, StepInput],
 ) -> Callable[[LoopState, StepInput], LoopState]:
     """The compiled step, with everything bound that stays the same; the state is donated."""
@@ -228,6 +252,7 @@ def _step_program(
         nets: list[list[jax.Array]],
         conditioning: Conditioning,
         guidance: Guidance | None,
+        known: Known | None,
         state: LoopState,
         inputs: StepInput,
     ) -> LoopState:
@@ -241,9 +266,10 @@ def _step_program(
             predict = wrap(predict)
         if inputs.windows:
             predict = WindowedPredictor(predict)
-        return denoising_step(predict, guidance, scheduler, conditioning, state, inputs)
+        return denoising_step(predict, guidance, scheduler, conditioning, state, inputs, known)
 
-    bound = (unet_arrays, [arrays for arrays, _ in controlnets], conditioning, sampling.guidance)
+    nets = [arrays for arrays, _ in controlnets]
+    bound = (unet_arrays, nets, conditioning, sampling.guidance, known)
     out_shardings = None
     if runtime.mesh is not None:
         bound = place_missing(bound, runtime.mesh)
@@ -254,7 +280,7 @@ def _step_program(
         (scheduler, enable_temporal_attentions, guess_mode and count > 0, wrap),
         step,
         (*bound, *example),
-        donate=(4,),
+        donate=(5,),
         out_shardings=out_shardings,
     )
     return lambda state, inputs: program(*bound, state, inputs)

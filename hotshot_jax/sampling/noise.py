@@ -20,6 +20,10 @@ class NoiseSource(Protocol):
         """The next float32 array `[videos, frames, height, width, channels]`."""
         ...
 
+    def draw_pictures(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The next array, drawn frame by frame; one video for all where they share a seed."""
+        ...
+
 
 class TorchNoise:
     """What `torch.randn` gives on a CPU, so that a seed means the picture that it means there."""
@@ -37,6 +41,13 @@ class TorchNoise:
         drawn = np.concatenate([g.randn(each, self._dtype) for g in self._generators])
         return np.moveaxis(drawn, 1, -1).astype(np.float32)
 
+    def draw_pictures(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The next float32 array `[1 or videos, frames, height, width, channels]`."""
+        _, frames, height, width, channels = shape
+        each = (frames, channels, height, width)
+        drawn = np.stack([g.randn(each, self._dtype) for g in self._generators])
+        return np.moveaxis(drawn, 2, -1).astype(np.float32)
+
 
 class JaxNoise:
     """What `jax.random.normal` gives, from one key for each video."""
@@ -53,6 +64,10 @@ class JaxNoise:
         keys = [jax.random.fold_in(key, self._draws) for key in self._keys]
         self._draws += 1
         return np.concatenate([np.asarray(jax.random.normal(key, each)) for key in keys])
+
+    def draw_pictures(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The next float32 array `[1 or videos, frames, height, width, channels]`."""
+        return self.draw((len(self._keys), *shape[1:]))
 
 
 class GivenNoise:
@@ -74,6 +89,10 @@ class GivenNoise:
         if array.shape != shape:
             raise UsageError(f"noise: an array of shape {array.shape}, expected {shape}.")
         return np.asarray(jnp.asarray(array, jnp.float32))
+
+    def draw_pictures(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The next array, which all videos share: `[1, frames, height, width, channels]`."""
+        return self.draw((1, *shape[1:]))
 
 
 def source_frames(

@@ -117,6 +117,8 @@ class StepInput:
         noise: standard normal, with the shape of the latents, or None where none is used.
         control_scales: strength of each ControlNet, float32 `[controlnets]`.
         windows: which frames the model sees together; empty where it sees all at once.
+        known_levels: signal and noise of what is put back after this call, float32 `[2]`; None
+            where nothing is.
     """
 
     timestep: ArrayLike
@@ -125,6 +127,7 @@ class StepInput:
     noise: ArrayLike | None
     control_scales: ArrayLike
     windows: Sequence[WindowBatch] = ()
+    known_levels: ArrayLike | None = None
 
 
 class Predictor(Protocol):

@@ -26,6 +26,7 @@ from benchmarks.parity_cases.pipelines.pipeline import (
     call_pipeline,
     check_embeddings,
     check_made,
+    check_time_ids,
     conditioning,
     make_pipeline,
     models_of,
@@ -51,6 +52,7 @@ def run(case: Case) -> Iterator[Result]:
     yield from check_embeddings(case)
     solver = read_solver(case)
     yield from check_schedule(case, solver)
+    yield check_time_ids(case)
     context = context_of(case)
     yield from _check_windows(case, context)
     inputs = read_inputs(case)

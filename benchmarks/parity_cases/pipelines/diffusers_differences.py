@@ -42,7 +42,11 @@ class Difference:
         return (self.scheduler_class or cls).from_config({**config, **self.config})
 
     def schedule(
-        self, scheduler: Scheduler, steps: int, timesteps: Sequence[int] | np.ndarray
+        self,
+        scheduler: Scheduler,
+        steps: int,
+        timesteps: Sequence[int] | np.ndarray,
+        first_step: int = 0,
     ) -> Schedule:
         """The run that 0.21.4 made.
 
@@ -50,10 +54,11 @@ class Difference:
             scheduler: from `Difference.scheduler`.
             steps: the number of steps that was asked for.
             timesteps: int [calls], those of 0.21.4's run.
+            first_step: steps that are left out at the beginning.
         """
         if self.given_timesteps and isinstance(scheduler, MultistepScheduler):
             return scheduler._tables(np.asarray(timesteps, np.int64), None)
-        return scheduler.schedule(steps)
+        return scheduler.schedule(steps, first_step)
 
 
 class StridedDDPM(DDPMScheduler):

@@ -56,16 +56,17 @@ class Solver:
 def read_solver(case: Case) -> Solver:
     """The case's scheduler, with the run that its version of diffusers made."""
     entry, steps = case.description["scheduler"], case.arguments["num_inference_steps"]
+    first_step = case.arguments.get("first_step", 0)
     current = make_scheduler(entry["class"], entry["config"])
     difference = known_difference(entry["class"], entry["config"])
     if difference is None:
-        schedule = current.schedule(steps)
+        schedule = current.schedule(steps, first_step)
         return Solver(current, schedule, schedule, None)
     then = difference.scheduler(type(current), entry["config"])
-    schedule = difference.schedule(then, steps, case["timesteps"])
+    schedule = difference.schedule(then, steps, case["timesteps"], first_step)
     if difference.given_timesteps:
         then = _with_run(then, schedule)
-    return Solver(then, schedule, current.schedule(steps), difference)
+    return Solver(then, schedule, current.schedule(steps, first_step), difference)
 
 
 def check_schedule(case: Case, solver: Solver) -> Iterator[Result]:

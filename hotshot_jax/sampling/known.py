@@ -1,0 +1,96 @@
+"""Clips that start from something: clean latents, and which parts of them stay as they are.
+
+Lugmayr et al., 2022 (RePaint, https://arxiv.org/abs/2201.09865), without its repetitions: after
+each call what is known is put back, noised to where the next call finds it. SDXL's inpainting with
+a UNet of 4 channels does so.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from hotshot_jax.errors import UsageError
+from hotshot_jax.schedulers import Schedule
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What a run is to keep.
+
+    Attributes:
+        clean: latents, float32 `[videos, frames, height / 8, width / 8, channels]`, where one video
+            serves all.
+        noise: standard normal, the first noise of the run, with the shape of its latents.
+        mask: float32 `[videos, frames, height / 8, width / 8, 1]`, likewise: 1 is made, 0 is kept,
+            values between are mixed.
+    """
+
+    clean: jax.Array
+    noise: jax.Array
+    mask: jax.Array
+
+    def put_back(self, latents: jax.Array, levels: ArrayLike) -> jax.Array:
+        """Latents with what is known in its place.
+
+        Args:
+            latents: after a call.
+            levels: float32 `[2]`, of signal and noise, as the next call finds them.
+        """
+        signal, noise_level = jnp.asarray(levels)
+        known = signal * self.clean + noise_level * self.noise
+        mixed = (1 - self.mask) * known + self.mask * latents
+        # What is kept or made as a whole has no round-off of the other.
+        return jnp.where(self.mask == 0, known, jnp.where(self.mask == 1, latents, mixed))
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a run starts from.
+
+    Attributes:
+        clean: latents, as in `Known`.
+        strength: the part of the schedule that is run, above 0 to 1.
+        mask: as in `Known`; None where nothing is kept, only started from.
+    """
+
+    clean: np.ndarray | jax.Array
+    strength: float = 1.0
+    mask: np.ndarray | None = None
+
+    def first_step(self, steps: int) -> int:
+        """How many steps are left out at the beginning.
+
+        Raises:
+            UsageError: none is left.
+        """
+        left = min(int(steps * self.strength), steps)
+        if left < 1:
+            raise UsageError(
+                f"`strength` is {self.strength:g}: of {steps} steps none is left. Raise it to at "
+                f"least {math.ceil(100 / steps) / 100:g}, or take more steps."
+            )
+        return steps - left
+
+    def first_latents(self, schedule: Schedule, noise: ArrayLike) -> jax.Array:
+        """The latents that the first call is given.
+
+        Args:
+            schedule: of the run, without the steps that are left out.
+            noise: standard normal.
+        """
+        if self.mask is not None and schedule.calls_before == 0:
+            # Nothing of what is made has seen the clean latents.
+            return jnp.asarray(noise) * np.float32(schedule.init_noise_sigma)
+        return schedule.add_noise(self.clean, noise, 0)
+
+
+def known_levels(schedule: Schedule, call: int) -> np.ndarray:
+    """Signal and noise of what is put back after a call, float32 `[2]`."""
+    if call + 1 == schedule.calls:
+        return np.array([1.0, 0.0], np.float32)
+    return np.array([schedule.signal[call + 1], schedule.noise_level[call + 1]], np.float32)
