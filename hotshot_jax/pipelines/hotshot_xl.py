@@ -51,8 +51,7 @@ class HotshotXLPipeline:
         precision: dtypes; by default those of `f16` on the current device.
         scheduler: diffusers' class name, a short name, or a scheduler; None for the checkpoint's
             own.
-        low_vram_mode: keeps in device memory only the model that is at work. The others wait in
-            host memory.
+        low_vram_mode: keeps only the model at work in device memory, the others on the host.
         decode_frames: frames that the VAE decodes at once, on each device.
         mesh: the devices to run on, with the axes of `parallel.mesh.MeshConfig`; None for the
             default device alone.

@@ -208,7 +208,7 @@ def check_made(case: Case, solver: Solver, made: Made) -> Iterator[Result]:
 
 def check_embeddings(case: Case) -> Iterator[Result]:
     """Compares the embeddings of stored token ids."""
-    for prefix in ("", "negative_"):
+    for prefix in ("", "negative_", "key_"):
         names = [f"{prefix}prompt_embeds", f"{prefix}pooled_prompt_embeds"]
         if f"{prefix}input_ids" not in case or names[0] not in case:
             continue
