@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from hotshot_jax.pipelines.control import ControlInput as ControlInput
     from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline as HotshotXLPipeline
     from hotshot_jax.pipelines.output import HotshotXLOutput as HotshotXLOutput
+    from hotshot_jax.pipelines.start import StartInput as StartInput
     from hotshot_jax.runtime.precision import Precision as Precision
     from hotshot_jax.runtime.progress import Progress as Progress
     from hotshot_jax.sampling.guidance import (
@@ -81,6 +82,7 @@ _MODULES = {
     "pipelines.control": "ControlInput",
     "pipelines.hotshot_xl": "HotshotXLPipeline",
     "pipelines.output": "HotshotXLOutput",
+    "pipelines.start": "StartInput",
     "runtime.precision": "Precision",
     "runtime.progress": "Progress",
     "sampling.guidance": "ClassifierFreeGuidance Guidance",

@@ -16,6 +16,7 @@ from hotshot_jax.parallel.mesh import create_mesh
 from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.latents import decode_latents
+from hotshot_jax.pipelines.start import FROM_NOISE, StartInput
 from hotshot_jax.runtime.progress import Progress
 from hotshot_jax.version import __version__
 
@@ -104,6 +105,7 @@ class ClipMaker:
         self,
         clips: Sequence[ClipSettings],
         controls: Sequence[ControlInput] = (),
+        start: StartInput = FROM_NOISE,
         *,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
@@ -115,6 +117,7 @@ class ClipMaker:
         Args:
             clips: what to make.
             controls: what the ControlNets follow, in all of them.
+            start: what all of them start from.
             progress: shows the stages of this job; by default as the pipeline was loaded with.
             cancelled: asked before each step, and has to give the same on all hosts.
 
@@ -129,7 +132,7 @@ class ClipMaker:
         for batch, size in batches(clips, self.batch_size, positions):
             runtime.progress = progress or usual
             try:
-                videos = self.decoded(self._call(batch, size, controls, cancelled or _never))
+                videos = self.decoded(self._call(batch, size, controls, start, cancelled or _never))
             finally:
                 runtime.progress = usual
             each = len(videos) // size
@@ -142,6 +145,7 @@ class ClipMaker:
         clips: Sequence[ClipSettings],
         size: int,
         controls: Sequence[ControlInput],
+        start: StartInput,
         cancelled: Callable[[], bool],
     ) -> jax.Array:
         """Latents of clips that are alike; the last is made several times to fill up the batch."""
@@ -181,6 +185,7 @@ class ClipMaker:
             prompt_weights=first.prompt_weights,
             long_prompts=first.long_prompts,
             controls=controls,
+            start=start,
             guess_mode=first.guess_mode,
             output_type="latent",
             callback_on_step_end=None if cancelled is _never else go_on,

@@ -53,11 +53,13 @@ class InferArguments:
         settings: what the run is asked to do.
         given: the settings that stand on the command line itself.
         config: the file that `--config` names, if it is given.
+        named: the settings that stand there or in that file.
     """
 
     settings: InferSettings
     given: frozenset[str]
     config: str | None
+    named: frozenset[str] = frozenset()
 
 
 def parse_settings(arguments: Sequence[str]) -> InferSettings:
@@ -88,6 +90,7 @@ def completed(given: Mapping[str, Any]) -> InferArguments:
         values = {name: values[name] for name in values if name not in SIZES}
     if any(name in given for name in SIZES):
         values.pop("aspect_ratio", None)
+    named = frozenset(values | given)
     if "prompt" not in values | given and (values | given).get("prompt_at"):
         # The default prompt would hold at the first frame.
         values["prompt"] = ""
@@ -99,7 +102,7 @@ def completed(given: Mapping[str, Any]) -> InferArguments:
 
     # A preset from the command line wins over the file's values, a preset in the file does not.
     settings = InferSettings(**(preset(values) | values | preset(given) | given))
-    return InferArguments(settings, frozenset(given), config)
+    return InferArguments(settings, frozenset(given), config, named)
 
 
 def _configured(config: str | None, given: dict[str, Any], trusted: bool) -> dict[str, Any]:

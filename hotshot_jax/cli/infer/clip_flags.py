@@ -23,6 +23,11 @@ _LONG: Mapping[str, Any] = {
     "stored_if_changed": True,
 }
 
+_START: Mapping[str, Any] = {
+    "group": "clips that start from something",
+    "stored_if_changed": True,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class ClipFlags:
@@ -170,6 +175,44 @@ class ClipFlags:
         str,
         choices=INITIAL_NOISES,
         **_LONG,
+    )
+
+    video: str | None = flag(
+        None,
+        "clip to start from: GIF, MP4, WebM, WebP, a folder of frames, one picture held still, or "
+        "an http(s) URL of one; length and size are its own unless they are given",
+        str,
+        source=True,
+        **_START,
+    )
+    strength: float | None = flag(
+        None,
+        "how much of --video is changed, above 0 to 1 (default: 0.8; 1 with --mask)",
+        float,
+        **_START,
+    )
+    mask: str | None = flag(
+        None,
+        "where --video is made anew: white is made, black is kept; a picture for all frames, or a "
+        "clip",
+        str,
+        source=True,
+        **_START,
+    )
+    frame_at: tuple[str, ...] = flag(
+        (),
+        'a picture that a frame is to be, such as "0: cat.png"; repeatable',
+        str,
+        repeatable=True,
+        source=True,
+        metavar='"FRAME: PICTURE"',
+        **_START,
+    )
+    first_frame: str | None = flag(
+        None, "a picture that the first frame is to be", str, source=True, **_START
+    )
+    last_frame: str | None = flag(
+        None, "a picture that the last frame is to be", str, source=True, **_START
     )
 
     seed: int = flag(ClipSettings.seed, "same seed, same picture: 0 to 2**64 - 1", int, _SAMPLING)

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from hotshot_jax.cli.infer.infer import generate
 
         parsed = completed(given)
-        generate(parsed.settings, parsed.given, parsed.config)
+        generate(parsed.settings, parsed.given, parsed.config, parsed.named)
 
     return run(program, body)
 

@@ -1,10 +1,11 @@
 """What the ControlNet flags ask for: models, control frames, strengths and windows."""
 
+import contextlib
 import dataclasses
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from hotshot_jax.conditioning.control.preprocess import (
 from hotshot_jax.conditioning.control.windows import DEFAULT_SCALE, ControlWindow, control_windows
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.measure.frames import measure_frames
+from hotshot_jax.media.reading.clip import Clip
 from hotshot_jax.media.reading.fetch import FetchLimits, fetch, is_url
 from hotshot_jax.media.reading.read import open_clip, read_key_frames
 from hotshot_jax.media.resize import scale_aspect_fill
@@ -106,8 +108,7 @@ def plan_control(settings: InferSettings, outputs: Sequence[str] = ()) -> Contro
     _check_save_paths(settings, count, outputs)
     for kind in kinds:
         check_available(kind, preprocessing)
-    limits = FetchLimits(allow_private=settings.allow_private_urls)
-    sources = [_read_source(source, settings, limits) for source in settings.gif]
+    sources = [_read_source(source, settings) for source in settings.gif]
     if settings.loop:
         _warn_of_open_clips(settings.gif, sources)
     types: Sequence[int | None] = settings.control_type_id or [None] * count
@@ -227,19 +228,28 @@ def _check_save_paths(settings: InferSettings, controlnets: int, outputs: Sequen
             raise UsageError(str(error).replace("`output`", "`save_control`")) from error
 
 
-def _read_source(source: str, settings: InferSettings, limits: FetchLimits) -> np.ndarray:
+@contextlib.contextmanager
+def read_clip(flag: str, source: str, settings: InferSettings) -> Iterator[Clip]:
+    """Opens what a flag names, a path or URL, to be read while the context lasts.
+
+    Raises:
+        UsageError: it is empty, or there is nothing there.
+        HotshotError: it cannot be read or fetched. Messages name the source.
+    """
     if not source.strip():
-        raise UsageError("--gif is empty; expected a clip's path or URL.")
+        raise UsageError(f"{flag} is empty; expected a clip's path or URL.")
     if not is_url(source):
-        return _read_frames(os.path.expanduser(source), settings)
+        yield open_clip(os.path.expanduser(source))
+        return
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "clip"
-        fetch(source, file, limits)
+        fetch(source, file, FetchLimits(allow_private=settings.allow_private_urls))
         try:
-            return _read_frames(str(file), settings)
+            yield open_clip(str(file))
         except HotshotError as error:
             raise type(error)(str(error).replace(str(file), source)) from error
 
 
-def _read_frames(path: str, settings: InferSettings) -> np.ndarray:
-    return read_key_frames(open_clip(path), settings.video_length, settings.video_duration)
+def _read_source(source: str, settings: InferSettings) -> np.ndarray:
+    with read_clip("--gif", source, settings) as clip:
+        return read_key_frames(clip, settings.video_length, settings.video_duration)

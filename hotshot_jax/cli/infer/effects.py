@@ -21,6 +21,12 @@ def _guided(settings: InferSettings) -> bool:
     return extremes(settings.guidance_scale)[1] > 1
 
 
+def _clips(settings: InferSettings) -> list[str]:
+    pictures = (settings.video, settings.mask, settings.first_frame, settings.last_frame)
+    at_frames = (argument.partition(":")[2].strip() for argument in settings.frame_at)
+    return [*settings.gif, *filter(None, pictures), *at_frames]
+
+
 def _moves(settings: InferSettings) -> bool:
     return settings.video_length > 1
 
@@ -63,7 +69,6 @@ RULES = (
             "canny_low_threshold",
             "canny_high_threshold",
             "depth_checkpoint",
-            "allow_private_urls",
         ),
         _controlled,
         "without --control_type or --controlnet",
@@ -78,7 +83,11 @@ RULES = (
         lambda s: _makes(s, "depth"),
         "unless depth is made: --control_type depth without --control_preprocess none",
     ),
-    Acts(("allow_private_urls",), lambda s: any(map(is_url, s.gif)), "unless --gif is a URL"),
+    Acts(
+        ("allow_private_urls",),
+        lambda s: any(map(is_url, _clips(s))),
+        "unless --gif is a URL, or another clip or picture",
+    ),
     Acts(("lora_allow_partial",), lambda s: bool(s.lora), "without --lora"),
     Acts(
         ("variant",),

@@ -28,6 +28,7 @@ from hotshot_jax.cli.infer.outputs import Job, plan_jobs
 from hotshot_jax.cli.infer.presets import describe_preset
 from hotshot_jax.cli.infer.prompts import check_prompts, warn_of_unknown
 from hotshot_jax.cli.infer.settings import InferSettings
+from hotshot_jax.cli.infer.start import StartPlan, plan_start, sized_by_video, start_input
 from hotshot_jax.cli.infer.stored_settings import (
     SOURCES,
     STORED,
@@ -64,7 +65,10 @@ _SEEDS = 2**64
 
 
 def generate(
-    settings: InferSettings, given: Collection[str] = (), config: str | None = None
+    settings: InferSettings,
+    given: Collection[str] = (),
+    config: str | None = None,
+    named: Collection[str] = (),
 ) -> None:
     """Makes the videos that the settings ask for.
 
@@ -72,12 +76,13 @@ def generate(
         settings: of the run.
         given: those that stand on the command line itself, and therefore have to act.
         config: the file that others come from, which is not to be replaced.
+        named: the settings that stand on the command line or in that file.
 
     Raises:
         UsageError: the settings cannot be met.
         HotshotError: the run failed.
     """
-    settings = settings.sized()
+    settings = sized_by_video(settings, {*given, *named}).sized()
     _check(settings)
     check_clip(settings, given)
     check_effects(given, settings)
@@ -88,19 +93,21 @@ def generate(
         saved = control_outputs(settings, len(settings.controlnet or settings.control_type))
         check_not_replaced(settings, {"--output": outputs, "--save_control": saved}, config)
         control = plan_control(settings, outputs)
+        start = plan_start(settings)
         device = use_device(settings.device)
         check_effort(current_platform(), settings.compile_effort, given)
         if settings.compile_effort is not None:
             effort_options(current_platform(), settings.compile_effort)
         mesh = _mesh_config(settings, jobs)
         with compilation_cache(chosen_folder(settings.compilation_cache)):
-            _generate(settings, jobs, control, device, mesh)
+            _generate(settings, jobs, control, start, device, mesh)
 
 
 def _generate(
     settings: InferSettings,
     jobs: Sequence[Job],
     control: ControlPlan,
+    start: StartPlan,
     device: str,
     mesh: MeshConfig,
 ) -> None:
@@ -140,7 +147,8 @@ def _generate(
     targets = [(job, output) for job in jobs for output in job.outputs]
     asked = [clip_settings(settings, job.prompt) for job in jobs]
     with explained_memory_errors(lambda: str(memory)):
-        for clip, (job, output) in zip(maker.make(asked, controls), targets, strict=True):
+        clips = maker.make(asked, controls, start_input(start, settings))
+        for clip, (job, output) in zip(clips, targets, strict=True):
             if is_first():
                 written.append(_write(clip, settings, job, output, read))
                 print(written[-1])

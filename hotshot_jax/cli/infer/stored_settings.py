@@ -37,6 +37,8 @@ from hotshot_jax.writing.places import check_not_read, is_inside
 SOURCES = "sources"
 """Key of the digests in a result's metadata."""
 
+# Of a model's folder single files are read, of a clip's folder all.
+_WHOLE_FOLDERS = ("--gif", "--video", "--mask")
 _PIECE = 1 << 16
 _PIECES = 16
 # Read in full: LoRAs, embeddings, clips.
@@ -54,13 +56,17 @@ def values_of(value: Any) -> tuple[str, ...]:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
-def place(name: str, argument: str) -> tuple[str, str]:
-    """Divides an argument into the path, id or URL and what stands behind it, if anything."""
+def place(name: str, argument: str) -> tuple[str, str, str]:
+    """Divides an argument into what stands before the path, id or URL, that, and the rest."""
+    if name == "frame_at":
+        before, colon, path = argument.partition(":")
+        spaces = len(path) - len(path.lstrip())
+        return before + colon + path[:spaces], path[spaces:], ""
     try:
         path = {"lora": parse_lora, "embedding": parse_embedding}[name](argument)[0]
     except (KeyError, UsageError):
-        return argument, ""
-    return path, argument.removeprefix(path)
+        return "", argument, ""
+    return "", path, argument.removeprefix(path)
 
 
 def public_name(name: str, argument: str) -> str:
@@ -70,13 +76,13 @@ def public_name(name: str, argument: str) -> str:
         name: of the flag.
         argument: its value.
     """
-    path, rest = place(name, argument)
+    before, path, rest = place(name, argument)
     if is_url(path):
-        return _without_secrets(path) + rest
+        return before + _without_secrets(path) + rest
     local = os.path.abspath(os.path.expanduser(path))
     if not os.path.exists(local):
         return argument
-    return (os.path.basename(local) or local) + rest
+    return before + (os.path.basename(local) or local) + rest
 
 
 def public_settings(settings: type, stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,7 +99,7 @@ def digests(settings: type, stored: Mapping[str, Any], defaults: Any) -> dict[st
     What is read by default has none, and neither has what cannot be told cheaply, such as a URL.
     """
     found = {
-        name: [digest(place(name, argument)[0]) for argument in values_of(stored[name])]
+        name: [digest(place(name, argument)[1]) for argument in values_of(stored[name])]
         for name in source_flags(settings)
         if name in stored and stored[name] != getattr(defaults, name)
     }
@@ -142,7 +148,7 @@ def check_not_replaced(
         UsageError: one does.
     """
     sources = [
-        (f"--{name}", os.path.expanduser(place(name, argument)[0]))
+        (f"--{name}", os.path.expanduser(place(name, argument)[1]))
         for name in source_flags(type(settings))
         for argument in values_of(getattr(settings, name) or ())
     ]
@@ -151,8 +157,7 @@ def check_not_replaced(
     for flag, paths in outputs.items():
         for path in map(output_target, paths):
             for reader, source in sources:
-                # Of a model's folder single files are read, of a clip's folder all.
-                if reader == "--gif" or is_inside(source, path):
+                if reader in _WHOLE_FOLDERS or is_inside(source, path):
                     check_not_read(path, {reader: source}, flag)
 
 
@@ -320,7 +325,7 @@ def tell_differences(
                     _shortened(argument_text(name, argument)),
                 )
             elif isinstance(known, list) and index < len(known) and isinstance(known[index], str):
-                found = digest(place(name, same[0])[0])
+                found = digest(place(name, same[0])[1])
                 if found and known[index] and found != known[index]:
                     logger.warning(
                         "%s is not what --config %s was made with: its content is another.",

@@ -1,0 +1,112 @@
+"""`infer.py` with clips and pictures to start from."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hotshot_jax.cli.infer.arguments import completed
+from hotshot_jax.cli.infer.command import given_flags
+from hotshot_jax.cli.infer.start import plan_start, sized_by_video, start_input
+from hotshot_jax.errors import UsageError
+from hotshot_jax.media.write import write_video
+from tests.cli.conftest import Infer
+from tests.cli.refusals import assert_refused_at_once
+
+CLIP = np.random.default_rng(0).integers(0, 256, (6, 24, 40, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("start")
+    write_video(folder / "walk.webp", CLIP, 900, {}, lossless=True)
+    write_video(folder / "five.webp", CLIP[:5], 900, {}, lossless=True)
+    Image.fromarray(CLIP[0]).save(folder / "cat.png")
+    half = np.zeros((24, 40), np.uint8)
+    half[:, 20:] = 255
+    Image.fromarray(half).save(folder / "mask.png")
+    return folder
+
+
+def planned(files: Path, line: str) -> Any:
+    words = [word.replace("@", f"{files}/") for word in line.split()]
+    parsed = completed(given_flags(words))
+    settings = sized_by_video(parsed.settings, parsed.named)
+    return start_input(plan_start(settings), settings), settings
+
+
+def test_length_size_and_duration_are_those_of_the_clip(files: Path) -> None:
+    start, settings = planned(files, "--video @walk.webp --steps 5")
+    assert (settings.width, settings.height, settings.video_length) == (40, 24, 6)
+    assert settings.video_duration == 900
+    np.testing.assert_array_equal(start.video, CLIP)
+    assert (start.strength, start.mask, start.known_frames) == (0.8, None, {})
+
+
+def test_what_is_given_wins_and_scaling_is_told(
+    files: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    start, _ = planned(
+        files, "--video @walk.webp --width 16 --height 16 --video_length 3 --strength 0.5"
+    )
+    assert start.video.shape == (3, 16, 16, 3)
+    assert start.strength == 0.5
+    assert "40 x 24 pixels is scaled and cropped to 16 x 16" in caplog.text
+
+
+def test_white_is_made(files: Path) -> None:
+    start, _ = planned(files, "--video @walk.webp --mask @mask.png")
+    assert start.strength == 1.0
+    assert start.mask.shape == (6, 24, 40)
+    assert (start.mask[:, :, :20] == 0).all() and (start.mask[:, :, 20:] == 1).all()
+
+
+def test_pictures_of_frames(files: Path) -> None:
+    line = "--width 40 --height 24 --first_frame @cat.png --last_frame @cat.png"
+    start, _ = planned(files, line)
+    assert sorted(start.known_frames) == [0, 7]
+    np.testing.assert_array_equal(start.known_frames[0], CLIP[0])
+    words = ["--width", "40", "--height", "24", "--frame_at", f"3: {files}/cat.png"]
+    assert sorted(plan_start(completed(given_flags(words)).settings).known) == [3]
+
+
+BAD = {
+    "--mask @mask.png": "--mask needs --video",
+    "--strength 0.5": "--strength needs --video",
+    "--video @walk.webp --strength 0": "above 0, to 1",
+    "--video @walk.webp --strength 1.2": "above 0, to 1",
+    "--video @walk.webp --strength nan": "above 0, to 1",
+    "--video @walk.webp --strength 0.01 --steps 5": "of 5 steps none is left",
+    "--video @walk.webp --mask @five.webp": "has 5 frames, and --video has 6",
+    "--video @walk.webp --video_length 7": "walk.webp",
+    "--video @none.gif": "does not exist",
+    "--first_frame @walk.webp": "is a clip; expected a picture",
+    "--first_frame @cat.png --frame_at 0:@cat.png": "a second picture",
+    "--frame_at 8:@cat.png": "names frame 8",
+    "--frame_at @cat.png": "expected",
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_bad_input(files: Path, line: str) -> None:
+    with pytest.raises(UsageError, match=BAD[line]):
+        planned(files, line)
+
+
+def test_the_command_makes_a_clip_of_a_clip_and_tells_of_it(
+    infer: Infer, files: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "a.gif"
+    size = ("--width", "16", "--height", "16", "--video_length", "2")
+    run = infer("--video", files / "walk.webp", "--strength", "0.5", *size, "--output", output)
+    assert run.status == 0, run.stderr
+    again = infer("--config", output, "--output", tmp_path / "b.gif")
+    assert_refused_at_once(again, 2, "--video walk.webp")
+
+
+def test_a_first_frame_is_taken(infer: Infer, files: Path, tmp_path: Path) -> None:
+    size = ("--width", "16", "--height", "16", "--video_length", "2")
+    run = infer("--first_frame", files / "cat.png", *size, "--output", tmp_path / "a.gif")
+    assert run.status == 0, run.stderr
