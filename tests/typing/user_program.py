@@ -25,6 +25,7 @@ from hotshot_jax import (
     CLIPTextModel,
     Comparison,
     Conditioning,
+    ContextConfig,
     ControlInput,
     ControlNetModel,
     ControlWindow,
@@ -40,6 +41,7 @@ from hotshot_jax import (
     RunSettings,
     Schedule,
     Scheduler,
+    StartInput,
     StepInput,
     Trainer,
     UNet3DConditionModel,
@@ -149,7 +151,14 @@ def make_videos(folder: Path) -> None:
     clip = open_clip(folder / "clip.gif")
     control = ControlInput(np.stack([*clip.decode(range(8))]), ControlWindow(scale=0.7, end=0.5))
     try:
-        output = pipeline("a red circle", guidance=guidances[0], controls=[control], seed=3)
+        output = pipeline(
+            {0: "a red circle", 7: "a blue circle"},
+            guidance=guidances[0],
+            controls=[control],
+            seed=3,
+            context=ContextConfig(length=4, overlap=2),
+            start=StartInput(video=clip.frames(range(8)), strength=0.5),
+        )
     except UsageError as error:
         print(error.exit_status)
         return

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
@@ -217,7 +217,12 @@ def test_a_disk_that_is_full_while_writing(
             stream.write(data[: len(data) // 2])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    def half_streamed(file: IO[bytes], *_: Any, **__: Any) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     monkeypatch.setattr(Path, "write_bytes", half_written)
+    monkeypatch.setattr(write, "_write", half_streamed)
     run = infer("--output", f"{tmp_path}/{name}", "--overwrite")
     monkeypatch.undo()
     assert_refused(run, 1, f"{path} could not be written: No space left on device", "is unchanged")
