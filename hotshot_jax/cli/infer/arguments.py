@@ -8,6 +8,7 @@ from typing import Any
 
 from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.cli.flags import TEXT_ENDINGS, Flag, checked_settings, flags_of, written_settings
+from hotshot_jax.cli.infer.clip_flags import ClipFlags
 from hotshot_jax.cli.infer.command import given_flags
 from hotshot_jax.cli.infer.presets import preset_values
 from hotshot_jax.cli.infer.settings import SIZES, InferSettings
@@ -90,6 +91,11 @@ def completed(given: Mapping[str, Any]) -> InferArguments:
         values = {name: values[name] for name in values if name not in SIZES}
     if any(name in given for name in SIZES):
         values.pop("aspect_ratio", None)
+    if "video_length" in given and "video_duration" not in given:
+        # What the length of the file's clip had decided, the length asked for decides anew.
+        length = values.get("video_length", ClipFlags.video_length)
+        if values.get("video_duration") == InferSettings(video_length=length).video_duration:
+            del values["video_duration"]
     named = frozenset(values | given)
     if "prompt" not in values | given and (values | given).get("prompt_at"):
         # The default prompt would hold at the first frame.

@@ -90,6 +90,14 @@ def test_long_clips_last_longer() -> None:
     assert InferSettings(video_length=64, video_duration=500).video_duration == 500
 
 
+def test_another_length_than_the_file_s_has_its_own_duration(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.gif", FRAMES, 1000, {STORED: json.dumps(InferSettings().stored())})
+    longer = settings_of("--config", tmp_path / "a.gif", "--video_length", "64")
+    assert longer.video_duration == 8000
+    (tmp_path / "b.yaml").write_text("video_duration: 700")
+    assert settings_of("--config", tmp_path / "b.yaml", "--video_length", "9").video_duration == 700
+
+
 def test_flags_win(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("steps: 20\nlow_vram_mode: true\n")
     settings = settings_of("--config", tmp_path / "a.yaml", "--steps", "5", "--no-low_vram_mode")
