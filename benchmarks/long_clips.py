@@ -3,8 +3,9 @@
     python -m benchmarks.long_clips                    # both, with the built-in model
     python -m benchmarks.long_clips --only memory
 
-Time: denoising of a clip in windows (context length 8, overlap 4), over that of as many plain
-clips of 8 frames as it has windows, by turns, compiled before; the lowest of a few runs each.
+Time: making a clip's latents in windows (context length 8, overlap 4), over as many plain clips of
+8 frames as it has windows, by turns, compiled before; the lowest of a few runs each. Both read
+their text once a clip, which few steps make too much of.
 
 Memory: the highest resident memory while latents are decoded and written as a GIF, a process for
 each length; random latents, so that every frame has all colours there are.
