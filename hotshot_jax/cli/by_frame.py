@@ -54,6 +54,8 @@ def number_by_block(value: Any) -> Number | dict[str, Number]:
             name = before.strip()
             if name in blocks:
                 raise _refused(value, f"{name} is given twice")
+        if not equals and name in blocks and not (":" in part and ":" in blocks[name][0]):
+            raise _refused(value, f"{name} has two values, and not by frame")
         blocks.setdefault(name, []).append(after if equals else part)
     return {name: number_by_frame(",".join(parts)) for name, parts in blocks.items()}
 
@@ -67,12 +69,31 @@ def text_at_frame(value: Any) -> tuple[int, str]:
     Raises:
         ArgumentTypeError: it is neither.
     """
+    return _at_frame(value, '"FRAME: PROMPT", such as "16: a blue star"')
+
+
+def picture_at_frame(value: Any) -> str:
+    """A frame and the picture that it is to be, as they are written: `16: cat.png`.
+
+    Args:
+        value: of a command line or a file; in a file also a pair.
+
+    Raises:
+        ArgumentTypeError: it is neither.
+    """
+    frame, path = _at_frame(value, '"FRAME: PICTURE", such as "16: cat.png"')
+    return f"{frame}: {path}"
+
+
+def _at_frame(value: Any, expected: str) -> tuple[int, str]:
+    if isinstance(value, Mapping) and len(value) == 1:
+        (value,) = value.items()
     if isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[1], str):
         frame, text = str(value[0]), value[1]
     else:
         frame, colon, text = str(value).partition(":")
         if not colon:
-            raise _refused(value, 'expected "FRAME: PROMPT", such as "16: a blue star"')
+            raise _refused(value, f"expected {expected}")
     return _frame(frame, value), text.strip()
 
 

@@ -51,6 +51,7 @@ class Flag:
         bare: the value if the flag is given without one; None if it needs one.
         local: a path on this machine; what is an address is refused.
         source: names what is read, fetched or run; a picture has no say in it.
+        keyed: repeatable, and a mapping in a file is as many values.
         stored_if_changed: left out of what is stored while it has its default.
         metavar: what the help calls its value; by default the type.
     """
@@ -64,6 +65,7 @@ class Flag:
     bare: Any = None
     local: bool = False
     source: bool = False
+    keyed: bool = False
     stored_if_changed: bool = False
     metavar: str | None = None
 
@@ -199,7 +201,7 @@ def _checked(flags: Mapping[str, Flag], path: str, name: Any, value: Any, names:
         hint = f"; did you mean {near[0]!r}?" if near else "."
         raise UsageError(f"--config {path}: unknown key {reprlib.repr(name)}{hint}")
     if flag.repeatable:
-        listed = list(value.items()) if isinstance(value, Mapping) else value
+        listed = list(value.items()) if flag.keyed and isinstance(value, Mapping) else value
         values = listed if isinstance(listed, list | tuple) else [listed]
         return tuple(_checked_value(flag, path, name, each) for each in values)
     return _checked_value(flag, path, name, value)

@@ -6,6 +6,7 @@ the last one key holds alone. In a closed clip the last key is followed by the f
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
 
 import jax
 import jax.numpy as jnp
@@ -121,7 +122,7 @@ def check_numbers(name: str, number: Number, frames: int | None, low: float) -> 
         values = [number]
     for value in values:
         if (
-            not isinstance(value, int | float)
+            not isinstance(value, Real)
             or isinstance(value, bool)
             or not math.isfinite(value)
             or value < low
@@ -139,7 +140,7 @@ def check_keys(name: str, keys: Iterable[int], frames: int | None) -> None:
     if not listed:
         raise UsageError(f"`{name}` has no key frame; give at least one.")
     for key in listed:
-        if not isinstance(key, int) or isinstance(key, bool) or key < 0:
+        if not isinstance(key, Integral) or isinstance(key, bool) or key < 0:
             raise UsageError(f"`{name}` names frame {key!r}; frames are counted from 0.")
         if frames is not None and key >= frames:
             raise UsageError(

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class StartInput:
         Raises:
             UsageError: a value is out of range, or lacks another.
         """
-        if not isinstance(self.strength, int | float) or not 0.0 < self.strength <= 1.0:
+        if not isinstance(self.strength, Real) or not 0.0 < float(self.strength) <= 1.0:
             raise UsageError(f"`strength` is {self.strength!r}; expected above 0, to 1.")
         if self.video is None:
             if self.mask is not None:
@@ -93,7 +94,8 @@ def make_start(
             raise UsageError("`known_frames` has pictures of different sizes; scale them to one.")
         of_frames = (shape[0], len(frames), *shape[2:])
         found = _latents(runtime, "known_frames", np.stack(pictures), of_frames, noise, most_frames)
-        clean = np.repeat(clean, len(found) // len(clean), axis=0)
+        rows = max(len(clean), len(found))
+        clean = np.broadcast_to(clean, (rows, *clean.shape[1:])).copy()
         clean[:, frames], mask[:, frames] = found, 0.0
     start = Start(clean, given.strength, mask)
     if mask.min() < 1.0:
@@ -134,7 +136,7 @@ def _latents(
 def _mask(given: Any, shape: tuple[int, ...], factor: int) -> np.ndarray:
     """A mask in the size of the latents, `[1, frames, height / 8, width / 8, 1]`."""
     mask = np.asarray(given, np.float32)
-    mask = mask[None] if mask.ndim == 2 else mask
+    mask = np.atleast_3d(mask) if mask.ndim < 2 else mask[None] if mask.ndim == 2 else mask
     _, frames, height, width, _ = shape
     if mask.shape[1:] == (height * factor, width * factor):
         # The pixel that diffusers takes: the first of each latent's.

@@ -63,6 +63,7 @@ def test_texts(given: Any, expected: Any) -> None:
         (number_by_frame, [1, 2], "expected|no number of"),
         (number_by_block, "down1=1,down1=2", "down1 is given twice"),
         (number_by_block, "down1=", "expected a number"),
+        (number_by_block, "all=0.5,0.8", "all has two values"),
         (text_at_frame, "a blue star", "FRAME: PROMPT"),
         (text_at_frame, "first: a", "no number of a frame"),
         (text_at_frame, [1, 2, 3], "FRAME: PROMPT"),

@@ -149,6 +149,14 @@ def test_a_clip_longer_than_the_positions_is_made_in_windows(pipeline: HotshotXL
         ({"video_length": 40, "context": ContextConfig(30, 4)}, "`context_length` is 30"),
         ({"prompt": {0: "a", 4: "b"}}, "frames of this clip are 0 to 3"),
         ({"prompt": {-1: "a"}}, "counted from 0"),
+        (
+            {
+                "prompt": None,
+                "prompt_embeds": {0: np.zeros((1, 77, 64)), 9: np.zeros((1, 77, 64))},
+                "pooled_prompt_embeds": {0: np.zeros((1, 32)), 9: np.zeros((1, 32))},
+            },
+            "names frame 9",
+        ),
         ({"guidance_scale": {0: 5.0, 2: float("nan")}}, "`guidance_scale` is nan"),
         ({"guidance_scale": {0: 5.0, 3: 1.0}}, "goes from 1 to 5"),
         ({"guidance_scale": {0: 5.0, 9: 7.0}}, "names frame 9"),

@@ -112,6 +112,7 @@ def test_videos_of_several_seeds_are_what_each_gives_alone(pipeline: HotshotXLPi
         ({"known_frames": {0: SOURCE[0], 1: SOURCE[0, :8]}}, "different sizes"),
         ({"video": CLEAN, "mask": np.ones((3, 2, 2))}, "`mask` has the shape"),
         ({"video": CLEAN, "mask": np.full((2, 2), 2.0)}, "outside of 0 to 1"),
+        ({"video": CLEAN, "mask": 1.0}, "`mask` has the shape"),
     ],
 )
 def test_bad_input(pipeline: HotshotXLPipeline, start: dict[str, Any], message: str) -> None:

@@ -100,6 +100,8 @@ def completed(given: Mapping[str, Any]) -> InferArguments:
     if "prompt" not in values | given and (values | given).get("prompt_at"):
         # The default prompt would hold at the first frame.
         values["prompt"] = ""
+    if "negative_prompt" not in named and (values | given).get("negative_prompt_at"):
+        values["negative_prompt"] = ""
     values = _native_settings(values | given) | values
     files = InferSettings(**(values | given)).model_files
 

@@ -13,6 +13,7 @@ from hotshot_jax.sampling.windows import ContextConfig
 logger = logging.getLogger(__name__)
 
 _OF_WINDOWS = (
+    "context_length",
     "context_overlap",
     "context_schedule",
     "context_stride",
@@ -63,8 +64,8 @@ def check_clip(settings: InferSettings, given: Collection[str]) -> None:
         raise UsageError(
             "--loop and --ping_pong are two ways to come back to the first frame; give one of them."
         )
-    if settings.ping_pong and frames < 2:
-        raise UsageError(f"--ping_pong needs at least 2 frames, and --video_length is {frames}.")
+    if settings.ping_pong and frames < 3:
+        raise UsageError(f"--ping_pong needs at least 3 frames, and --video_length is {frames}.")
     if settings.context_batch is not None and settings.context_batch < 1:
         raise UsageError(f"--context_batch is {settings.context_batch}; expected 1 or more.")
     context = context_of(settings)
@@ -75,10 +76,10 @@ def check_clip(settings: InferSettings, given: Collection[str]) -> None:
     idle = [f"--{name}" for name in _OF_WINDOWS if name in given]
     if idle and windows_of_clip(settings)[1] == 1:
         logger.warning(
-            "%s has no effect: %d frames are made in one window. --context_length makes windows "
-            "shorter.",
-            " and ".join(idle),
+            "Without effect, since %d frames are made in one window: %s. A --context_length below "
+            "that makes shorter ones.",
             frames,
+            ", ".join(idle),
         )
     elif "context_stride" in given and context is not None and context.schedule not in _UNIFORM:
         logger.warning(

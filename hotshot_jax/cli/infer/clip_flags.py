@@ -12,7 +12,13 @@ from hotshot_jax.choices import (
     PREDICTION_TYPES,
     SPACINGS,
 )
-from hotshot_jax.cli.by_frame import Number, number_by_block, number_by_frame, text_at_frame
+from hotshot_jax.cli.by_frame import (
+    Number,
+    number_by_block,
+    number_by_frame,
+    picture_at_frame,
+    text_at_frame,
+)
 from hotshot_jax.cli.flags import flag
 from hotshot_jax.cli.infer.presets import PRESETS
 from hotshot_jax.jobs.settings import ClipSettings, ModelSettings
@@ -113,6 +119,7 @@ class ClipFlags:
         "them, and --prompt, if given, holds at frame 0; repeatable",
         text_at_frame,
         repeatable=True,
+        keyed=True,
         metavar='"FRAME: PROMPT"',
         **_LONG,
     )
@@ -121,6 +128,7 @@ class ClipFlags:
         "the same for what to avoid; repeatable",
         text_at_frame,
         repeatable=True,
+        keyed=True,
         metavar='"FRAME: PROMPT"',
         **_LONG,
     )
@@ -202,8 +210,9 @@ class ClipFlags:
     frame_at: tuple[str, ...] = flag(
         (),
         'a picture that a frame is to be, such as "0: cat.png"; repeatable',
-        str,
+        picture_at_frame,
         repeatable=True,
+        keyed=True,
         source=True,
         metavar='"FRAME: PICTURE"',
         **_START,

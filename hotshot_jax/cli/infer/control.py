@@ -239,7 +239,12 @@ def read_clip(flag: str, source: str, settings: InferSettings) -> Iterator[Clip]
     if not source.strip():
         raise UsageError(f"{flag} is empty; expected a clip's path or URL.")
     if not is_url(source):
-        yield open_clip(os.path.expanduser(source))
+        try:
+            yield open_clip(os.path.expanduser(source))
+        except HotshotError as error:
+            if flag == "--gif" or str(error).startswith(flag):
+                raise
+            raise _of_its_kind(error, f"{flag}: {error}") from error
         return
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "clip"
@@ -247,7 +252,11 @@ def read_clip(flag: str, source: str, settings: InferSettings) -> Iterator[Clip]
         try:
             yield open_clip(str(file))
         except HotshotError as error:
-            raise type(error)(str(error).replace(str(file), source)) from error
+            raise _of_its_kind(error, str(error).replace(str(file), source)) from error
+
+
+def _of_its_kind(error: HotshotError, message: str) -> HotshotError:
+    return UsageError(message) if isinstance(error, UsageError) else HotshotError(message)
 
 
 def _read_source(source: str, settings: InferSettings) -> np.ndarray:

@@ -96,6 +96,16 @@ RULES = (
     ),
     Acts(("prompt",), lambda s: s.prompts_file is None, "beside --prompts_file"),
     Acts(
+        ("prompt", "prompts_file"),
+        lambda s: 0 not in dict(s.prompt_at),
+        "beside a --prompt_at for frame 0, where it would hold",
+    ),
+    Acts(
+        ("negative_prompt",),
+        lambda s: 0 not in dict(s.negative_prompt_at),
+        "beside a --negative_prompt_at for frame 0, where it would hold",
+    ),
+    Acts(
         ("guidance_rescale",),
         _guided,
         "without guidance, which is a --guidance_scale above 1",

@@ -85,6 +85,9 @@ def describe_preset(name: str, settings: Any) -> str:
             shown = f"{actual:g}" if isinstance(actual, float) else actual
             told.append(f"{key} {shown}{given}")
     text = f"preset {name}: {', '.join(told)}"
-    if settings.guidance_scale <= 1:
+    # Not at the top: this module is read for a command's help, without JAX.
+    from hotshot_jax.conditioning.key_frames import extremes
+
+    if extremes(settings.guidance_scale)[1] <= 1:
         text += "; without guidance, negative prompts have no effect"
     return text

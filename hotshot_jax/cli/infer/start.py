@@ -1,6 +1,5 @@
 """What the flags of a clip's beginning ask for: a clip to start from, known frames, a mask."""
 
-import argparse
 import dataclasses
 import logging
 import os
@@ -34,7 +33,7 @@ class StartPlan:
     Attributes:
         video: uint8 `[frames, height, width, 3]`.
         strength: the part of the schedule that is run.
-        mask: float32 `[frames, height, width]`, 1 where the clip is made anew.
+        mask: uint8 `[frames, height, width]`, 255 where the clip is made anew.
         known: pictures by frame, uint8 `[height, width, 3]`.
     """
 
@@ -59,14 +58,15 @@ def sized_by_video(settings: InferSettings, named: Collection[str]) -> InferSett
         return settings
     changes: dict[str, Any] = {}
     with read_clip("--video", settings.video, settings) as clip:
-        if "video_length" not in named and not clip.is_picture:
+        if "video_length" not in named and not _is_still(clip):
             changes["video_length"] = min(len(clip.durations_ms), MAX_FRAMES)
-            if "video_duration" not in named and all(clip.durations_ms):
-                changes["video_duration"] = round(sum(clip.durations_ms))
-        if not {"width", "height", "aspect_ratio"} & set(named):
-            largest = max(clip.width, clip.height)
-            scale = min(1.0, MAX_SIDE / largest)
-            for name, side in (("width", clip.width), ("height", clip.height)):
+            if "video_duration" not in named:
+                timed = all(clip.durations_ms)
+                # Nothing is what its length decides.
+                changes["video_duration"] = round(sum(clip.durations_ms)) if timed else None
+        scale = min(1.0, MAX_SIDE / max(clip.width, clip.height))
+        for name, side in (("width", clip.width), ("height", clip.height)):
+            if not {name, "aspect_ratio"} & set(named):
                 changes[name] = max(int(side * scale) // _LATENT_PIXELS, 1) * _LATENT_PIXELS
     return dataclasses.replace(settings, **changes)
 
@@ -85,24 +85,31 @@ def plan_start(settings: InferSettings) -> StartPlan:
             if getattr(settings, flag) is not None:
                 raise UsageError(f"--{flag} needs --video, the clip that it is about.")
         return StartPlan(known=known)
-    usual = _STRENGTH if settings.mask is None and not known else 1.0
+    usual = _STRENGTH if settings.mask is None else 1.0
     strength = usual if settings.strength is None else settings.strength
     StartInput(True, strength).check(settings.video_length, settings.steps)
     with read_clip("--video", settings.video, settings) as clip:
-        indices = [0] * settings.video_length
-        if not clip.is_picture:
+        indices = list(range(settings.video_length))
+        if _is_still(clip):
+            picture = clip.frames([0])
+            video, count = (
+                np.broadcast_to(picture, (len(indices), *picture.shape[1:])),
+                len(indices),
+            )
+        else:
             try:
                 indices = key_frame_indices(
                     clip.durations_ms, settings.video_length, settings.video_duration
                 )
             except UsageError as error:
                 raise UsageError(f"--video {settings.video}: {error}") from error
-        video = clip.frames(indices)
-        count = len(clip.durations_ms)
+            video, count = clip.frames(indices), len(clip.durations_ms)
     mask = None
     if settings.mask is not None:
         with read_clip("--mask", settings.mask, settings) as clip:
             mask = _mask(settings.mask, clip, count, indices)
+        if mask.min() == 255:
+            logger.warning("--mask is white everywhere: all of the clip is made anew.")
     return StartPlan(video, strength, mask, known)
 
 
@@ -127,12 +134,15 @@ def start_input(plan: StartPlan, settings: InferSettings) -> StartInput:
                 width,
                 height,
             )
+        if pictures.strides[0] == 0:
+            # A picture that is held still is scaled once.
+            one = scale_aspect_fill(pictures[0], width, height)
+            return np.broadcast_to(one, (len(pictures), *one.shape))
         return np.stack([scale_aspect_fill(each, width, height) for each in pictures])
 
     mask = None
     if plan.mask is not None:
-        levels = np.round(plan.mask * 255).astype(np.uint8)
-        mask = scaled("--mask", levels).astype(np.float32) / 255
+        mask = scaled("--mask", plan.mask).astype(np.float32) / 255
     return StartInput(
         None if plan.video is None else scaled("--video", plan.video),
         plan.strength,
@@ -151,7 +161,7 @@ def _known_pictures(settings: InferSettings) -> dict[int, np.ndarray]:
         ("--last_frame", settings.video_length - 1, settings.last_frame),
     )
     given = [(flag, frame, path) for flag, frame, path in ends if path is not None]
-    given += [("--frame_at", *_picture_at(argument)) for argument in settings.frame_at]
+    given += [("--frame_at", *text_at_frame(argument)) for argument in settings.frame_at]
     if given:
         check_keys("frame_at", [frame for _, frame, _ in given], settings.video_length)
     known: dict[int, np.ndarray] = {}
@@ -159,24 +169,25 @@ def _known_pictures(settings: InferSettings) -> dict[int, np.ndarray]:
         if frame in known:
             raise UsageError(f"{flag} gives frame {frame} a second picture; give it one.")
         with read_clip(flag, path, settings) as clip:
-            if not clip.is_picture:
+            if not _is_still(clip):
                 raise UsageError(f"{flag} {os.fspath(path)} is a clip; expected a picture.")
             known[frame] = clip.frames([0])[0]
     return known
 
 
-def _picture_at(argument: str) -> tuple[int, str]:
-    try:
-        return text_at_frame(argument)
-    except argparse.ArgumentTypeError as error:
-        raise UsageError(f"--frame_at {error}") from error
-
-
 def _mask(name: str, clip: Clip, count: int, indices: list[int]) -> np.ndarray:
-    if not clip.is_picture and len(clip.durations_ms) != count:
+    still = _is_still(clip)
+    if not still and len(clip.durations_ms) != count:
         raise UsageError(
             f"--mask {name} has {len(clip.durations_ms)} frames, and --video has {count}; expected "
             "as many, or one picture for all."
         )
-    frames = clip.frames([0] * len(indices) if clip.is_picture else indices)
-    return frames.astype(np.float32).mean(axis=-1) / 255
+    levels = np.stack(
+        [np.round(each.mean(axis=-1)) for each in clip.frames([0] if still else indices)]
+    )
+    gray = levels.astype(np.uint8)
+    return np.broadcast_to(gray, (len(indices), *gray.shape[1:])) if still else gray
+
+
+def _is_still(clip: Clip) -> bool:
+    return clip.is_picture or len(clip.durations_ms) == 1

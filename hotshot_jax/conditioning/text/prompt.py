@@ -212,6 +212,9 @@ def embed_prompts(
         for each in [] if text is None else _as_list(text):
             if isinstance(each, Mapping) and frames is not None:
                 check_keys("prompt", each, frames)
+    for embeddings in (given, given_negative):
+        for row in () if embeddings is None else embeddings.keys or ():
+            check_keys("prompt_embeds", row, frames)
     positive: Sequence[Texts | None] = [None] * steps
     negative: Sequence[Texts | None] = [None] * steps
     keys, negative_keys = None, None

@@ -78,6 +78,8 @@ def given_embeddings(hidden: Any, pooled: Any, text: Any, name: str) -> TextEmbe
         return TextEmbeddings(jnp.asarray(hidden), jnp.asarray(pooled))
     if not (isinstance(hidden, Mapping) and isinstance(pooled, Mapping) and [*hidden] == [*pooled]):
         raise UsageError(f"{name}_embeds and its pooled twin need the same key frames.")
+    if not hidden:
+        raise UsageError(f"{name}_embeds has no key frame; give at least one.")
     by_key = TextEmbeddings(
         jnp.stack([*hidden.values()], axis=1), jnp.stack([*pooled.values()], axis=1)
     )

@@ -50,7 +50,7 @@ NUMBERS = {
     ),
     "a loop of one frame": (["--loop", "--video_length", "1"], "--loop needs at least 2 frames"),
     "a loop back and forth": (["--loop", "--ping_pong"], "give one of them"),
-    "one frame back and forth": (["--ping_pong", "--video_length", "1"], "at least 2 frames"),
+    "two frames back and forth": (["--ping_pong", "--video_length", "2"], "at least 3 frames"),
     "a window past the positions": (
         ["--video_length", "40", "--context_length", "25"],
         "--context_length is 25; the temporal layers know 24 positions",

@@ -25,6 +25,9 @@ IDLE = {
     "--lora_allow_partial": "without --lora",
     "--variant fp16": "on the built-in model",
     "--prompts_file a.txt --prompt x": "beside --prompts_file",
+    "--prompt x --prompt_at 0:y": "beside a --prompt_at for frame 0",
+    "--prompts_file a.txt --prompt_at 0:y": "beside a --prompt_at for frame 0",
+    "--negative_prompt x --negative_prompt_at 0:y": "beside a --negative_prompt_at for frame 0",
     "--guidance_rescale 0.5 --guidance_scale 1": "a --guidance_scale above 1",
     "--eta 0.5": "it is for ddim",
     "--video_length 1 --output a.png --video_duration 500": "on pictures",
@@ -49,6 +52,7 @@ def test_what_cannot_act_is_refused(line: str) -> None:
         "--control_type canny --canny_low_threshold 5 --gif a.gif",
         "--video_length 1 --output a.gif --video_duration 500",
         "--preset lightning --negative_prompt x",
+        "--prompt x --prompt_at 3:y --negative_prompt x --negative_prompt_at 3:y",
     ],
 )
 def test_what_acts_is_not(line: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -57,7 +57,8 @@ def test_files(tmp_path: Path, name: str, content: str) -> None:
 
 KEYED = (
     "prompt_at: {0: a fox, 6: a whale}\nguidance_scale: {0: 5, 6: 8}\nloop: true\n"
-    "motion_scale: {down1: 0.5}\n"
+    "motion_scale: {down1: 0.5}\ncontrolnet_conditioning_scale: {0: 1, 6: 0}\n"
+    "frame_at: {3: cat.png}\nnegative_prompt_at: [{2: dull}]\n"
 )
 
 
@@ -70,13 +71,18 @@ def test_what_differs_by_frame_is_the_same_from_flags_files_and_results(tmp_path
         "--guidance_scale=0:5,6:8",
         "--loop",
         "--motion_scale=down1=0.5",
+        "--controlnet_conditioning_scale=0:1,6:0",
+        "--frame_at=3:cat.png",
+        "--negative_prompt_at=2: dull",
     )
     assert settings_of(*flags) == by_file
     # The default prompt does not hold at the first frame.
-    assert by_file.prompt == ""
+    assert by_file.prompt == by_file.negative_prompt == ""
+    assert by_file.controlnet_conditioning_scale == ({0: 1.0, 6: 0.0},)
     stored = by_file.stored()
     write_video(tmp_path / "a.gif", FRAMES, 1000, {STORED: json.dumps(stored)})
-    assert settings_of("--config", tmp_path / "a.gif") == by_file
+    again = settings_of("--config", tmp_path / "a.gif", "--frame_at=3:cat.png")
+    assert again == by_file
 
 
 def test_a_plain_result_tells_of_nothing_that_it_does_not_use() -> None:

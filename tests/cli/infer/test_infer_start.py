@@ -72,6 +72,24 @@ def test_pictures_of_frames(files: Path) -> None:
     assert sorted(plan_start(completed(given_flags(words)).settings).known) == [3]
 
 
+def test_a_picture_is_held_still_and_a_clip_without_times_has_the_usual_ones(
+    files: Path, tmp_path: Path
+) -> None:
+    start, settings = planned(files, "--video @cat.png --mask @walk.webp --video_length 6")
+    assert (settings.width, settings.video_duration) == (40, 1000)
+    np.testing.assert_array_equal(start.video, np.stack([CLIP[0]] * 6))
+    assert start.mask.shape == (6, 24, 40)
+    write_video(f"{tmp_path}/many/", np.repeat(CLIP, 10, 0), 1000, {})
+    _, settings = planned(files, f"--video {tmp_path}/many --width 16")
+    assert (settings.video_length, settings.video_duration) == (60, 7500)
+    assert (settings.width, settings.height) == (16, 24)
+
+
+def test_known_frames_leave_the_clip_its_say(files: Path) -> None:
+    start, _ = planned(files, "--video @walk.webp --first_frame @cat.png")
+    assert start.strength == 0.8
+
+
 BAD = {
     "--mask @mask.png": "--mask needs --video",
     "--strength 0.5": "--strength needs --video",
@@ -85,7 +103,8 @@ BAD = {
     "--first_frame @walk.webp": "is a clip; expected a picture",
     "--first_frame @cat.png --frame_at 0:@cat.png": "a second picture",
     "--frame_at 8:@cat.png": "names frame 8",
-    "--frame_at @cat.png": "expected",
+    "--frame_at @cat.png": "FRAME: PICTURE",
+    "--first_frame @none.png": "--first_frame: .* does not exist",
 }
 
 
