@@ -99,6 +99,9 @@ INFER: Final = OtherNames(
             "overwrite": "force y",
             "prompts_file": "from_file prompt_file",
             "depth_checkpoint": "depth_model depth_estimator",
+            "strength": "denoising_strength denoise",
+            "video": "init_video",
+            "loop": "closed_loop",
         }
     ),
     instead={
@@ -133,9 +136,6 @@ INFER: Final = OtherNames(
         "output_dir": "--output names the file to write, such as --output outputs/a.gif.",
         "lora_scale": "the strength stands behind the file: --lora FILE:0.8.",
         "lora_weight": "the strength stands behind the file: --lora FILE:0.8.",
-        "strength": "clips begin from noise alone; --gif with --control_type follows a clip.",
-        "denoising_strength": "clips begin from noise alone; --gif with --control_type follows a "
-        "clip.",
         "refiner": "Hotshot-XL has none.",
     },
     values={
