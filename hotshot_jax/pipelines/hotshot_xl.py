@@ -284,7 +284,7 @@ class HotshotXLPipeline:
                 `[prompts, frames, text_channels]`.
             negative_prompt_embeds: like `prompt_embeds`.
             negative_pooled_prompt_embeds: like `pooled_prompt_embeds`.
-                original_size: first two time ids, (height, width) by default.
+            original_size: first two time ids, (height, width) by default.
             crops_coords_top_left: second two time ids.
             target_size: last two time ids, (height, width) by default.
             eta: noise of DDIM.

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models import AutoencoderKL
@@ -48,16 +48,13 @@ def encode_frames(
         `[videos, frames, height / 8, width / 8, channels]` as the UNet sees them, float32.
     """
     arrays, build = runtime.model("vae")
-    mesh, left = runtime.mesh, len(frames)
+    left = len(frames)
 
     def encode(arrays: list[jax.Array], frames: jax.Array) -> tuple[jax.Array, jax.Array]:
         vae: AutoencoderKL = build(arrays)
         return latent_moments(vae, frames)
 
-    if mesh is None:
-        chunks: Iterator[Any] = _chunks(frames[None], most_frames)
-    else:
-        chunks = _chunks_on_mesh(frames[None], most_frames, mesh)
+    chunks, out_sharding = _divided(runtime, frames[None], most_frames)
     first = next(chunks)
     program = runtime.program(
         "VAE encoder",
@@ -65,7 +62,7 @@ def encode_frames(
         encode,
         (arrays, first),
         matmul="float32",
-        out_shardings=None if mesh is None else image_sharding(mesh),
+        out_shardings=out_sharding,
     )
     moments: list[list[np.ndarray]] = [[], []]
     with runtime.progress.stage("encoding", left, "frame") as advance:
@@ -107,11 +104,7 @@ def decode_latents(
         return jnp.clip(vae.decode(latents / scaling) / 2 + 0.5, 0.0, 1.0)
 
     left = latents.shape[0] * latents.shape[1]
-    if runtime.mesh is None:
-        chunks, out_sharding = _chunks(latents, most_frames), None
-    else:
-        chunks = _chunks_on_mesh(latents, most_frames, runtime.mesh)
-        out_sharding = image_sharding(runtime.mesh)
+    chunks, out_sharding = _divided(runtime, latents, most_frames)
     # All chunks have one shape, and the time to compile for it is not decoding.
     first = next(chunks)
     program = runtime.program(
@@ -146,6 +139,15 @@ def _check_finite(frames: np.ndarray, precision: Precision) -> None:
             "The result has values that are not finite; nothing was written. With precision "
             f"{precision.name}, try bf16 or f32; otherwise the checkpoint is damaged."
         )
+
+
+def _divided(
+    runtime: Runtime, videos: Any, most_frames: int
+) -> tuple[Iterator[Any], NamedSharding | None]:
+    """Frames a few at a time, where a program takes them, and where its results lie."""
+    if runtime.mesh is None:
+        return _chunks(videos, most_frames), None
+    return _chunks_on_mesh(videos, most_frames, runtime.mesh), image_sharding(runtime.mesh)
 
 
 def _chunks(latents: Any, most_frames: int) -> Iterator[Any]:
