@@ -1,28 +1,20 @@
 """What a compiled program does on one device: operations, memory traffic, communication.
 
 XLA's own cost analysis counts the body of a loop once; here loops are multiplied out, which matters
-for layers that run in a scan. Only matrix products and convolutions count as operations.
+for layers that run in a scan. Only matrix products and convolutions count as operations. Traffic is
+that of arrays as they lie in memory, padding and all.
 """
 
 import dataclasses
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 
-from benchmarks.compile.hlo_text import Computation, Instruction, Module, Shape, parse
+from benchmarks.compile.hlo_products import kernel_flops, matrix_passes, product_flops
+from benchmarks.compile.hlo_text import Computation, Instruction, Module, parse
+from benchmarks.compile.hlo_traffic import traffic
 
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
-
-# Neither read nor written, or accounted for where they are used.
-_FREE = frozenset(
-    "parameter constant tuple get-tuple-element bitcast while conditional call iota after-all "
-    "partition-id replica-id opt-barrier async-start async-update async-done".split()
-)
-# Products of queries and keys, or of the like, in the attention kernels of JAX, by their names.
-_KERNEL_PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dkv": 5}
-# bfloat16 passes of a float32 product on a TPU's matrix unit.
-_PASSES = {"highest": 6, "high": 3}
 
 
 @dataclasses.dataclass
@@ -42,29 +34,77 @@ class Collective:
     wire_bytes: float = 0.0
 
 
-@dataclasses.dataclass
-class Costs:
-    """Sums over a program, loops multiplied out.
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What one instruction does, all its turns together.
 
     Attributes:
+        instruction: its name in the program.
+        layer: what it was made of, `down_blocks.0/temporal_attentions.0/attn1/dot_general`.
+        times: how often it runs.
         flops: of matrix products and convolutions, two for a multiplication and addition.
         mxu_flops: the same, float32 products counted as the bfloat16 products that they take.
-        hbm_bytes: read from and written to main memory by the instructions.
-        collectives: by kind.
+        hbm_bytes: read from and written to main memory.
     """
 
-    flops: float = 0.0
-    mxu_flops: float = 0.0
-    hbm_bytes: float = 0.0
+    instruction: str
+    layer: str
+    times: int
+    flops: float
+    mxu_flops: float
+    hbm_bytes: float
+
+    def repeated(self, times: int) -> "Work":
+        """The same in a loop of so many turns."""
+        return dataclasses.replace(
+            self,
+            times=times * self.times,
+            flops=times * self.flops,
+            mxu_flops=times * self.mxu_flops,
+            hbm_bytes=times * self.hbm_bytes,
+        )
+
+    def seconds(self, peak_flops: float, bandwidth: float) -> float:
+        """The longer of computing and memory, each at its peak."""
+        return max(self.mxu_flops / peak_flops, self.hbm_bytes / bandwidth)
+
+
+@dataclasses.dataclass
+class Costs:
+    """What a program does, loops multiplied out.
+
+    Attributes:
+        work: of each instruction that has any, in the order of the program.
+        collectives: communication by kind.
+    """
+
+    work: list[Work] = dataclasses.field(default_factory=list)
     collectives: dict[str, Collective] = dataclasses.field(
         default_factory=lambda: defaultdict(Collective)
     )
 
-    def add(self, other: "Costs", times: int = 1, memory: bool = True) -> None:
+    @property
+    def flops(self) -> float:
+        """Of all instructions."""
+        return sum(work.flops for work in self.work)
+
+    @property
+    def mxu_flops(self) -> float:
+        """Of all instructions."""
+        return sum(work.mxu_flops for work in self.work)
+
+    @property
+    def hbm_bytes(self) -> float:
+        """Of all instructions."""
+        return sum(work.hbm_bytes for work in self.work)
+
+    def seconds(self, peak_flops: float, bandwidth: float) -> float:
+        """Computing and memory, one instruction after the other."""
+        return sum(work.seconds(peak_flops, bandwidth) for work in self.work)
+
+    def add(self, other: "Costs", times: int = 1) -> None:
         """Adds another computation's costs, `times` over."""
-        self.flops += times * other.flops
-        self.mxu_flops += times * other.mxu_flops
-        self.hbm_bytes += times * other.hbm_bytes if memory else 0
+        self.work += [work.repeated(times) for work in other.work]
         for kind, theirs in other.collectives.items():
             ours = self.collectives[kind]
             ours.count += times * theirs.count
@@ -102,27 +142,30 @@ class _Counter:
     def _add(self, total: Costs, instruction: Instruction, computation: Computation) -> None:
         opcode = instruction.opcode
         kind = opcode.removesuffix("-start")
+        flops, mxu_flops = 0.0, 0.0
         if opcode == "while":
             for called in instruction.called:
                 total.add(self.costs(called), self._trip_count(instruction))
         elif opcode == "conditional":
             branches = [self.costs(called) for called in instruction.called]
             total.add(max(branches, key=lambda branch: (branch.flops, branch.hbm_bytes)))
-        elif opcode in ("fusion", "call", "async-start"):
+        elif opcode in ("call", "async-start"):
             for called in instruction.called:
-                total.add(self.costs(called), memory=opcode != "fusion")
+                total.add(self.costs(called))
+        elif opcode == "fusion":
+            fused = [self.costs(called) for called in instruction.called]
+            flops = sum(each.flops for each in fused)
+            mxu_flops = sum(each.mxu_flops for each in fused)
         elif kind in COLLECTIVES:
             _add_collective(total.collectives[kind], kind, instruction, computation, self._devices)
         elif opcode in ("dot", "convolution"):
-            flops = _product_flops(instruction, computation)
-            total.flops += flops
-            total.mxu_flops += flops * _passes(instruction, computation)
+            flops = product_flops(instruction, computation)
+            mxu_flops = flops * matrix_passes(instruction, computation)
         elif opcode == "custom-call":
-            flops = _kernel_flops(instruction, computation)
-            total.flops += flops
-            total.mxu_flops += flops
-        if opcode not in _FREE and not opcode.endswith("-done"):
-            total.hbm_bytes += self._written(instruction) + self._read(instruction, computation)
+            flops = mxu_flops = kernel_flops(instruction, computation)
+        moved = traffic(self._module, computation, instruction)
+        if flops or moved:
+            total.work.append(Work(instruction.name, instruction.layer, 1, flops, mxu_flops, moved))
 
     def _trip_count(self, loop: Instruction) -> int:
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
@@ -137,65 +180,6 @@ class _Counter:
             if line.opcode == "constant" and line.literal.isdigit()
         ]
         return max(limits, default=1)
-
-    def _written(self, instruction: Instruction) -> int:
-        if instruction.opcode == "copy-start":
-            return instruction.shapes[0].bytes if instruction.shapes[0].in_hbm else 0
-        if instruction.opcode == "dynamic-update-slice":
-            return 0
-        if instruction.opcode == "fusion":
-            fused = self._module.computations[instruction.called[0]]
-            update = _updated_bytes(fused)
-            if update is not None:
-                return update
-        return instruction.bytes
-
-    def _read(self, instruction: Instruction, computation: Computation) -> int:
-        lines = computation.instructions
-        operands = [lines[name] for name in instruction.operands if name in lines]
-        if instruction.opcode in ("dynamic-slice", "slice"):
-            return instruction.shapes[0].bytes if operands[0].bytes else 0
-        if instruction.opcode == "dynamic-update-slice":
-            return 2 * operands[1].shapes[0].bytes
-        if instruction.opcode == "fusion":
-            fused = instruction.called[0]
-            return sum(
-                min(operand.bytes, self._used(fused, index))
-                for index, operand in enumerate(operands)
-                if operand.bytes
-            )
-        return sum(operand.bytes for operand in operands)
-
-    def _used(self, name: str, index: int) -> int:
-        """How much of a parameter a fused computation reads: of a stack, only one layer."""
-        computation = self._module.computations[name]
-        parameter = computation.parameter(index)
-        return self._used_by(computation, parameter, parameter.shapes[0].bytes)
-
-    def _used_by(self, computation: Computation, value: Instruction, whole: int) -> int:
-        used = 0
-        for user in computation.users(value.name):
-            if user.opcode in ("dynamic-slice", "slice"):
-                used += user.shapes[0].bytes
-            elif user.opcode == "bitcast":
-                used += self._used_by(computation, user, whole)
-            elif user.opcode == "fusion":
-                used += self._used(user.called[0], user.operands.index(value.name))
-            elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
-                continue
-            else:
-                return whole
-        return used
-
-
-def _updated_bytes(computation: Computation) -> int | None:
-    """Size of the update, for computations that change part of an array in place."""
-    root = computation.root
-    while root.opcode == "bitcast":
-        root = computation.instructions[root.operands[0]]
-    if root.opcode != "dynamic-update-slice":
-        return None
-    return computation.instructions[root.operands[1]].shapes[0].bytes
 
 
 def _add_collective(
@@ -236,74 +220,3 @@ def _group_size(attributes: str) -> int | None:
         axes = re.findall(r"'(\w+)'", named[2])
         return math.prod(sizes.get(axis, 1) for axis in axes)
     return None
-
-
-def _passes(instruction: Instruction, computation: Computation) -> int:
-    operand = computation.instructions[instruction.operands[0]].shapes[0]
-    precision = instruction.attribute("operand_precision") or ""
-    if operand.dtype != "f32":
-        return 1
-    return next((passes for name, passes in _PASSES.items() if f"{{{name}" in precision), 1)
-
-
-def _product_flops(instruction: Instruction, computation: Computation) -> float:
-    left, right = (computation.instructions[name].shapes[0] for name in instruction.operands[:2])
-    result = instruction.shapes[0]
-    if instruction.opcode == "dot":
-        contracted = re.findall(r"\d+", instruction.attribute("lhs_contracting_dims") or "")
-        return 2.0 * math.prod(result.dims) * math.prod(left.dims[int(axis)] for axis in contracted)
-    return _convolution_flops(instruction, left, right, result)
-
-
-def _kernel_flops(instruction: Instruction, computation: Computation) -> float:
-    """Operations of a kernel; the first operands of four axes are its queries and keys."""
-    products = next(
-        (count for name, count in _KERNEL_PRODUCTS.items() if instruction.name.startswith(name)), 0
-    )
-    if not products:
-        return 0.0
-    operands = (computation.instructions[name].shapes[0] for name in instruction.operands)
-    query, key, *_ = (shape.dims for shape in operands if len(shape.dims) == 4)
-    return 2.0 * products * math.prod(query) * key[2]
-
-
-def _convolution_flops(instruction: Instruction, left: Shape, right: Shape, result: Shape) -> float:
-    labels = instruction.attribute("dim_labels") or ""
-    left_labels, right_labels, result_labels = re.split(r"_|->", labels)
-    window = dict(_window(instruction.attributes))
-    outputs = 2.0 * result.dims[result_labels.index("b")] * result.dims[result_labels.index("f")]
-    outputs *= right.dims[right_labels.index("i")]
-    spatial = [label for label in left_labels if label.isdigit()]
-    for position, label in enumerate(spatial):
-        outputs *= _valid_positions(
-            left.dims[left_labels.index(label)],
-            result.dims[result_labels.index(label)],
-            {key: values[position] for key, values in window.items()},
-        )
-    groups = int(instruction.attribute("batch_group_count") or 1)
-    return outputs / groups
-
-
-def _window(attributes: str) -> Iterator[tuple[str, list[str]]]:
-    match = re.search(r"window=\{([^}]*)\}", attributes)
-    for part in match[1].split() if match else ():
-        key, _, values = part.partition("=")
-        yield key, values.split("x")
-
-
-def _valid_positions(inputs: int, outputs: int, window: dict[str, str]) -> int:
-    """Pairs of output and kernel position that meet an input and not padding or a gap."""
-    size = int(window.get("size", "1"))
-    stride = int(window.get("stride", "1"))
-    before = int(window.get("pad", "0_0").split("_")[0])
-    gaps = int(window.get("lhs_dilate", "1"))
-    step = int(window.get("rhs_dilate", "1"))
-    extent = (inputs - 1) * gaps + 1
-    if gaps == 1 and step == 1 and size == 1:
-        first, last = math.ceil(before / stride), (extent - 1 + before) // stride
-        return max(0, min(outputs - 1, last) - max(0, first) + 1)
-    return sum(
-        0 <= place < extent and place % gaps == 0
-        for output in range(outputs)
-        for place in range(output * stride - before, output * stride - before + size * step, step)
-    )

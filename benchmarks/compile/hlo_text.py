@@ -4,11 +4,14 @@ import dataclasses
 import math
 import re
 
-_SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?")
+_SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
+_TILES = re.compile(r"T((?:\([\d,]+\))+)")
 _NAME = re.compile(r"%([\w.\-]+)")
 _LAST_WORD = re.compile(r"([\w.\-]+)\s*(?:,|$)")
 _COMMENT = re.compile(r"/\*.*?\*/")
 _CALLED = re.compile(r"\b(?:calls|body|to_apply)=%?([\w.\-]+)")
+_OPERATION = re.compile(r'\bop_name="([^"]*)"')
+_TRACED = re.compile(r"^jit\([^)]*\)/")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{\s*$")
 _BITS = re.compile(r"(\d+)")
@@ -21,19 +24,43 @@ class Shape:
     Attributes:
         dtype: XLA's name.
         dims: its dimensions.
+        order: the numbers of the dimensions, from the one whose elements lie next to each other;
+            as they are listed where there is no layout.
+        tiles: in which it is laid out; each divides the tiles of the one before it. TPUs tile the
+            two minor dimensions, as in `T(8,128)(2,1)`, other devices have none.
         in_hbm: false where the layout places it in another memory than the device's main one.
     """
 
     dtype: str
     dims: tuple[int, ...]
-    in_hbm: bool
+    order: tuple[int, ...] = ()
+    tiles: tuple[tuple[int, ...], ...] = ()
+    in_hbm: bool = True
+
+    @classmethod
+    def parse(cls, dtype: str, dims: str, layout: str) -> "Shape":
+        """Reads `bf16`, `8,8` and `0,1:T(8,128)(2,1)S(1)`."""
+        order, _, properties = layout.partition(":")
+        tiles = _TILES.search(properties)
+        return cls(
+            dtype,
+            _numbers(dims),
+            _numbers(order),
+            tuple(map(_numbers, tiles[1][1:-1].split(")("))) if tiles else (),
+            "S(" not in properties,
+        )
 
     @property
     def bytes(self) -> int:
-        """Size without padding."""
+        """Size as it lies in memory: tiles that are not full count whole."""
         digits = _BITS.search(self.dtype)
         bits = {"pred": 8, "token": 0}.get(self.dtype, int(digits[1]) if digits else 0)
-        return math.prod(self.dims) * bits // 8
+        dims = [self.dims[axis] for axis in reversed(self.order)] if self.order else [*self.dims]
+        for tile in self.tiles:
+            dims = [1] * (len(tile) - len(dims)) + dims
+            outer, inner = dims[: -len(tile)], dims[-len(tile) :]
+            dims = [*outer, *map(_ceiling_division, inner, tile), *tile]
+        return math.prod(dims) * bits // 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +89,12 @@ class Instruction:
     def bytes(self) -> int:
         """Size of the result in main memory."""
         return sum(shape.bytes for shape in self.shapes if shape.in_hbm)
+
+    @property
+    def layer(self) -> str:
+        """What it was made of: names of layers and of an operation, `down_blocks.0/ff/mul`."""
+        operation = _OPERATION.search(self.attributes)
+        return _TRACED.sub("", operation[1].split(";")[0]) if operation else ""
 
     @property
     def called(self) -> tuple[str, ...]:
@@ -133,10 +166,7 @@ def _instruction(line: str) -> Instruction:
     name, _, rest = line.strip().partition(" = ")
     is_root = name.startswith("ROOT ")
     end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.index(" ")
-    shapes = tuple(
-        Shape(dtype, tuple(map(int, dims.split(","))) if dims else (), "S(" not in layout)
-        for dtype, dims, layout in _SHAPE.findall(rest[:end])
-    )
+    shapes = tuple(Shape.parse(*found) for found in _SHAPE.findall(rest[:end]))
     call = rest[end:].lstrip()
     opening = call.index("(")
     closing = _closing(call, opening)
@@ -151,6 +181,14 @@ def _instruction(line: str) -> Instruction:
         literal,
         is_root,
     )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(","))) if text else ()
+
+
+def _ceiling_division(size: int, part: int) -> int:
+    return -(-size // part)
 
 
 def _closing(text: str, opening: int) -> int:

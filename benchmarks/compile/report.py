@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.compile import steps as compiled_steps
 from benchmarks.compile.abstract_arrays import Program, Size, bytes_per_device
 from benchmarks.compile.hlo_costs import Collective, Costs, program_costs
-from benchmarks.compile.topologies import GIB, Topology
+from benchmarks.compile.topologies import GIB, Chip, Topology
 from hotshot_jax.compile_effort import DEFAULT_EFFORT, effort_options
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.parallel.mesh import create_mesh, mesh_config, slice_count
@@ -31,7 +31,29 @@ _OUT_OF_MEMORY = (
     re.compile(r"HLO temporaries \(([\d.]+)([KMG])\) exceeds available HBM"),
 )
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
-_MODELLED = ("compute_seconds", "memory_seconds", "communication_seconds")
+_MODELLED = ("compute_seconds", "memory_seconds", "communication_seconds", "instruction_seconds")
+_DEAREST = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Dear:
+    """An instruction that takes long by the model.
+
+    Attributes:
+        instruction: its name in the program.
+        layer: what it was made of.
+        times: how often it runs.
+        seconds: all its turns together.
+        compute_seconds: its operations at the chip's peak.
+        memory_seconds: its traffic at the chip's peak.
+    """
+
+    instruction: str
+    layer: str
+    times: int
+    seconds: float
+    compute_seconds: float
+    memory_seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +80,8 @@ class Report:
         compute_seconds: operations at the chip's peak.
         memory_seconds: the memory traffic of the instructions at the chip's peak.
         communication_seconds: what a device sends, at the peak of all its links.
+        instruction_seconds: of each instruction the longer of its computing and its memory, summed.
+        dearest: the instructions that take longest.
         collectives: communication by kind.
     """
 
@@ -81,12 +105,19 @@ class Report:
     compute_seconds: float
     memory_seconds: float
     communication_seconds: float
+    instruction_seconds: float
+    dearest: tuple[Dear, ...]
     collectives: dict[str, Collective]
 
     @property
     def roofline_seconds(self) -> float:
         """The slower of computing and memory, and communication that hides behind neither."""
         return max(self.compute_seconds, self.memory_seconds) + self.communication_seconds
+
+    @property
+    def summed_seconds(self) -> float:
+        """The instructions one after the other, and communication that hides behind none."""
+        return self.instruction_seconds + self.communication_seconds
 
 
 def compile_program(
@@ -163,8 +194,25 @@ def compile_program(
         memory_seconds=costs.hbm_bytes / chip.hbm_bandwidth,
         communication_seconds=sum(kind.wire_bytes for kind in costs.collectives.values())
         / chip.ici_bandwidth,
+        instruction_seconds=costs.seconds(chip.flops, chip.hbm_bandwidth),
+        dearest=_dearest(costs, chip),
         collectives=dict(costs.collectives),
     )
+
+
+def _dearest(costs: Costs, chip: Chip) -> tuple[Dear, ...]:
+    found = [
+        Dear(
+            work.instruction,
+            work.layer,
+            work.times,
+            work.seconds(chip.flops, chip.hbm_bandwidth),
+            work.mxu_flops / chip.flops,
+            work.hbm_bytes / chip.hbm_bandwidth,
+        )
+        for work in costs.work
+    ]
+    return tuple(sorted(found, key=lambda dear: -dear.seconds)[:_DEAREST])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,6 +261,15 @@ def print_report(report: Report) -> None:
     )
     for name, text in _rows(report):
         print(f"  {name:<28}{text}")
+    if report.dearest:
+        print("  the dearest instructions, in ms:")
+        print(f"    {'all':>6} {'computing':>9} {'memory':>6} {'times':>5}  layer (instruction)")
+    for dear in report.dearest:
+        times = [1e3 * each for each in (dear.seconds, dear.compute_seconds, dear.memory_seconds)]
+        print(
+            f"    {times[0]:6.2f} {times[1]:9.2f} {times[2]:6.2f} {dear.times:5}  "
+            f"{dear.layer} ({dear.instruction})"
+        )
 
 
 def _rows(report: Report) -> list[tuple[str, str]]:
@@ -249,6 +306,11 @@ def _rows(report: Report) -> list[tuple[str, str]]:
             f"memory {1e3 * report.memory_seconds:.1f}, "
             f"communication {1e3 * report.communication_seconds:.1f}",
         ),
+        (
+            "modelled (by instruction)",
+            f"{1e3 * report.summed_seconds:.1f} ms: the longer of computing and memory of each, "
+            "and communication",
+        ),
     ]
     return rows
 
@@ -257,7 +319,8 @@ def report_json(report: Report) -> str:
     """The report on one line."""
     values: dict[str, Any] = dataclasses.asdict(report)
     values["roofline_seconds"] = report.roofline_seconds
-    values["modelled"] = ["roofline_seconds", *_MODELLED]
+    values["summed_seconds"] = report.summed_seconds
+    values["modelled"] = ["roofline_seconds", "summed_seconds", *_MODELLED]
     return json.dumps(values)
 
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from benchmarks.compile.hlo_costs import program_costs
 
@@ -146,3 +147,88 @@ def test_operations_of_attention_kernels_count() -> None:
     array = 2 * 2 * 4 * 256 * 64
     # Three operands (the mask adds 8 bytes), a result, and a copy after the attributes' last line.
     assert costs.hbm_bytes == 4 * array + 8 + 2 * array
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        # Two minor dimensions, whole tiles of 8 x 128 each.
+        ("bf16[16,10,8,8]{3,2,1,0:T(8,128)(2,1)}", 2 * 16 * 10 * 8 * 128),
+        ("bf16[64,8,8,40]{3,2,1,0:T(8,128)(2,1)}", 2 * 64 * 8 * 8 * 128),
+        ("f32[3,9,130]{2,1,0:T(8,128)}", 4 * 3 * 16 * 256),
+        # The order of the layout counts, not that of the shape.
+        ("bf16[4096,8,8,40]{0,3,2,1:T(8,128)(2,1)}", 2 * 4096 * 8 * 8 * 40),
+        ("s8[1000,100]{0,1:T(8,128)(4,1)}", 1024 * 104),
+        ("s8[5,3]{1,0:T(4,128)(4,1)}", 8 * 128),
+        ("bf16[3,100]{1,0:T(2,128)(2,1)}", 2 * 4 * 128),
+        # One dimension, and none, are tiled along one.
+        ("bf16[1280]{0:T(1024)(128)(2,1)}", 2 * 2048),
+        ("f32[77]{0:T(128)}", 4 * 128),
+        ("s32[]{:T(128)}", 4 * 128),
+        ("pred[]{:T(512)}", 512),
+        # Other compilers do not tile.
+        ("bf16[16,10,8,8]{3,2,1,0}", 2 * 16 * 10 * 8 * 8),
+        ("f8e4m3fn[3,5]", 15),
+        ("s32[]", 4),
+        # Kept on the chip.
+        ("bf16[8,128]{1,0:T(8,128)(2,1)S(1)}", 0),
+    ],
+)
+def test_arrays_count_as_they_lie_in_memory(shape: str, expected: int) -> None:
+    costs = program_costs(f"""HloModule jit_f, is_scheduled=true
+
+ENTRY %main (x: bf16[1]) -> bf16[1] {{
+  %x = {shape} parameter(0)
+  ROOT %y = {shape} copy(%x)
+}}
+""")
+    assert costs.hbm_bytes == 2 * expected
+
+
+IN_PLACE = """HloModule jit_f, is_scheduled=true
+
+%fused (p0: f32[32,1024], p1: s32[], p2: f32[32,1024], p3: f32[1024], p4: f32[4,8,128]) -> (f32[32,1024], f32[32,1024], f32[1024], f32[4,8,128]) {
+  %p0 = f32[4,8,128]{2,1,0:T(8,128)} parameter(0)
+  %p1 = s32[]{:T(128)S(6)} parameter(1)
+  %p2 = f32[4,8,128]{2,1,0:T(8,128)} parameter(2)
+  %p3 = f32[8,128]{1,0:T(8,128)} parameter(3)
+  %p4 = f32[4,8,128]{2,1,0:T(8,128)S(1)} parameter(4)
+  %zero = s32[]{:T(128)} constant(0)
+  %sine = f32[8,128]{1,0:T(8,128)} sine(%p3)
+  %part = f32[1,8,128]{2,1,0:T(8,128)} bitcast(%sine)
+  %first = f32[4,8,128]{2,1,0:T(8,128)} dynamic-update-slice(%p0, %part, %p1, %zero, %zero)
+  %second = f32[4,8,128]{2,1,0:T(8,128)} dynamic-update-slice(%p2, %part, %p1, %zero, %zero)
+  %same = f32[4,8,128]{2,1,0:T(8,128)} bitcast(%second)
+  %third = f32[4,8,128]{2,1,0:T(8,128)S(1)} dynamic-update-slice(%p4, %part, %p1, %zero, %zero)
+  ROOT %all = (f32[4,8,128]{2,1,0:T(8,128)}, f32[4,8,128]{2,1,0:T(8,128)}, f32[8,128]{1,0:T(8,128)}, f32[4,8,128]{2,1,0:T(8,128)S(1)}) tuple(%first, %same, %sine, %third)
+}
+
+ENTRY %main (a: f32[4,8,128], b: s32[], c: f32[4,8,128], d: f32[8,128], e: f32[4,8,128]) -> f32[4,8,128] {
+  %a = f32[4,8,128]{2,1,0:T(8,128)} parameter(0)
+  %b = s32[]{:T(128)S(6)} parameter(1)
+  %c = f32[4,8,128]{2,1,0:T(8,128)} parameter(2)
+  %d = f32[8,128]{1,0:T(8,128)} parameter(3)
+  %e = f32[4,8,128]{2,1,0:T(8,128)S(1)} parameter(4)
+  %stack = f32[4,8,128]{2,1,0:T(8,128)} custom-call(), custom_call_target="AllocateBuffer"
+  %written = (f32[4,8,128]{2,1,0:T(8,128)}, f32[4,8,128]{2,1,0:T(8,128)}, f32[8,128]{1,0:T(8,128)}, f32[4,8,128]{2,1,0:T(8,128)S(1)}) fusion(%a, %b, %c, %d, %e), kind=kLoop, calls=%fused, metadata={op_name="jit(f)/down_blocks.0/ff/sin"}
+  ROOT %out = f32[4,8,128]{2,1,0:T(8,128)} get-tuple-element(%written), index=0
+}
+"""  # noqa: E501 - the compiler's lines are long
+
+
+def test_of_stacks_that_are_written_in_place_only_the_slices_count() -> None:
+    costs = program_costs(IN_PLACE)
+    part = 4 * 8 * 128
+    # Read once; written to both stacks in memory and on its own, but not to the third stack.
+    assert costs.hbm_bytes == part + 3 * part
+    assert [work.layer for work in costs.work] == ["down_blocks.0/ff/sin"]
+
+
+def test_each_instruction_takes_the_longer_of_computing_and_memory() -> None:
+    costs = program_costs(PROGRAM)
+    product, gather = (work for work in costs.work if work.times == 10)
+    assert (product.instruction, gather.instruction) == ("y", "gathered")
+    # At these peaks the product is bound by its operations, the rest by memory.
+    expected = product.flops / 1e3 + (costs.hbm_bytes - product.hbm_bytes) / 1e3
+    assert costs.seconds(1e3, 1e3) == pytest.approx(expected)
+    assert costs.seconds(1e3, 1e3) > max(costs.mxu_flops, costs.hbm_bytes) / 1e3
