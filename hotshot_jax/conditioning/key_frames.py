@@ -97,6 +97,13 @@ def numbers_by_frame(number: Number, frames: int, *, closed: bool) -> np.ndarray
     return np.asarray([(1 - t) * values[a] + t * values[b] for a, b, t in blends], np.float32)
 
 
+def shifted_keys(number: Number, by: int) -> Number:
+    """The same numbers for a longer clip, in which this one begins at frame `by`."""
+    if not isinstance(number, Mapping):
+        return number
+    return {frame + by: value for frame, value in number.items()}
+
+
 def extremes(number: Number) -> tuple[float, float]:
     """The smallest and the largest value; those between keys lie between these."""
     values = list(number.values()) if isinstance(number, Mapping) else [number]

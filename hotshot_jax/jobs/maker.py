@@ -138,7 +138,10 @@ class ClipMaker:
             each = len(videos) // size
             for place, settings in enumerate(batch):
                 for number, video in enumerate(videos[place * each : (place + 1) * each]):
-                    yield Clip(settings, number, _played(_usable(video), settings))
+                    frames = _usable(video)
+                    if settings.ping_pong:
+                        frames = frames.back_and_forth()
+                    yield Clip(settings, number, frames)
 
     def _call(
         self,
@@ -233,13 +236,6 @@ def batches(
         together = 1 if alone else size
         for first in range(0, len(group), together):
             yield group[first : first + together], together
-
-
-def _played(frames: StoredFrames, settings: ClipSettings) -> StoredFrames:
-    if not settings.ping_pong:
-        return frames
-    count = len(frames)
-    return frames.in_order([*range(count), *range(count - 2, 0, -1)])
 
 
 def _usable(frames: StoredFrames) -> StoredFrames:

@@ -4,7 +4,7 @@ The defaults of a job live here, and the command line takes its own from here. T
 `HotshotXLPipeline` are what diffusers' users expect of a pipeline, and are others.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -169,6 +169,37 @@ class ClipSettings:
     def negative_prompts(self) -> "str | dict[int, str] | None":
         """The negative prompt, or negative prompts at key frames."""
         return _at_keys(self.negative_prompt, self.negative_prompt_at)
+
+    def as_part(self, before: int, behind: int) -> "ClipSettings":
+        """The settings of a longer run of which this clip is a part.
+
+        What holds at single frames holds where these lie in the run. Neither it nor the clip is
+        played differently than made: that is for whoever takes the clip out of it.
+
+        Args:
+            before: frames of the run before those of the clip.
+            behind: frames of the run behind them.
+        """
+        from hotshot_jax.conditioning.key_frames import shifted_keys
+        from hotshot_jax.sampling.request import scales_by_block
+
+        scales = scales_by_block(self.motion_scale)
+        changes: dict[str, Any] = {
+            "video_length": before + self.video_length + behind,
+            "loop": False,
+            "ping_pong": False,
+            "motion_scale": {name: shifted_keys(each, before) for name, each in scales.items()},
+            "guidance_scale": shifted_keys(self.guidance_scale, before),
+        }
+        for text, at_frames in (
+            ("prompt", "prompt_at"),
+            ("negative_prompt", "negative_prompt_at"),
+        ):
+            if getattr(self, at_frames):
+                keys = _at_keys(getattr(self, text), getattr(self, at_frames))
+                changes[text] = ""
+                changes[at_frames] = tuple((frame + before, said) for frame, said in keys.items())
+        return replace(self, **changes)
 
     @property
     def texts(self) -> list[str]:

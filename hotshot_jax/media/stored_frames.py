@@ -52,6 +52,11 @@ class StoredFrames:
         other._order = [self._order[index] for index in indices]
         return other
 
+    def back_and_forth(self) -> "StoredFrames":
+        """Forwards, then backwards, without doubled ends."""
+        count = len(self)
+        return self.in_order([*range(count), *range(count - 2, 0, -1)])
+
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """As an array's."""

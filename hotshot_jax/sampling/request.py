@@ -84,7 +84,7 @@ class Request:
         Args:
             blocks: their names.
         """
-        scales = _by_block(self.motion_scale)
+        scales = scales_by_block(self.motion_scale)
         return [scales.get(block, scales.get(ALL_BLOCKS, 1.0)) for block in blocks]
 
     @property
@@ -151,7 +151,7 @@ class Request:
                 self._check_number(name, number, 0.0, 1e6)
 
     def _check_motion_scale(self, blocks: Sequence[str]) -> None:
-        for block, number in _by_block(self.motion_scale).items():
+        for block, number in scales_by_block(self.motion_scale).items():
             if block not in (*blocks, ALL_BLOCKS):
                 near = difflib.get_close_matches(str(block)[:20], blocks, 1)
                 hint = f" Did you mean {near[0]}?" if near else ""
@@ -182,7 +182,8 @@ def block_names(levels: int) -> list[str]:
     return [f"{way}{level}" for way in ("down", "up") for level in range(levels)]
 
 
-def _by_block(scale: MotionScale) -> Mapping[str, Number]:
+def scales_by_block(scale: MotionScale) -> Mapping[str, Number]:
+    """What is said of each block; one for the whole UNet is said of all."""
     if isinstance(scale, Mapping) and any(isinstance(key, str) for key in scale):
         return cast(Mapping[str, Number], scale)
     return {ALL_BLOCKS: cast(Number, scale)}

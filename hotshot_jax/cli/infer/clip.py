@@ -74,7 +74,8 @@ def check_clip(settings: InferSettings, given: Collection[str]) -> None:
         for step in range(settings.steps):
             context.windows(frames, step)
     idle = [f"--{name}" for name in _OF_WINDOWS if name in given]
-    if idle and windows_of_clip(settings)[1] == 1:
+    # What is added to a clip is made with frames of it, and a window is what it says.
+    if idle and settings.extend is None and windows_of_clip(settings)[1] == 1:
         logger.warning(
             "Without effect, since %d frames are made in one window: %s. A --context_length below "
             "that makes shorter ones.",

@@ -207,6 +207,19 @@ class ClipFlags:
         source=True,
         **_START,
     )
+    extend: str | None = flag(
+        None,
+        "clip to go on from; --video_length is what is added, and the result holds both",
+        str,
+        source=True,
+        **_START,
+    )
+    smooth: int | None = flag(
+        None,
+        "make so many frames between each two of --video; with --loop between last and first, too",
+        int,
+        **_START,
+    )
     frame_at: tuple[str, ...] = flag(
         (),
         'a picture that a frame is to be, such as "0: cat.png"; repeatable',

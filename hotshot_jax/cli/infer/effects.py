@@ -22,13 +22,19 @@ def _guided(settings: InferSettings) -> bool:
 
 
 def _clips(settings: InferSettings) -> list[str]:
-    pictures = (settings.video, settings.mask, settings.first_frame, settings.last_frame)
+    pictures = (
+        settings.video,
+        settings.extend,
+        settings.mask,
+        settings.first_frame,
+        settings.last_frame,
+    )
     at_frames = (argument.partition(":")[2].strip() for argument in settings.frame_at)
     return [*settings.gif, *filter(None, pictures), *at_frames]
 
 
 def _moves(settings: InferSettings) -> bool:
-    return settings.video_length > 1
+    return settings.least_frames > 1
 
 
 def _controlled(settings: InferSettings) -> bool:

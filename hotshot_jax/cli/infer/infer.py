@@ -28,7 +28,13 @@ from hotshot_jax.cli.infer.outputs import Job, plan_jobs
 from hotshot_jax.cli.infer.presets import describe_preset
 from hotshot_jax.cli.infer.prompts import check_prompts, warn_of_unknown
 from hotshot_jax.cli.infer.settings import InferSettings
-from hotshot_jax.cli.infer.start import StartPlan, plan_start, sized_by_video, start_input
+from hotshot_jax.cli.infer.start import (
+    StartPlan,
+    opened_source,
+    plan_start,
+    sized_by,
+    start_input,
+)
 from hotshot_jax.cli.infer.stored_settings import (
     SOURCES,
     STORED,
@@ -44,6 +50,7 @@ from hotshot_jax.convert.assembly import known_positions
 from hotshot_jax.errors import UsageError
 from hotshot_jax.jobs.maker import Clip, ClipMaker
 from hotshot_jax.media import aspect_ratios
+from hotshot_jax.media.stored_frames import StoredFrames
 from hotshot_jax.media.write import write_video
 from hotshot_jax.parallel.hosts import is_first
 from hotshot_jax.parallel.mesh import MeshConfig, mesh_config, slice_count
@@ -82,10 +89,12 @@ def generate(
         UsageError: the settings cannot be met.
         HotshotError: the run failed.
     """
-    settings = sized_by_video(settings, {*given, *named}).sized()
-    _check(settings)
-    check_clip(settings, given)
-    check_effects(given, settings)
+    with opened_source(settings) as source:
+        settings = sized_by(settings, source, {*given, *named}).sized()
+        _check(settings)
+        check_clip(settings, given)
+        check_effects(given, settings)
+        start = plan_start(settings, source)
     with on_hosts(program_name(PROGRAM), dataclasses.asdict(settings)):
         jobs = plan_jobs(settings)
         check_prompts(settings, [job.prompt for job in jobs])
@@ -93,12 +102,11 @@ def generate(
         saved = control_outputs(settings, len(settings.controlnet or settings.control_type))
         check_not_replaced(settings, {"--output": outputs, "--save_control": saved}, config)
         control = plan_control(settings, outputs)
-        start = plan_start(settings)
         device = use_device(settings.device)
         check_effort(current_platform(), settings.compile_effort, given)
         if settings.compile_effort is not None:
             effort_options(current_platform(), settings.compile_effort)
-        mesh = _mesh_config(settings, jobs)
+        mesh = _mesh_config(_of_the_run(settings, start), jobs)
         with compilation_cache(chosen_folder(settings.compilation_cache)):
             _generate(settings, jobs, control, start, device, mesh)
 
@@ -139,21 +147,38 @@ def _generate(
             _say(f"control frames written to {path}")
     if mesh.size > 1:
         device = f"{device} as {mesh}"
-    memory = _estimate(pipeline, settings, mesh)
+    memory = _estimate(pipeline, _of_the_run(settings, start), mesh)
     _say(f"{device}; {memory}; {pipeline.precision.description}")
 
     read = digests(InferSettings, settings.stored(), InferSettings())
     written: list[str] = []
     targets = [(job, output) for job in jobs for output in job.outputs]
     asked = [clip_settings(settings, job.prompt) for job in jobs]
+    extension = start.extension
+    if extension is not None:
+        asked = [extension.settings(clip) for clip in asked]
+        controls = [extension.control(control) for control in controls]
     with explained_memory_errors(lambda: str(memory)):
         clips = maker.make(asked, controls, start_input(start, settings))
         for clip, (job, output) in zip(clips, targets, strict=True):
             if is_first():
-                written.append(_write(clip, settings, job, output, read))
+                frames = clip.frames if extension is None else extension.joined(clip.frames)
+                if extension is not None and settings.ping_pong:
+                    frames = frames.back_and_forth()
+                written.append(_write(clip, frames, settings, job, output, read))
                 print(written[-1])
     if settings.json and is_first():
         print(json.dumps(_report(settings, jobs, written, device, progress)))
+
+
+def _of_the_run(settings: InferSettings, start: StartPlan) -> InferSettings:
+    """The settings with what decides the shapes of the run, which may make more than is added."""
+    if start.extension is None:
+        return settings
+    run = start.extension.settings(clip_settings(settings, settings.prompt))
+    return dataclasses.replace(
+        settings, **{name: getattr(run, name) for name in ("video_length", "loop", "context_length")}
+    )
 
 
 def _mesh_config(settings: InferSettings, jobs: Sequence[Job]) -> MeshConfig:
@@ -228,6 +253,7 @@ def _check(settings: InferSettings) -> None:
 
 def _write(
     clip: Clip,
+    frames: StoredFrames,
     settings: InferSettings,
     job: Job,
     output: str,
@@ -241,9 +267,9 @@ def _write(
         "model": public.get("pretrained_path", BUILTIN_NAME),
         **clip.metadata,
     }
-    # Played back and forth, every frame still lasts as long.
-    duration = settings.video_duration * len(clip.frames) / settings.video_length
-    return str(write_video(output, clip.frames, duration, metadata, settings.overwrite))
+    # Played back and forth, or behind those of a clip, every frame still lasts as long.
+    duration = settings.video_duration * len(frames) / settings.video_length
+    return str(write_video(output, frames, duration, metadata, settings.overwrite))
 
 
 def _with_size(settings: InferSettings) -> InferSettings:

@@ -42,11 +42,11 @@ def plan_jobs(settings: InferSettings) -> list[Job]:
         raise UsageError(f"--num_videos is {settings.num_videos}; expected 1 to {_MOST_VIDEOS}.")
     total = len(prompts) * settings.num_videos
     base = settings.output if settings.output is not None else _default_output(settings, prompts)
-    if settings.video_length > 1 or output_form(base) in TIMED_FORMS:
+    if settings.least_frames > 1 or output_form(base) in TIMED_FORMS:
         check_duration(settings.video_duration, settings.video_length)
     paths = [base] if total == 1 else [numbered(base, n, total) for n in range(1, total + 1)]
     for path in paths:
-        check_output(path, settings.video_length, settings.overwrite)
+        check_output(path, settings.least_frames, settings.overwrite)
     each = settings.num_videos
     return [
         Job(prompt, tuple(paths[index * each : (index + 1) * each]))
@@ -83,7 +83,7 @@ def _default_output(settings: InferSettings, prompts: list[str]) -> str:
     texts = [*filter(None, prompts), *keys, ""]
     text = Path(settings.prompts_file).stem if settings.prompts_file else texts[0]
     slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:_SLUG_LENGTH].strip("-")
-    ending = ".gif" if settings.video_length > 1 else ".png"
+    ending = ".gif" if settings.least_frames > 1 else ".png"
     name = f"{slug or 'untitled'}-{settings.seed}"
     path, copy = _DEFAULT_FOLDER / f"{name}{ending}", 2
     while path.exists() and not settings.overwrite:

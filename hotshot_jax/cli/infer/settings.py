@@ -269,6 +269,11 @@ class InferSettings(ClipFlags):
         }
 
     @property
+    def least_frames(self) -> int:
+        """How many frames the result has; with a clip that is extended, at least."""
+        return self.video_length + (self.extend is not None)
+
+    @property
     def model_files(self) -> tuple[str, ...]:
         """Paths and Hub ids of what makes up the UNet, strengths left out; LoRAs come last."""
         models = (self.pretrained_path, self.base, self.spatial_unet_base)

@@ -9,8 +9,9 @@ from PIL import Image
 
 from hotshot_jax.cli.infer.arguments import completed
 from hotshot_jax.cli.infer.command import given_flags
-from hotshot_jax.cli.infer.start import plan_start, sized_by_video, start_input
+from hotshot_jax.cli.infer.start import opened_source, plan_start, sized_by, start_input
 from hotshot_jax.errors import UsageError
+from hotshot_jax.media.resize import scale_aspect_fill
 from hotshot_jax.media.write import write_video
 from tests.cli.conftest import Infer
 from tests.cli.refusals import assert_refused_at_once
@@ -33,8 +34,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def planned(files: Path, line: str) -> Any:
     words = [word.replace("@", f"{files}/") for word in line.split()]
     parsed = completed(given_flags(words))
-    settings = sized_by_video(parsed.settings, parsed.named)
-    return start_input(plan_start(settings), settings), settings
+    with opened_source(parsed.settings) as source:
+        settings = sized_by(parsed.settings, source, parsed.named)
+        plan = plan_start(settings, source)
+    return start_input(plan, settings), settings
 
 
 def test_length_size_and_duration_are_those_of_the_clip(files: Path) -> None:
@@ -69,7 +72,7 @@ def test_pictures_of_frames(files: Path) -> None:
     assert sorted(start.known_frames) == [0, 7]
     np.testing.assert_array_equal(start.known_frames[0], CLIP[0])
     words = ["--width", "40", "--height", "24", "--frame_at", f"3: {files}/cat.png"]
-    assert sorted(plan_start(completed(given_flags(words)).settings).known) == [3]
+    assert sorted(plan_start(completed(given_flags(words)).settings, None).known) == [3]
 
 
 def test_a_picture_is_held_still_and_a_clip_without_times_has_the_usual_ones(
@@ -90,7 +93,49 @@ def test_known_frames_leave_the_clip_its_say(files: Path) -> None:
     assert start.strength == 0.8
 
 
+def test_a_clip_goes_on_from_its_last_half_window(files: Path) -> None:
+    start, settings = planned(files, "--extend @walk.webp --frame_at 2:@cat.png")
+    # Six frames of 150 ms; what is added goes on as fast.
+    assert (settings.video_length, settings.video_duration) == (8, 1200)
+    assert (settings.width, settings.height) == (40, 24)
+    assert sorted(start.known_frames) == [0, 1, 2, 3, 6]
+    for frame in range(4):
+        np.testing.assert_array_equal(start.known_frames[frame], CLIP[2 + frame])
+    np.testing.assert_array_equal(start.known_frames[6], CLIP[0])
+    start, _ = planned(files, "--extend @walk.webp --loop --context_length 4 --video_length 3")
+    assert sorted(start.known_frames) == [0, 1, 5, 6]
+    np.testing.assert_array_equal(start.known_frames[6], CLIP[1])
+    start, _ = planned(files, "--extend @cat.png")
+    assert sorted(start.known_frames) == [0]
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_frames_are_made_between_those_of_a_clip(files: Path, loop: bool) -> None:
+    line = "--video @walk.webp --smooth 2" + " --loop" * loop
+    start, settings = planned(files, line)
+    assert settings.video_length == (18 if loop else 16)
+    assert settings.video_duration == 50 * settings.video_length
+    assert start.video is None
+    assert sorted(start.known_frames) == [0, 3, 6, 9, 12, 15]
+    for frame, picture in start.known_frames.items():
+        np.testing.assert_array_equal(picture, CLIP[frame // 3])
+    again, _ = planned(files, f"{line} --video_length {settings.video_length}")
+    assert sorted(again.known_frames) == sorted(start.known_frames)
+
+
 BAD = {
+    "--video @walk.webp --extend @walk.webp": "give one of them",
+    "--extend @walk.webp --mask @mask.png": "--mask needs --video",
+    "--extend @walk.webp --strength 0.5": "--strength needs --video",
+    "--extend @none.gif": "--extend: .* does not exist",
+    "--extend @walk.webp --video_length 1021": "more than 1024",
+    "--smooth 2": "--smooth needs --video",
+    "--video @walk.webp --smooth 0": "--smooth is 0; expected 1",
+    "--video @walk.webp --smooth 1 --mask @mask.png": "--mask changes it",
+    "--video @walk.webp --smooth 1 --strength 0.5": "--strength changes it",
+    "--video @walk.webp --smooth 1 --video_length 8": "has 11; leave it out",
+    "--video @walk.webp --smooth 1 --frame_at 2:@cat.png": "Frame 2 is one of --video",
+    "--video @cat.png --smooth 1": "is one picture",
     "--mask @mask.png": "--mask needs --video",
     "--strength 0.5": "--strength needs --video",
     "--video @walk.webp --strength 0": "above 0, to 1",
@@ -123,6 +168,17 @@ def test_the_command_makes_a_clip_of_a_clip_and_tells_of_it(
     assert run.status == 0, run.stderr
     again = infer("--config", output, "--output", tmp_path / "b.gif")
     assert_refused_at_once(again, 2, "--video walk.webp")
+
+
+def test_the_command_adds_frames_to_a_clip(infer: Infer, files: Path, tmp_path: Path) -> None:
+    size = ("--width", "16", "--height", "16", "--video_length", "2", "--context_length", "2")
+    output = tmp_path / "longer/"
+    run = infer("--extend", files / "walk.webp", *size, "--output", f"{output}/")
+    assert run.status == 0, run.stderr
+    frames = [np.asarray(Image.open(each)) for each in sorted(output.glob("*.png"))]
+    assert len(frames) == len(CLIP) + 2
+    for frame, of_clip in zip(frames, CLIP, strict=False):
+        np.testing.assert_array_equal(frame, scale_aspect_fill(of_clip, 16, 16))
 
 
 def test_a_first_frame_is_taken(infer: Infer, files: Path, tmp_path: Path) -> None:
