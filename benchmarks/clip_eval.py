@@ -1,13 +1,16 @@
 """How well loops close, long clips hold together and travel arrives, on the built-in model.
 
-    python -m benchmarks.clip_eval                       # all of it: 200, 20 and 40 clips
+    python -m benchmarks.clip_eval                       # all of it, 20 to 200 clips of a kind
     python -m benchmarks.clip_eval loops --count 20
     python -m benchmarks.clip_eval --results FILE --resume
 
 `loops`: eight frames of what spins or stands still, closed; beside the same clips unclosed, and
 those played back and forth. `long`: 64 frames in windows of eight; beside windows that do not
 overlap, and clips of eight frames. `travel`: from red to blue over 24 frames in windows of eight
-and in one of 24; beside windows that do not overlap, and clips that stay red.
+and in one of 24; beside windows that do not overlap, and clips that stay red. `first`: a drawn
+first frame is given; beside that frame held still and changed. `between`: frames between those of
+a drawn clip; beside linear blending. `extend`: eight frames behind a drawn clip; beside its last
+frame held still and changed.
 
 Prompts are held out from training, seeds are fixed, and frames are measured as they leave the
 model, before a palette is chosen. Every clip's measures are appended to a file as soon as it is
@@ -35,6 +38,7 @@ from benchmarks.toy.shape_clips import (
     folder_to_save,
     load_pipeline,
 )
+from benchmarks.toy.start_tasks import start_tasks
 from hotshot_jax.builtin import NAME as BUILTIN_NAME
 from hotshot_jax.choices import CONTEXT_FUSES, INITIAL_NOISES
 from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
@@ -46,7 +50,7 @@ from hotshot_jax.media.write import write_video
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 
 PROGRAM = "clip_eval"
-TASKS = tuple(clip_tasks(Windows()))
+TASKS = (*clip_tasks(Windows()), *start_tasks())
 _FRAME_MS = 125
 
 
@@ -83,9 +87,8 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     if wrong:
         raise UsageError(f"there is no task {wrong[0]!r}; expected {', '.join(TASKS)}.")
     windows = Windows(8, given.context_overlap, given.context_fuse, given.initial_noise)
-    tasks = {
-        name: task for name, task in clip_tasks(windows).items() if name in (given.tasks or TASKS)
-    }
+    known = clip_tasks(windows) | start_tasks()
+    tasks = {name: task for name, task in known.items() if name in (given.tasks or TASKS)}
     folder = folder_to_save(given)
     results = ResultsFile(Path(given.results), _settings(given, windows), given.resume)
     device = use_device(given.device)
@@ -151,7 +154,8 @@ def _fill(
             task, way = tasks[name], tasks[name].ways[way_name]
             bar.set_description(f"{name}, {way_name}", refresh=False)
             for job, frames in _clips(given, pipeline, way, jobs):
-                clips = {way_name: frames} | {n: also(frames) for n, also in way.also.items()}
+                clips = {way_name: way.finish(job.keys, frames)}
+                clips |= {name: also(job.keys, frames) for name, also in way.also.items()}
                 for each, clip in clips.items():
                     if job.key(each) in known:
                         continue
@@ -179,6 +183,8 @@ def _clips(
         batch = list(jobs[first : first + way.batch])
         # The last batch is filled up, since another size would be another program to compile.
         filled = batch + [batch[-1]] * (way.batch - len(batch))
+        if way.start is not None:
+            call["start"] = way.start(batch[0].keys, call["width"])
         videos = pipeline(
             [_prompt(job.keys, way) for job in filled],
             seed=[job.seed for job in filled],
@@ -269,7 +275,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("tasks", nargs="*", metavar="TASK", help=f"of {', '.join(TASKS)} (default: all)")
-    add("--count", type=int, help="clips of each way (default: 200 loops, 20 long, 40 travel)")
+    counts = "200 loops, 20 long, 40 travel, 60 of the others"
+    add("--count", type=int, help=f"clips of each way (default: {counts})")
     add("--results", metavar="FILE", default="clip_eval.jsonl", help="default: clip_eval.jsonl")
     add("--resume", action="store_true", help="go on with what the file holds")
     add("--save", metavar="DIR", help="keep GIFs as DIR/TASK/WAY/SEED.gif")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from benchmarks.toy.shapes_evaluator import measure, score, shape_colours
 from hotshot_jax.data.shapes import all_prompts, is_held_out, parse_prompt, split_prompts
 from hotshot_jax.measure.frames import measure_frames
+from hotshot_jax.pipelines.start import StartInput
 from hotshot_jax.sampling.windows import ContextConfig
 
 Frames = npt.NDArray[np.uint8]
@@ -55,14 +56,18 @@ class Way:
         call: arguments of the pipeline besides.
         batch: clips made in one call.
         first_key_alone: whether the prompt is that of the first key frame all over.
-        also: clips that come of the same frames without the model, by name.
+        also: clips that come of the prompt and the same frames without the model, by name.
+        start: what a clip of a prompt and a size starts from.
+        finish: makes the clip that is measured of the frames that are made.
     """
 
     frames: int
     call: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     batch: int = 1
     first_key_alone: bool = False
-    also: Mapping[str, Callable[[Frames], Frames]] = dataclasses.field(default_factory=dict)
+    also: Mapping[str, Callable[[Keys, Frames], Frames]] = dataclasses.field(default_factory=dict)
+    start: Callable[[Keys, int], StartInput] | None = None
+    finish: Callable[[Keys, Frames], Frames] = lambda keys, frames: frames
 
     @property
     def window_starts(self) -> list[int]:
@@ -148,7 +153,9 @@ def _loops() -> ClipTask:
         [{0: prompt} for prompt in prompts],
         {
             "loop": Way(SLICE, {"loop": True}, batch=10),
-            "plain": Way(SLICE, batch=10, also={"ping-pong": ping_pong}),
+            "plain": Way(
+                SLICE, batch=10, also={"ping-pong": lambda keys, frames: ping_pong(frames)}
+            ),
         },
         _loop_record,
         _loop_figures,
@@ -161,18 +168,18 @@ def _loop_record(keys: Keys, way: Way, frames: Frames) -> Record:
 
 
 def _loop_figures(records: Mapping[str, Sequence[Record]]) -> list[Figure]:
-    closed = _shares(records, lambda record: record["loop_gap"] <= _GAP)
+    closed = shares(records, lambda record: record["loop_gap"] <= _GAP)
     found = [
         Figure(f"loop gap at most {_GAP}", closed, "90 %", closed["loop"] >= 0.9),
-        Figure("loop gap at most 1", _shares(records, lambda record: record["loop_gap"] <= 1)),
-        Figure("loop gap, median", _medians(records, "loop_gap"), percent=False),
+        Figure("loop gap at most 1", shares(records, lambda record: record["loop_gap"] <= 1)),
+        Figure("loop gap, median", medians(records, "loop_gap"), percent=False),
     ]
     for name in ("colour", "shape", "background"):
-        right = _shares(records, operator.itemgetter(name))
+        right = shares(records, operator.itemgetter(name))
         # A third of a clip in ten thousand is rounding, not a point.
         holds = right["loop"] >= right["plain"] - 0.03 - 1e-9
         found.append(Figure(f"{name} right", right, "plain - 3 points", holds))
-    return [*found, Figure("motion right", _shares(records, operator.itemgetter("motion")))]
+    return [*found, Figure("motion right", shares(records, operator.itemgetter("motion")))]
 
 
 def _long(windows: Windows) -> ClipTask:
@@ -206,7 +213,7 @@ def _long_record(keys: Keys, way: Way, frames: Frames) -> Record:
 
 
 def _long_figures(records: Mapping[str, Sequence[Record]]) -> list[Figure]:
-    right = _shares(records, lambda record: all(record["colour"] + record["shape"]))
+    right = shares(records, lambda record: all(record["colour"] + record["shape"]))
     slices = {
         way: float(np.mean([[r["colour"], r["shape"]] for r in each]))
         for way, each in records.items()
@@ -260,8 +267,8 @@ def _travel_record(keys: Keys, way: Way, frames: Frames) -> Record:
 
 
 def _travel_figures(records: Mapping[str, Sequence[Record]]) -> list[Figure]:
-    ends = _shares(records, lambda record: record["first"]["colour"] and record["last"]["colour"])
-    shapes = _shares(records, lambda record: record["first"]["shape"] and record["last"]["shape"])
+    ends = shares(records, lambda record: record["first"]["colour"] and record["last"]["colour"])
+    shapes = shares(records, lambda record: record["first"]["shape"] and record["last"]["shape"])
     back = {
         least: {way: [_back(r["colours"], least) for r in each] for way, each in records.items()}
         for least in (0.0, _VIVID)
@@ -294,11 +301,13 @@ def _back(colours: Sequence[Sequence[float] | None], least: float) -> float:
     return setback([360 * hue for hue, saturation, _ in found if saturation >= least])
 
 
-def _shares(
+def shares(
     records: Mapping[str, Sequence[Record]], right: Callable[[Record], bool]
 ) -> dict[str, float]:
+    """How many of the records of each way are right."""
     return {way: sum(map(right, each)) / max(1, len(each)) for way, each in records.items()}
 
 
-def _medians(records: Mapping[str, Sequence[Record]], name: str) -> dict[str, float]:
+def medians(records: Mapping[str, Sequence[Record]], name: str) -> dict[str, float]:
+    """Of a number of the records of each way."""
     return {way: float(np.median([r[name] for r in each])) for way, each in records.items()}

@@ -1,3 +1,4 @@
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -21,6 +22,7 @@ from benchmarks.toy.clip_tasks import (
     setback,
 )
 from benchmarks.toy.shapes_evaluator import COLOUR_WORDS, shape_colours
+from benchmarks.toy.start_tasks import start_tasks
 from hotshot_jax.data.shapes import is_held_out, parse_prompt, render
 from hotshot_jax.errors import HotshotError, UsageError
 
@@ -224,16 +226,19 @@ def test_all_tasks_with_every_way_once(drawn: Drawn, capsys: pytest.CaptureFixtu
     status, out, err = run(capsys, "--count", "2", "--json", "--save", "clips")
     assert status == 0, err
     report = json.loads(out.splitlines()[-1])
-    for name, task in TASKS.items():
-        clips = report["tasks"][name]["clips"]
-        assert clips.pop("ping-pong", 2) == 2 and clips == dict.fromkeys(task.ways, 2)
+    every = 0
+    for name, task in (TASKS | start_tasks()).items():
+        ways = [*task.ways, *itertools.chain(*(way.also for way in task.ways.values()))]
+        assert report["tasks"][name]["clips"] == dict.fromkeys(ways, 2)
+        every += len(ways)
     loops = {f["name"]: f for f in report["tasks"]["loops"]["figures"]}
     assert loops["colour right"]["values"] == {"loop": 1, "plain": 1, "ping-pong": 1}
-    assert "90 %" in out and len(list(Path("clips").rglob("*.gif"))) == 2 * 10
+    assert "90 %" in out and len(list(Path("clips").rglob("*.gif"))) == 2 * every
     calls = {(c["video_length"], c.get("loop"), c.get("context") is None) for c in drawn.calls}
     assert {(8, True, True), (8, None, True), (64, None, False), (24, None, True)} <= calls
     # A batch is filled up, so that one program serves all.
-    assert {len(c["prompts"]) for c in drawn.calls if c["video_length"] == 8} == {10}
+    whole = [c for c in drawn.calls if c["video_length"] == 8 and "start" not in c]
+    assert {len(c["prompts"]) for c in whole} == {10}
     travels = [c["prompts"][0] for c in drawn.calls if c["video_length"] == TRAVEL]
     assert sum(isinstance(prompt, dict) for prompt in travels) == 3
 

@@ -177,7 +177,8 @@ def _of_the_run(settings: InferSettings, start: StartPlan) -> InferSettings:
         return settings
     run = start.extension.settings(clip_settings(settings, settings.prompt))
     return dataclasses.replace(
-        settings, **{name: getattr(run, name) for name in ("video_length", "loop", "context_length")}
+        settings,
+        **{name: getattr(run, name) for name in ("video_length", "loop", "context_length")},
     )
 
 

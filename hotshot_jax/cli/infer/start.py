@@ -80,9 +80,7 @@ def opened_source(settings: InferSettings) -> Iterator[Clip | None]:
     yield None
 
 
-def sized_by(
-    settings: InferSettings, source: Clip | None, named: Collection[str]
-) -> InferSettings:
+def sized_by(settings: InferSettings, source: Clip | None, named: Collection[str]) -> InferSettings:
     """The settings with length, time and size of the clip, where they are not named themselves.
 
     Args:
