@@ -96,9 +96,10 @@ def sized_by(settings: InferSettings, source: Clip | None, named: Collection[str
     count = len(source.durations_ms)
     changes: dict[str, Any] = {}
     frame_ms: float | None = None
+    frames_are_kept = settings.smooth is not None or settings.extend is not None
     if all(source.durations_ms):
         frame_ms = sum(source.durations_ms) / count
-    elif settings.smooth is not None or settings.extend is not None:
+    elif frames_are_kept:
         frame_ms = InferSettings(video_length=count).video_duration / count
     length = settings.video_length
     if settings.smooth is not None:
@@ -118,10 +119,11 @@ def sized_by(settings: InferSettings, source: Clip | None, named: Collection[str
             f"--extend {settings.extend} has {count} frames; give its last part alone, of up to "
             f"{MAX_FRAMES}."
         )
-    if "video_duration" not in named and not _is_still(source):
-        if settings.video is None or "video_length" not in named:
-            # Nothing is what its length decides.
-            changes["video_duration"] = None if frame_ms is None else round(frame_ms * length)
+    lasts = not _is_still(source) and "video_duration" not in named
+    # Of a part of a clip, chosen by its length, the time is not known.
+    if lasts and (frames_are_kept or "video_length" not in named):
+        # Nothing is what its length decides.
+        changes["video_duration"] = None if frame_ms is None else round(frame_ms * length)
     scale = min(1.0, MAX_SIDE / max(source.width, source.height))
     for name, side in (("width", source.width), ("height", source.height)):
         if not {name, "aspect_ratio"} & set(named):
