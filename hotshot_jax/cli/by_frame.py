@@ -53,9 +53,9 @@ def number_by_block(value: Any) -> Number | dict[str, Number]:
         if equals:
             name = before.strip()
             if name in blocks:
-                raise _refused(value, f"{name} is given twice")
+                raise refused(value, f"{name} is given twice")
         if not equals and name in blocks and not (":" in part and ":" in blocks[name][0]):
-            raise _refused(value, f"{name} has two values, and not by frame")
+            raise refused(value, f"{name} has two values, and not by frame")
         blocks.setdefault(name, []).append(after if equals else part)
     return {name: number_by_frame(",".join(parts)) for name, parts in blocks.items()}
 
@@ -93,7 +93,7 @@ def _at_frame(value: Any, expected: str) -> tuple[int, str]:
     else:
         frame, colon, text = str(value).partition(":")
         if not colon:
-            raise _refused(value, f"expected {expected}")
+            raise refused(value, f"expected {expected}")
     return _frame(frame, value), text.strip()
 
 
@@ -102,7 +102,7 @@ def _at_frames(pairs: list[tuple[str, str]], value: Any) -> dict[int, float]:
     for frame, number in pairs:
         key = _frame(frame, value)
         if key in numbers:
-            raise _refused(value, f"frame {key} is given twice")
+            raise refused(value, f"frame {key} is given twice")
         numbers[key] = _number(number, value)
     return numbers
 
@@ -111,7 +111,7 @@ def _frame(text: str, value: Any) -> int:
     try:
         return int(text)
     except ValueError:
-        raise _refused(value, f"{text.strip()!r} is no number of a frame") from None
+        raise refused(value, f"{text.strip()!r} is no number of a frame") from None
 
 
 def _number(text: str, value: Any) -> float:
@@ -119,9 +119,15 @@ def _number(text: str, value: Any) -> float:
         return float(text)
     except ValueError:
         expected = "expected a number, or FRAME:NUMBER separated by commas, such as 0:5,16:8"
-        raise _refused(value, expected) from None
+        raise refused(value, expected) from None
 
 
-def _refused(value: Any, reason: str) -> argparse.ArgumentTypeError:
+def refused(value: Any, reason: str) -> argparse.ArgumentTypeError:
+    """What is raised where a value has the wrong form.
+
+    Args:
+        value: of a command line or a file.
+        reason: what is wrong with it, or what was expected.
+    """
     shown = value if isinstance(value, str) else json.dumps(value, default=str)
     return argparse.ArgumentTypeError(f"{shown[:100]!r}: {reason}")

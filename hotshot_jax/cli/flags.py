@@ -122,7 +122,10 @@ def parse_flags(
         flag: Flag = field.metadata["flag"]
         if flag.group not in groups:
             groups[flag.group] = parser.add_argument_group(flag.group)
-        shown = "" if field.default in (None, False, ()) else f" (default: {field.default})"
+        default = field.default
+        if isinstance(default, tuple):
+            default = ":".join(f"{each:g}" for each in default)
+        shown = "" if default in (None, False, "") else f" (default: {default})"
         options: dict[str, Any] = {"help": (flag.help + shown).replace("%", "%%")}
         if flag.type is bool:
             options["action"] = Switch

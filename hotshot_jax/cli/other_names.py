@@ -72,6 +72,8 @@ INFER: Final = OtherNames(
             "negative_prompt": "n negative neg neg_prompt uc",
             "guidance_scale": "cfg cfg_scale guidance scale unconditional_guidance_scale",
             "guidance_rescale": "cfg_rescale rescale_cfg",
+            "guidance_interval": "cfg_interval",
+            "cache_interval": "deepcache deep_cache deepcache_interval",
             "steps": "num_inference_steps inference_steps sampling_steps sample_steps num_steps "
             "ddim_steps",
             "scheduler": "sampler sampler_name sampling_method sample_method",

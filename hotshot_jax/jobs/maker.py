@@ -176,6 +176,8 @@ class ClipMaker:
             num_inference_steps=first.steps,
             guidance_scale=first.guidance_scale,
             guidance_rescale=first.guidance_rescale,
+            guidance_interval=first.guidance_interval,
+            cache_interval=first.cache_interval,
             motion_scale=first.motion_scale,
             num_videos_per_prompt=first.num_videos,
             seed=seeds[0] if size == 1 else seeds,

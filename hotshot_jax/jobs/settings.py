@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from hotshot_jax.conditioning.key_frames import Number
     from hotshot_jax.parallel.mesh import MeshConfig
     from hotshot_jax.sampling.request import MotionScale
+    from hotshot_jax.sampling.step_plan import CacheInterval, GuidanceInterval
     from hotshot_jax.sampling.windows import ContextConfig
 
 
@@ -99,6 +100,8 @@ class ClipSettings:
         steps: of denoising.
         guidance_scale: of classifier-free guidance; up to 1 means none.
         guidance_rescale: contrast correction of strong guidance, 0 to 1.
+        guidance_interval: fractions of the steps between which there is guidance.
+        cache_interval: every how many steps the whole UNet is run, or in which.
         eta: noise of DDIM, 0 to 1.
         clip_skip: text encoder layers left out before the last but one.
         prompt_weights: whether brackets and BREAK in prompts have their meaning.
@@ -132,6 +135,8 @@ class ClipSettings:
     steps: int = 30
     guidance_scale: "Number" = 5.0
     guidance_rescale: float = 0.0
+    guidance_interval: "GuidanceInterval" = (0.0, 1.0)
+    cache_interval: "CacheInterval" = 1
     eta: float = 0.0
     clip_skip: int = 0
     prompt_weights: bool = True

@@ -76,6 +76,11 @@ def residual_bytes(config: EncoderConfig, shape: tuple[int, ...], dtype: Any) ->
     return shape[0] * shape[1] * sum((*first, *levels)) * jnp.dtype(dtype).itemsize
 
 
+def features_bytes(config: EncoderConfig, shape: tuple[int, ...], dtype: Any) -> int:
+    """Size of what `UNet3DConditionModel.with_features` keeps; see `denoising_bytes`."""
+    return math.prod(shape[:4]) * config.block_out_channels[0] * jnp.dtype(dtype).itemsize
+
+
 def training_bytes(
     config: EncoderConfig,
     shape: tuple[int, ...],

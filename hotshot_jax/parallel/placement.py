@@ -32,6 +32,18 @@ def video_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*axes))
 
 
+def features_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
+    """Of features `[..., batch, frames, height, width, channels]`: as of the latents they go with.
+
+    Whole where there are fewer axes.
+    """
+    before = len(shape) - 5
+    if before < 0:
+        return whole(mesh)
+    axes = video_sharding(mesh, shape[before:]).spec
+    return NamedSharding(mesh, PartitionSpec(*[None] * before, *axes))
+
+
 def batch_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
     """Of what there is one of for each sample, `[batch, ...]`."""
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -110,9 +122,14 @@ def place(array: Any, sharding: NamedSharding) -> jax.Array:
 
 
 def place_missing(tree: Any, mesh: Mesh) -> Any:
-    """The tree with copies on all devices of those arrays that are not on the mesh yet."""
+    """The tree with copies on all devices of those arrays that are not on the mesh yet.
 
-    def placed(leaf: Any) -> jax.Array:
+    Shapes that stand for arrays (`jax.ShapeDtypeStruct`) stay what they are.
+    """
+
+    def placed(leaf: Any) -> Any:
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf
         if isinstance(leaf, jax.Array) and isinstance(leaf.sharding, NamedSharding):
             return leaf
         return place(leaf, whole(mesh))

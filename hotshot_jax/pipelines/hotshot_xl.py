@@ -10,11 +10,7 @@ from jax.sharding import Mesh
 
 from hotshot_jax.builtin import builtin_checkpoint
 from hotshot_jax.conditioning.key_frames import Number
-from hotshot_jax.conditioning.text.prompt import (
-    PromptEncoder,
-    Text,
-    embed_prompts,
-)
+from hotshot_jax.conditioning.text.prompt import PromptEncoder, Text, embed_prompts
 from hotshot_jax.conditioning.text.text_embeddings import given_embeddings
 from hotshot_jax.convert.assembly import Parts
 from hotshot_jax.errors import UsageError
@@ -25,12 +21,7 @@ from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.latents import decode_videos
 from hotshot_jax.pipelines.loading import load_components
 from hotshot_jax.pipelines.loras import COMPONENTS as CHANGED_BY_LORAS, LoadedLora
-from hotshot_jax.pipelines.output import (
-    HotshotXLOutput,
-    StepEnd,
-    after_step,
-    check_output_type,
-)
+from hotshot_jax.pipelines.output import HotshotXLOutput, StepEnd, after_step, check_output_type
 from hotshot_jax.pipelines.start import FROM_NOISE, StartInput, make_start
 from hotshot_jax.runtime.precision import Precision, current_platform
 from hotshot_jax.runtime.progress import NoProgress, Progress
@@ -39,6 +30,7 @@ from hotshot_jax.sampling.guidance import ClassifierFreeGuidance, Guidance
 from hotshot_jax.sampling.loop import Sampling, WrapPredictor, sample_latents
 from hotshot_jax.sampling.noise import noise_source, source_frames
 from hotshot_jax.sampling.request import MotionScale, Request, block_names
+from hotshot_jax.sampling.step_plan import ALL_STEPS, CacheInterval, GuidanceInterval
 from hotshot_jax.sampling.windows import ContextConfig
 from hotshot_jax.schedulers import Scheduler, make_scheduler
 
@@ -228,6 +220,8 @@ class HotshotXLPipeline:
         guidance_scale: Number = 5.0,
         guidance_rescale: float = 0.0,
         guidance: Guidance | None = None,
+        guidance_interval: GuidanceInterval = ALL_STEPS,
+        cache_interval: CacheInterval = 1,
         motion_scale: MotionScale = 1.0,
         num_videos_per_prompt: int = 1,
         seed: int | Sequence[int] = 0,
@@ -270,6 +264,10 @@ class HotshotXLPipeline:
             guidance_rescale: contrast correction of strong guidance, 0 to 1.
             guidance: joins the two predictions in place of classifier-free guidance of these two
                 numbers.
+            guidance_interval: fractions of the schedule between which there is guidance; the other
+                steps run without the unconditional half.
+            cache_interval: every so many steps the whole UNet is run, or in which, counted from 0;
+                the other steps run its last layer, on features that are kept (DeepCache).
             motion_scale: factor of what the temporal transformers add, which may differ by frame;
                 or a mapping of the UNet's blocks (`down0` to `up2`, `all`) to such.
             num_videos_per_prompt: videos of each prompt.
@@ -325,6 +323,8 @@ class HotshotXLPipeline:
             denoising_end=denoising_end,
             context=context,
             motion_scale=motion_scale,
+            cache_interval=cache_interval,
+            guidance_interval=guidance_interval,
         )
         self._check(request, output_type)
         self.runtime.start_job()

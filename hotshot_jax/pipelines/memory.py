@@ -8,7 +8,12 @@ from typing import Any
 import jax
 
 from hotshot_jax.convert.tensors.rules import flat_parameters
-from hotshot_jax.models.activation_memory import decoding_bytes, denoising_bytes, residual_bytes
+from hotshot_jax.models.activation_memory import (
+    decoding_bytes,
+    denoising_bytes,
+    features_bytes,
+    residual_bytes,
+)
 from hotshot_jax.models.layers.attention_choice import Accelerator
 from hotshot_jax.pipelines.components import MODELS
 
@@ -67,6 +72,7 @@ def estimate_memory(
     frames: int,
     videos: int = 1,
     guided: bool = True,
+    kept_frames: int = 0,
 ) -> MemoryEstimate:
     """What a call of a pipeline will need of each device.
 
@@ -77,6 +83,7 @@ def estimate_memory(
         frames: of a video.
         videos: made at once.
         guided: whether each of them is a batch of two.
+        kept_frames: frames of which features are kept between steps, over all videos and windows.
     """
     components, mesh = pipeline.components, pipeline.runtime.mesh
     devices = 1 if mesh is None else mesh.shape["data"] * mesh.shape["frames"]
@@ -87,6 +94,8 @@ def estimate_memory(
     dtype, accelerator = pipeline.precision.compute, Accelerator.current()
     denoising = denoising_bytes(components.unet.config, shape, dtype, accelerator)
     denoising += sum(residual_bytes(net.config, shape, dtype) for net in components.controlnets)
+    kept = (math.ceil(kept_frames * (1 + guided) / devices), *shape[1:])
+    denoising += features_bytes(components.unet.config, kept, dtype)
     decoded = math.ceil(pipeline.decode_frames / devices)
     return MemoryEstimate(
         weight_bytes(pipeline),

@@ -1,6 +1,7 @@
 """The sampling loop: noise in, latents out."""
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,13 +12,19 @@ import numpy as np
 
 from hotshot_jax.conditioning.control.windows import ControlWindow, scale_table
 from hotshot_jax.errors import UsageError
-from hotshot_jax.parallel.placement import batch_devices, place_missing, video_sharding
+from hotshot_jax.parallel.placement import (
+    batch_devices,
+    features_sharding,
+    place_missing,
+    video_sharding,
+)
 from hotshot_jax.runtime.runtime import Runtime
 from hotshot_jax.sampling.guidance import Guidance
 from hotshot_jax.sampling.known import Known, Start, known_levels
 from hotshot_jax.sampling.noise import NoiseSource
 from hotshot_jax.sampling.predict import Conditioning, Predictor, StepInput, UNetPredictor
 from hotshot_jax.sampling.request import Request
+from hotshot_jax.sampling.step_plan import StepPlan, guided_steps
 from hotshot_jax.sampling.windowed import WindowedPredictor, window_plan
 from hotshot_jax.sampling.windows import ContextConfig
 from hotshot_jax.schedulers import DDIMScheduler, Schedule, Scheduler
@@ -26,7 +33,9 @@ AfterStep = Callable[[int, float, jax.Array], jax.Array]
 """Takes the call's number, the timestep and the latents; returns the latents to go on with."""
 
 WrapPredictor = Callable[[Predictor], Predictor]
-"""Makes one predictor of another, within a compiled step."""
+"""Makes one predictor of another, within a compiled step. The cache is to be handed on."""
+
+logger = logging.getLogger(__name__)
 
 
 @jax.tree_util.register_dataclass
@@ -37,12 +46,30 @@ class LoopState:
     Attributes:
         latents: float32 `[videos, frames, height / 8, width / 8, channels]`.
         solver: the scheduler's history.
-        cache: what the predictor keeps.
+        cache: what the predictor keeps: features of the UNet in the compute dtype, by window where
+            there are windows, `[turns, batch * windows, frames, height / 8, width / 8, channels]`.
     """
 
     latents: jax.Array
     solver: Any
     cache: Any = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _CallKind:
+    """What a call of the model does; each kind has a program of its own.
+
+    Attributes:
+        text: which of the conditionings is its.
+        controlled: whether a ControlNet acts.
+        guided: whether there is an unconditional half, if there is guidance.
+        full: whether the whole UNet is run.
+    """
+
+    text: int
+    controlled: bool
+    guided: bool
+    full: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,15 +180,32 @@ def sample_latents(
     calls = _calls_until(schedule, request.denoising_end, scheduler.num_train_timesteps)
     positions = range(schedule.calls_before, schedule.calls_before + calls)
     scales = scale_table(sampling.control_windows, schedule.whole_calls, positions)
+    guided = guided_steps(request.guidance_interval, request.num_inference_steps)
     # A call in which no ControlNet acts runs the program without ControlNets.
     kinds = [
-        (of_step[step], bool(row.any()))
+        _CallKind(
+            of_step[step], bool(row.any()), sampling.guidance is not None and bool(guided[step])
+        )
         for step, row in zip(schedule.step_of_call[:calls], scales, strict=True)
     ]
+    if sampling.guidance is not None and not any(kind.guided for kind in kinds):
+        logger.warning(
+            "There is no guidance: none of the %d steps that are made lies within the guidance "
+            "interval.",
+            calls,
+        )
 
     steps = schedule.step_of_call - schedule.step_of_call[0]
-    devices, rows = batch_devices(runtime.mesh), shape[0] * conditionings[0].branches
-    plan = window_plan(
+    plan = StepPlan.of(
+        request.cache_interval,
+        steps[:calls],
+        [(kind, *row) for kind, row in zip(kinds, scales.tolist(), strict=True)],
+    )
+    kinds = [
+        dataclasses.replace(kind, full=full) for kind, full in zip(kinds, plan.full, strict=True)
+    ]
+    devices, rows = batch_devices(runtime.mesh), shape[0] * min(1 + kind.guided for kind in kinds)
+    windows = window_plan(
         sampling.context,
         shape[1],
         int(steps[-1]) + 1,
@@ -176,10 +220,10 @@ def sample_latents(
             used = noise.draw(shape) if drawn else np.zeros(shape, np.float32)
         timestep = np.float32(schedule.timesteps[call])
         progress = np.float32(positions[call] / schedule.whole_calls)
-        windows = plan[steps[call]]
+        seen = windows[plan.steps[call]]
         levels = known_levels(schedule, call) if keeps else None
         row = schedule.row(call)
-        given = StepInput(timestep, progress, row, used, scales[call], windows, levels)
+        given = StepInput(timestep, progress, row, used, scales[call], seen, levels)
         if runtime.mesh is None:
             return jax.device_put(given)
         if used is not None:
@@ -208,19 +252,27 @@ def sample_latents(
     )
     state = LoopState(latents, solver)
     pending = inputs(0)
-    programs = {
-        (text, acts): _step_program(
+    programs: dict[_CallKind, _Program] = {}
+    for kind in dict.fromkeys(kinds):
+        told = conditionings[kind.text]
+        given = state
+        if not kind.full:
+            given = dataclasses.replace(
+                state, cache=programs[dataclasses.replace(kind, full=True)].cache
+            )
+        programs[kind] = _step_program(
             runtime,
-            sampling,
-            conditionings[text] if acts else dataclasses.replace(conditionings[text], controls=()),
+            sampling if kind.guided else dataclasses.replace(sampling, guidance=None),
+            told if kind.controlled else dataclasses.replace(told, controls=()),
             known,
-            (state, pending),
+            (given, pending),
+            keeps_features=not all(plan.full),
         )
-        for text, acts in dict.fromkeys(kinds)
-    }
     with runtime.progress.stage("denoising", calls, "step") as advance:
         for call in range(calls):
-            state = programs[kinds[call]](state, pending)
+            if plan.full[call]:
+                state = dataclasses.replace(state, cache=())
+            state = programs[kinds[call]].run(state, pending)
             if call + 1 < calls:
                 # Drawn while the device is at work.
                 pending = inputs(call + 1)
@@ -233,13 +285,28 @@ def sample_latents(
     return state.latents
 
 
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    """A compiled call of the model.
+
+    Attributes:
+        run: the call.
+        cache: of what kind the cache is that it gives, `jax.ShapeDtypeStruct`s.
+    """
+
+    run: Callable[[LoopState, StepInput], LoopState]
+    cache: Any
+
+
 def _step_program(
     runtime: Runtime,
     sampling: Sampling,
     conditioning: Conditioning,
     known: Known | None,
     example: tuple[LoopState, StepInput],
-) -> Callable[[LoopState, StepInput], LoopState]:
+    *,
+    keeps_features: bool,
+) -> _Program:
     """The compiled step, with everything bound that stays the same; the state is donated."""
     unet_arrays, build_unet = runtime.model("unet")
     count = len(conditioning.controls)
@@ -261,7 +328,10 @@ def _step_program(
             [build(net) for (_, build), net in zip(controlnets, nets, strict=True)],
             guess_mode=guess_mode,
             enable_temporal_attentions=enable_temporal_attentions,
+            keeps_features=keeps_features,
         )
+        if guidance is None:
+            conditioning = conditioning.conditional()
         if wrap is not None:
             predict = wrap(predict)
         if inputs.windows:
@@ -270,20 +340,29 @@ def _step_program(
 
     nets = [arrays for arrays, _ in controlnets]
     bound = (unet_arrays, nets, conditioning, sampling.guidance, known)
-    out_shardings = None
-    if runtime.mesh is not None:
-        bound = place_missing(bound, runtime.mesh)
+    out_shardings, mesh, cache = None, runtime.mesh, example[0].cache
+    if mesh is not None:
+        bound = place_missing(bound, mesh)
+    if keeps_features and not jax.tree.leaves(cache):
+        cache = jax.eval_shape(step, *bound, *example).cache
+        if mesh is not None:
+            cache = jax.tree.map(
+                lambda leaf: leaf.update(sharding=features_sharding(mesh, leaf.shape)), cache
+            )
+    if mesh is not None:
         # The state comes back where it was, which the compiler need not choose.
-        out_shardings = jax.tree.map(lambda leaf: leaf.sharding, example[0])
+        out_shardings = jax.tree.map(
+            lambda leaf: leaf.sharding, dataclasses.replace(example[0], cache=cache)
+        )
     program = runtime.program(
         "denoising step with ControlNet" if count else "denoising step",
-        (scheduler, enable_temporal_attentions, guess_mode and count > 0, wrap),
+        (scheduler, enable_temporal_attentions, guess_mode and count > 0, wrap, keeps_features),
         step,
         (*bound, *example),
         donate=(5,),
         out_shardings=out_shardings,
     )
-    return lambda state, inputs: program(*bound, state, inputs)
+    return _Program(lambda state, inputs: program(*bound, state, inputs), cache)
 
 
 def _calls_until(schedule: Schedule, end: float | None, num_train_timesteps: int) -> int:

@@ -61,6 +61,33 @@ class Conditioning:
             keys=None,
         )
 
+    def conditional(self) -> "Conditioning":
+        """The part of the prompts, for a batch without the unconditional half."""
+        if self.branches == 1:
+            return self
+        rows = len(self.pooled_text)
+
+        def half(array: jax.Array) -> jax.Array:
+            return array[rows // 2 :]
+
+        def half_of_text(text: ProjectedText) -> ProjectedText:
+            # In guess mode a ControlNet has this half alone.
+            return jax.tree.map(lambda leaf: leaf[:, -(rows // 2) :], text)
+
+        return dataclasses.replace(
+            self,
+            text=half_of_text(self.text),
+            pooled_text=half(self.pooled_text),
+            time_ids=half(self.time_ids),
+            controls=[
+                dataclasses.replace(control, text=half_of_text(control.text))
+                for control in self.controls
+            ],
+            keys=None if self.keys is None else half(self.keys),
+            motion_scale=None if self.motion_scale is None else half(self.motion_scale),
+            branches=1,
+        )
+
     def at_frames(self, indices: ArrayLike) -> "Conditioning":
         """The part of some frames, blended; what all frames share stays as it is.
 
@@ -161,18 +188,23 @@ class UNetPredictor:
         controlnets: models that add to it, as many as the conditioning has controls.
         guess_mode: the ControlNets see the conditional half alone.
         enable_temporal_attentions: false for single images.
+        keeps_features: the cache is what `UNet3DConditionModel.with_features` gives,
+            `[batch, frames, height, width, channels]`; while there is one, only the UNet's last
+            layer is run, and of the ControlNets what that layer takes from them.
     """
 
     unet: UNet3DConditionModel
     controlnets: Sequence[ControlNetModel] = ()
     guess_mode: bool = False
     enable_temporal_attentions: bool = True
+    keeps_features: bool = False
 
     def __call__(
         self, latents: jax.Array, step: StepInput, conditioning: Conditioning, cache: Any
     ) -> tuple[jax.Array, Any]:
         """See `Predictor`."""
         timestep = jnp.asarray(step.timestep)
+        features = cache if self.keeps_features and jax.tree.leaves(cache) else None
         residuals = None
         if self.controlnets:
             residuals = control_residuals(
@@ -185,15 +217,17 @@ class UNetPredictor:
                 conditioning.time_ids,
                 videos=latents.shape[0] // conditioning.branches,
                 guess_mode=self.guess_mode,
+                first_only=features is not None,
             )
-        prediction = self.unet(
+        prediction, features = self.unet.with_features(
             latents.astype(self.unet.dtype),
             timestep,
             conditioning.text,
             conditioning.pooled_text,
             conditioning.time_ids,
+            features=features,
             enable_temporal_attentions=self.enable_temporal_attentions,
             residuals=residuals,
             motion_scale=conditioning.motion_scale,
         )
-        return prediction.astype(jnp.float32), cache
+        return prediction.astype(jnp.float32), features if self.keeps_features else cache

@@ -8,6 +8,13 @@ from typing import cast
 
 from hotshot_jax.conditioning.key_frames import Number, check_numbers, extremes
 from hotshot_jax.errors import UsageError
+from hotshot_jax.sampling.step_plan import (
+    ALL_STEPS,
+    CacheInterval,
+    GuidanceInterval,
+    check_cache_interval,
+    check_guidance_interval,
+)
 from hotshot_jax.sampling.windows import ContextConfig
 
 MAX_SIDE = 4096
@@ -40,6 +47,8 @@ class Request:
         denoising_end: fraction of the schedule after which to stop, or None.
         context: how the clip is divided into windows; None for not at all.
         motion_scale: factor of what the temporal transformers add.
+        cache_interval: every how many steps the whole UNet is run, or in which.
+        guidance_interval: fractions of the steps between which there is guidance.
     """
 
     height: int
@@ -56,6 +65,8 @@ class Request:
     denoising_end: float | None
     context: ContextConfig | None = None
     motion_scale: MotionScale = 1.0
+    cache_interval: CacheInterval = 1
+    guidance_interval: GuidanceInterval = ALL_STEPS
 
     def latent_shape(self, factor: int, channels: int) -> tuple[int, int, int, int]:
         """Of a video's latents, `[frames, height / factor, width / factor, channels]`."""
@@ -138,6 +149,8 @@ class Request:
                 "values above 1."
             )
         self._check_motion_scale(blocks)
+        check_cache_interval(self.cache_interval, self.num_inference_steps)
+        check_guidance_interval(self.guidance_interval)
         self._check_number("guidance_rescale", self.guidance_rescale, 0.0, 1.0)
         self._check_number("eta", self.eta, 0.0, 1.0)
         if self.denoising_end is not None:

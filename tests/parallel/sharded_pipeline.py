@@ -31,6 +31,9 @@ WINDOWS: dict[str, Any] = {
 CASES: dict[str, dict[str, Any]] = {
     "one step in windows": WINDOWS | {"steps": 1},
     "windows": WINDOWS | {"steps": 4},
+    "fewer in windows": WINDOWS
+    | {"steps": 4, "cache_interval": 2, "guidance_interval": (0.0, 0.75)},
+    "fewer": {"steps": 3, "cache_interval": 3, "guidance_interval": (0.0, 0.5)},
     "plain": {},
     # A solver with a history, and no noise of its own.
     "solver": {"scheduler": "dpmpp_2m", "guidance_rescale": 0.5},
@@ -65,6 +68,8 @@ def run(
         context=case.get("context"),
         num_inference_steps=case.get("steps", 2),
         guidance_rescale=case.get("guidance_rescale", 0.0),
+        cache_interval=case.get("cache_interval", 1),
+        guidance_interval=case.get("guidance_interval", (0.0, 1.0)),
         controls=controls,
     )
     return np.asarray(output.videos), pipeline

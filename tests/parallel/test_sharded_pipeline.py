@@ -11,7 +11,7 @@ from tests.tiny_controlnet import write_tiny_controlnet
 
 FAST = "data=2,fsdp=2,frames=2"
 SLOW = [mesh for mesh in ONE_AXIS + MIXED if mesh != FAST]
-CASES = ["control", "solver", "low_vram"]
+CASES = ["control", "solver", "low_vram", "fewer"]
 
 # float32 sums in another order, carried through two steps of models whose weights are random:
 # observed are 4e-6 to 7e-6.
@@ -52,16 +52,22 @@ def test_controlnets_solvers_and_offloading_do_so_too(
 ) -> None:
     cases = "+".join(CASES)
     results = make_videos(f"data=2,frames=4:{cases}", f"fsdp=2,frames=2,tensor=2:{cases}")
-    assert results[mesh][case]["error"] <= TOLERANCE
+    # Three steps in place of two.
+    assert results[mesh][case]["error"] <= (2 * TOLERANCE if case == "fewer" else TOLERANCE)
 
 
 # A run of four steps carries the differences on.
 @pytest.mark.slow
-@pytest.mark.parametrize(("case", "tolerance"), [("one step in windows", 1e-5), ("windows", 2e-4)])
+@pytest.mark.parametrize(
+    ("case", "tolerance"),
+    [("one step in windows", 1e-5), ("windows", 2e-4), ("fewer in windows", 2e-4)],
+)
 @pytest.mark.parametrize("mesh", ["data=8", "data=4,frames=2", "fsdp=2,frames=2,tensor=2"])
 def test_windows_on_several_devices_are_those_one_after_the_other(
     make_videos: Any, mesh: str, case: str, tolerance: float
 ) -> None:
     meshes = ("data=8", "data=4,frames=2", "fsdp=2,frames=2,tensor=2")
-    results = make_videos(*(f"{each}:one step in windows+windows" for each in meshes))
+    results = make_videos(
+        *(f"{each}:one step in windows+windows+fewer in windows" for each in meshes)
+    )
     assert results[mesh][case]["error"] <= tolerance

@@ -19,6 +19,7 @@ from hotshot_jax.cli.by_frame import (
     picture_at_frame,
     text_at_frame,
 )
+from hotshot_jax.cli.by_step import cache_interval, guidance_interval
 from hotshot_jax.cli.flags import flag
 from hotshot_jax.cli.infer.presets import PRESETS
 from hotshot_jax.jobs.settings import ClipSettings, ModelSettings
@@ -280,11 +281,28 @@ class ClipFlags:
         _SAMPLING,
         metavar="NUMBER",
     )
+    guidance_interval: tuple[float, float] = flag(
+        ClipSettings.guidance_interval,
+        "fractions of the steps between which there is guidance; the others take half the time",
+        guidance_interval,
+        _SAMPLING,
+        metavar="LOW:HIGH",
+        stored_if_changed=True,
+    )
     guidance_rescale: float = flag(
         ClipSettings.guidance_rescale,
         "contrast correction for strong guidance, 0 to 1",
         float,
         _SAMPLING,
+    )
+    cache_interval: int | tuple[int, ...] = flag(
+        ClipSettings.cache_interval,
+        "run the whole UNet every so many steps, or in steps such as 0,1,2,5,8, and only its last "
+        "layer in the others (DeepCache)",
+        cache_interval,
+        _SAMPLING,
+        metavar="STEPS",
+        stored_if_changed=True,
     )
     eta: float = flag(ClipSettings.eta, "noise of the DDIM scheduler, 0 to 1", float, _SAMPLING)
     num_videos: int = flag(ClipSettings.num_videos, "videos of each prompt", int, _SAMPLING)

@@ -112,7 +112,7 @@ RULES = (
         "beside a --negative_prompt_at for frame 0, where it would hold",
     ),
     Acts(
-        ("guidance_rescale",),
+        ("guidance_rescale", "guidance_interval"),
         _guided,
         "without guidance, which is a --guidance_scale above 1",
     ),

@@ -211,6 +211,7 @@ def _estimate(
         frames=seen,
         videos=settings.num_videos * at_once,
         guided=extremes(settings.guidance_scale)[1] > 1,
+        kept_frames=0 if settings.cache_interval == 1 else settings.num_videos * windows * seen,
     )
 
 
@@ -244,6 +245,8 @@ def _check(settings: InferSettings) -> None:
         denoising_end=None,
         context=context_of(settings),
         motion_scale=settings.motion_scale,
+        cache_interval=settings.cache_interval,
+        guidance_interval=settings.guidance_interval,
     ).check(
         multiple=_LATENT_PIXELS,
         positions=known_positions(settings.temporal or settings.pretrained_path),

@@ -96,6 +96,7 @@ def control_residuals(
     *,
     videos: int,
     guess_mode: bool = False,
+    first_only: bool = False,
 ) -> Residuals:
     """Runs the ControlNets and sums what they add.
 
@@ -114,6 +115,7 @@ def control_residuals(
         videos: number of videos.
         guess_mode: runs the ControlNets on the conditional half alone and adds zeros to the other;
             residuals grow from 0.1 at the top to 1 at the bottom.
+        first_only: gives those of the first skip alone, for a UNet that runs its last layer alone.
 
     Returns:
         Residuals for the whole batch, in the ControlNets' compute dtype.
@@ -149,6 +151,7 @@ def control_residuals(
                 control.condition,
                 conditioning_scale=scale,
                 guess_mode=guess_mode,
+                first_only=first_only,
                 **union,
             )
 

@@ -116,6 +116,7 @@ class ControlNetModel(Encoder):
         *,
         conditioning_scale: Scale = 1.0,
         guess_mode: bool = False,
+        first_only: bool = False,
     ) -> Residuals:
         """Predicts the residuals of noisy latents.
 
@@ -132,6 +133,7 @@ class ControlNetModel(Encoder):
             conditioning_scale: what all residuals are multiplied by: a scalar, or by frame
                 `[frames, 1, 1, 1]` or `[batch, frames, 1, 1, 1]`.
             guess_mode: multiplies the residuals by 0.1 at the top up to 1 at the bottom.
+            first_only: gives that of the first skip alone, which needs none of the blocks.
 
         Returns:
             Residuals in the compute dtype, for a UNet of the same widths.
@@ -152,6 +154,7 @@ class ControlNetModel(Encoder):
             time_embedding,
             encoder_hidden_states,
             self._scales(conditioning_scale, guess_mode),
+            first_only,
         )
 
     def _features(self, condition: EmbeddedCondition, x: jax.Array) -> list[jax.Array]:
@@ -178,7 +181,14 @@ class ControlNetModel(Encoder):
         time_embedding: jax.Array,
         encoder_hidden_states: jax.Array | ProjectedText,
         scales: jax.Array,
+        first_only: bool,
     ) -> Residuals:
+        # In float32, so that a scale such as 0.7 is not rounded to bfloat16 before it is used.
+        def scaled(output: jax.Array, scale: jax.Array) -> jax.Array:
+            return (output.astype(jnp.float32) * scale).astype(output.dtype)
+
+        if first_only:
+            return Residuals([scaled(self.controlnet_down_blocks[0](x), scales[0])], None)
         text = (
             encoder_hidden_states
             if isinstance(encoder_hidden_states, ProjectedText)
@@ -188,11 +198,7 @@ class ControlNetModel(Encoder):
         outputs = [
             block(skip) for block, skip in zip(self.controlnet_down_blocks, skips, strict=True)
         ]
-        # In float32, so that a scale such as 0.7 is not rounded to bfloat16 before it is used.
-        *down_blocks, mid_block = [
-            (output.astype(jnp.float32) * scale).astype(output.dtype)
-            for output, scale in zip([*outputs, self.controlnet_mid_block(x)], scales, strict=True)
-        ]
+        *down_blocks, mid_block = map(scaled, [*outputs, self.controlnet_mid_block(x)], scales)
         return Residuals(down_blocks, mid_block)
 
 

@@ -127,6 +127,7 @@ class ControlNetUnionModel(ControlNetModel):
         *,
         conditioning_scale: Scale = 1.0,
         guess_mode: bool = False,
+        first_only: bool = False,
         control_types: jax.Array | tuple[int, ...] = (0,),
         prompts: int = 1,
     ) -> Residuals:
@@ -144,6 +145,7 @@ class ControlNetUnionModel(ControlNetModel):
             conditioning_scale: as in `ControlNetModel`, or one for each kind, `[kinds]`. A single
                 kind's scale multiplies the residuals, those of several kinds their features.
             guess_mode: multiplies the residuals by 0.1 at the top up to 1 at the bottom.
+            first_only: as in `ControlNetModel`.
             control_types: which kinds the control frames are, `[kinds]`, in their order.
             prompts: how many independent videos the batch holds, as `[guidance * prompts, ...]`.
                 Rows of different videos do not see each other. One, for which all rows do, is
@@ -178,6 +180,7 @@ class ControlNetUnionModel(ControlNetModel):
             time_embedding,
             encoder_hidden_states,
             self._scales(of_residuals, guess_mode),
+            first_only,
         )
 
     def _embed_types(self, control_types: jax.Array) -> jax.Array:

@@ -191,7 +191,8 @@ class UpBlock3D(_Block):
         contexts: BlockContexts,
         skips: list[jax.Array],
         *,
-        size: tuple[int, int] | None,
+        size: tuple[int, int],
+        first: int = 0,
         enable_temporal_attentions: bool = True,
         motion_scale: jax.Array | None = None,
     ) -> jax.Array:
@@ -201,12 +202,13 @@ class UpBlock3D(_Block):
             x: the activations.
             time_embedding: `[batch, frames, time_channels]`; one frame where all share it.
             contexts: the result of `project_text`.
-            skips: one tensor for each layer, in the order in which the layers use them.
-            size: height and width of the level above; None on the top level.
+            skips: one tensor for each layer that is run, in the order in which they use them.
+            size: height and width of the level above; without effect on the top level.
+            first: the layer that is run first.
             enable_temporal_attentions: whether the temporal transformers run.
             motion_scale: factor of what they add, `[batch, frames]`; None for 1.
         """
-        for index, skip in enumerate(skips):
+        for index, skip in enumerate(skips, first):
             x = jnp.concatenate([x, skip], axis=-1)
             x = self._layer(
                 index, x, time_embedding, contexts, enable_temporal_attentions, motion_scale

@@ -20,12 +20,13 @@ class Residuals:
 
     Attributes:
         down_blocks: one tensor for each skip: `conv_in`, then each layer's output and each
-            downsampler's, `[batch, frames, height, width, channels]`.
-        mid_block: added to the mid block's output.
+            downsampler's, `[batch, frames, height, width, channels]`; only the first where no more
+            is asked for.
+        mid_block: added to the mid block's output; None likewise.
     """
 
     down_blocks: list[jax.Array]
-    mid_block: jax.Array
+    mid_block: jax.Array | None
 
 
 class UNet3DConditionModel(Encoder):
@@ -100,6 +101,51 @@ class UNet3DConditionModel(Encoder):
         Returns:
             `[batch, frames, height, width, out_channels]` in the compute dtype.
         """
+        return self.with_features(
+            sample,
+            timestep,
+            encoder_hidden_states,
+            text_embeds,
+            time_ids,
+            enable_temporal_attentions=enable_temporal_attentions,
+            residuals=residuals,
+            motion_scale=motion_scale,
+        )[0]
+
+    def with_features(
+        self,
+        sample: jax.Array,
+        timestep: jax.Array,
+        encoder_hidden_states: jax.Array | ProjectedText,
+        text_embeds: jax.Array,
+        time_ids: jax.Array,
+        *,
+        features: jax.Array | None = None,
+        enable_temporal_attentions: bool = True,
+        residuals: Residuals | None = None,
+        motion_scale: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """The prediction, and the features that enter the last layer on the way up.
+
+        They change little from step to step. Where those of an earlier step are given, only
+        `conv_in`, the last layer (resnet, spatial and temporal transformer), `conv_norm_out` and
+        `conv_out` are run: DeepCache (https://arxiv.org/abs/2312.00858) at its shallowest branch.
+
+        Args:
+            sample: as are the others, see `__call__`.
+            timestep: likewise.
+            encoder_hidden_states: likewise.
+            text_embeds: likewise.
+            time_ids: likewise.
+            features: of an earlier call, as it gave them; None computes them.
+            enable_temporal_attentions: see `__call__`.
+            residuals: likewise; with `features` given, those of the first skip alone are used.
+            motion_scale: likewise.
+
+        Returns:
+            `[batch, frames, height, width, out_channels]` and
+            `[batch, frames, height, width, channels]`, both in the compute dtype.
+        """
         text = (
             encoder_hidden_states
             if isinstance(encoder_hidden_states, ProjectedText)
@@ -109,31 +155,45 @@ class UNet3DConditionModel(Encoder):
         scales = []
         if motion_scale is not None:
             scales = [motion_scale[..., block] for block in range(motion_scale.shape[-1])]
-        x, skips = self.encode(
-            self.conv_in(sample),
-            time_embedding,
-            text,
-            enable_temporal_attentions=enable_temporal_attentions,
-            motion_scales=scales,
-        )
+        x = self.conv_in(sample)
+        skips = [x]
+        if features is None:
+            x, skips = self.encode(
+                x,
+                time_embedding,
+                text,
+                enable_temporal_attentions=enable_temporal_attentions,
+                motion_scales=scales,
+            )
         if residuals is not None:
+            added = residuals.down_blocks if features is None else residuals.down_blocks[:1]
             skips = [
                 skip + residual.astype(skip.dtype)
-                for skip, residual in zip(skips, residuals.down_blocks, strict=True)
+                for skip, residual in zip(skips, added, strict=True)
             ]
-            x = x + residuals.mid_block.astype(x.dtype)
+            if features is None:
+                assert residuals.mid_block is not None
+                x = x + residuals.mid_block.astype(x.dtype)
 
-        for index, up_block in enumerate(self.up_blocks):
-            taken = [skips.pop() for _ in range(len(up_block.resnets))]
+        def run(index: int, x: jax.Array, taken: list[jax.Array], first: int = 0) -> jax.Array:
             with jax.named_scope(f"up_blocks.{index}"):
-                x = up_block(
+                return self.up_blocks[index](
                     x,
                     time_embedding,
                     text.up_blocks[index],
                     taken,
-                    size=(skips[-1].shape[-3], skips[-1].shape[-2]) if skips else None,
+                    first=first,
+                    size=(skips[-1].shape[-3], skips[-1].shape[-2]),
                     enable_temporal_attentions=enable_temporal_attentions,
                     motion_scale=scales[len(self.down_blocks) + index] if scales else None,
                 )
 
-        return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+        top = len(self.up_blocks) - 1
+        last = len(self.up_blocks[top].resnets) - 1
+        if features is None:
+            for index, up_block in enumerate(self.up_blocks):
+                layers = last if index == top else len(up_block.resnets)
+                x = run(index, x, [skips.pop() for _ in range(layers)])
+            features = x
+        x = run(top, features, skips, first=last)
+        return self.conv_out(jax.nn.silu(self.conv_norm_out(x))), features

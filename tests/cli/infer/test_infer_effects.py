@@ -29,6 +29,7 @@ IDLE = {
     "--prompts_file a.txt --prompt_at 0:y": "beside a --prompt_at for frame 0",
     "--negative_prompt x --negative_prompt_at 0:y": "beside a --negative_prompt_at for frame 0",
     "--guidance_rescale 0.5 --guidance_scale 1": "a --guidance_scale above 1",
+    "--guidance_interval 0:0.5 --guidance_scale 1": "a --guidance_scale above 1",
     "--eta 0.5": "it is for ddim",
     "--video_length 1 --output a.png --video_duration 500": "on pictures",
 }
@@ -47,6 +48,8 @@ def test_what_cannot_act_is_refused(line: str) -> None:
         "",
         "--eta 0",
         "--eta 0.5 --scheduler ddim",
+        "--guidance_interval 0:1 --cache_interval 1 --guidance_scale 1",
+        "--guidance_interval 0:0.5 --cache_interval 3",
         "--eta 0.5 --scheduler default",
         "--variant fp16 --model a/b",
         "--control_type canny --canny_low_threshold 5 --gif a.gif",

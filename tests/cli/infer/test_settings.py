@@ -85,8 +85,29 @@ def test_what_differs_by_frame_is_the_same_from_flags_files_and_results(tmp_path
     assert again == by_file
 
 
+def test_what_is_about_steps_is_the_same_from_flags_files_and_results(tmp_path: Path) -> None:
+    by_flags = settings_of("--cache_interval=0,1,2,5", "--guidance_interval=0:0.8")
+    assert by_flags.cache_interval == (0, 1, 2, 5)
+    assert by_flags.guidance_interval == (0.0, 0.8)
+    for text in (
+        "cache_interval: [0, 1, 2, 5]\nguidance_interval: [0, 0.8]\n",
+        "cache_interval: 0,1,2,5\nguidance_interval: '0:0.8'\n",
+    ):
+        (tmp_path / "a.yaml").write_text(text)
+        assert settings_of("--config", tmp_path / "a.yaml") == by_flags
+    stored = {STORED: json.dumps(by_flags.stored())}
+    write_video(tmp_path / "a.gif", FRAMES, 1000, stored)
+    assert settings_of("--config", tmp_path / "a.gif") == by_flags
+    # Without quotes, YAML reads a number of base 60.
+    (tmp_path / "a.yaml").write_text("guidance_interval: 0:0.8\n")
+    with pytest.raises(UsageError, match="in quotes, or a list of two numbers"):
+        settings_of("--config", tmp_path / "a.yaml")
+
+
 def test_a_plain_result_tells_of_nothing_that_it_does_not_use() -> None:
-    assert not {"loop", "motion_scale", "context_fuse", "prompt_at"} & {*InferSettings().stored()}
+    assert not {"loop", "motion_scale", "cache_interval", "guidance_interval"} & {
+        *InferSettings().stored()
+    }
 
 
 def test_long_clips_last_longer() -> None:
