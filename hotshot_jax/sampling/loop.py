@@ -33,7 +33,8 @@ AfterStep = Callable[[int, float, jax.Array], jax.Array]
 """Takes the call's number, the timestep and the latents; returns the latents to go on with."""
 
 WrapPredictor = Callable[[Predictor], Predictor]
-"""Makes one predictor of another, within a compiled step. The cache is to be handed on."""
+"""Makes one predictor of another, within a compiled step. What the predictor gives as
+its cache is to come back to it."""
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ def denoising_step(
     if known is not None:
         assert step.known_levels is not None
         latents = known.put_back(latents, step.known_levels)
-    return LoopState(latents, solver, cache)
+    return LoopState(latents, solver, cache if jax.tree.leaves(cache) else ())
 
 
 def sample_latents(

@@ -51,7 +51,7 @@ class WindowedPredictor:
                 )
             joined = joined + _joined(predicted, indices, weights, latents.shape)
             kept.append(left)
-        return joined, kept if jax.tree.leaves(kept) else ()
+        return joined, kept
 
 
 def _joined(

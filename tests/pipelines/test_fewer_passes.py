@@ -299,3 +299,27 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         made(pipeline, **option)
+
+
+@pytest.mark.slow
+def test_a_predictor_that_calls_another_twice_keeps_both(pipeline: HotshotXLPipeline) -> None:
+    def in_two_halves(predict: Any) -> Any:
+        def halves(latents: Any, step: Any, conditioning: Any, cache: Any) -> Any:
+            parts, kept = [], []
+            for half, known in zip(((0, 1), (2, 3)), cache or [(), ()], strict=True):
+                at = jnp.array(half)
+                part, left = predict(latents[:, at], step, conditioning.at_frames(at), known)
+                parts.append(part)
+                kept.append(left)
+            return jnp.concatenate(parts, axis=1), kept
+
+        return halves
+
+    pipeline.wrap_predictor = in_two_halves
+    got = made(pipeline, cache_interval=3, guidance_scale=1.0)
+    pipeline.wrap_predictor = None
+    # Windows without overlap are the same.
+    expected = made(
+        pipeline, cache_interval=3, guidance_scale=1.0, context=ContextConfig(2, 0, "batched")
+    )
+    np.testing.assert_allclose(got, expected, atol=TOLERANCE * np.abs(expected).max())
