@@ -25,12 +25,15 @@ class StartInput:
         strength: the part of the schedule that is run.
         mask: where it is made anew.
         known_frames: pictures, or their latents, by frame.
+        repeats: how often each step is made where something is kept, see
+            `sampling.known.Known.gone_back`.
     """
 
     video: Any = None
     strength: float = 1.0
     mask: Any = None
     known_frames: Mapping[int, Any] = dataclasses.field(default_factory=dict)
+    repeats: int = 1
 
     def check(self, frames: int, steps: int) -> None:
         """Checks what does not depend on the sizes.
@@ -97,7 +100,7 @@ def make_start(
         rows = max(len(clean), len(found))
         clean = np.broadcast_to(clean, (rows, *clean.shape[1:])).copy()
         clean[:, frames], mask[:, frames] = found, 0.0
-    start = Start(clean, given.strength, mask)
+    start = Start(clean, given.strength, mask, given.repeats)
     if mask.min() < 1.0:
         return start
     # With a mask, a whole schedule begins with noise alone.

@@ -47,6 +47,25 @@ class Known:
         # What is kept or made as a whole has no round-off of the other.
         return jnp.where(self.mask == 0, known, jnp.where(self.mask == 1, latents, mixed))
 
+    def gone_back(
+        self, latents: jax.Array, noise: ArrayLike, after: ArrayLike, before: ArrayLike
+    ) -> jax.Array:
+        """Latents as they might have been before a step, for it to be made once more.
+
+        What is made then sees what is known beside it (Lugmayr et al., section 4.2, jumps of one
+        step).
+
+        Args:
+            latents: after the step.
+            noise: standard normal, with their shape.
+            after: float32 `[2]`, signal and noise level that they have.
+            before: float32 `[2]`, those that they had before the step.
+        """
+        after, before = jnp.asarray(after), jnp.asarray(before)
+        shrunk = before[0] / after[0]
+        added = jnp.sqrt(jnp.maximum(before[1] ** 2 - (shrunk * after[1]) ** 2, 0))
+        return self.put_back(shrunk * latents + added * noise, before)
+
 
 @dataclasses.dataclass(frozen=True)
 class Start:
@@ -56,11 +75,13 @@ class Start:
         clean: latents, as in `Known`.
         strength: the part of the schedule that is run, above 0 to 1.
         mask: as in `Known`; None where nothing is kept, only started from.
+        repeats: how often each step is made, with a mask.
     """
 
     clean: np.ndarray | jax.Array
     strength: float = 1.0
     mask: np.ndarray | None = None
+    repeats: int = 1
 
     def first_step(self, steps: int) -> int:
         """How many steps are left out at the beginning.

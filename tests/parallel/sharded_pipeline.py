@@ -17,6 +17,7 @@ from hotshot_jax.conditioning.control.windows import ControlWindow
 from hotshot_jax.parallel.mesh import MeshConfig, create_mesh
 from hotshot_jax.pipelines import HotshotXLPipeline
 from hotshot_jax.pipelines.control import ControlInput
+from hotshot_jax.pipelines.start import FROM_NOISE, StartInput
 from hotshot_jax.sampling.windows import ContextConfig
 
 PROMPTS = ["a fox in the snow", "a (red:1.3) boat"]
@@ -28,7 +29,15 @@ WINDOWS: dict[str, Any] = {
     "context": ContextConfig(4, 2, "looped_uniform", closed=True),
     "controlled": True,
 }
+CLEAN = np.random.default_rng(2).standard_normal((1, FRAMES, 2, 4, 4)).astype(np.float32)
+MASK = np.random.default_rng(3).integers(0, 2, (FRAMES, 2, 4)).astype(np.float32)
+# Known frames, a mask and a clip beneath, one step of two of a solver that calls the model twice.
+STARTED: dict[str, Any] = {
+    "start": StartInput(CLEAN, 0.5, MASK, {0: CLEAN[0, 1], 5: CLEAN[0, 2]}),
+    "scheduler": "heun",
+}
 CASES: dict[str, dict[str, Any]] = {
+    "known": STARTED,
     "one step in windows": WINDOWS | {"steps": 1},
     "windows": WINDOWS | {"steps": 4},
     "fewer in windows": WINDOWS
@@ -71,6 +80,7 @@ def run(
         cache_interval=case.get("cache_interval", 1),
         guidance_interval=case.get("guidance_interval", (0.0, 1.0)),
         controls=controls,
+        start=case.get("start", FROM_NOISE),
     )
     return np.asarray(output.videos), pipeline
 

@@ -11,7 +11,7 @@ from tests.tiny_controlnet import write_tiny_controlnet
 
 FAST = "data=2,fsdp=2,frames=2"
 SLOW = [mesh for mesh in ONE_AXIS + MIXED if mesh != FAST]
-CASES = ["control", "solver", "low_vram", "fewer"]
+CASES = ["control", "solver", "low_vram", "fewer", "known"]
 
 # float32 sums in another order, carried through two steps of models whose weights are random:
 # observed are 4e-6 to 7e-6.
@@ -47,7 +47,7 @@ def test_videos_equal_those_of_one_device_on_every_mesh(make_videos: Any, mesh: 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("mesh", ["data=2,frames=4", "fsdp=2,frames=2,tensor=2"])
-def test_controlnets_solvers_and_offloading_do_so_too(
+def test_controlnets_solvers_offloading_and_known_frames_do_so_too(
     make_videos: Any, mesh: str, case: str
 ) -> None:
     cases = "+".join(CASES)
