@@ -17,7 +17,7 @@ INITIAL_NOISES: Final = ("independent", "freenoise")
 
 # How a long clip is divided, and how its parts are joined: `hotshot_jax.sampling.windows`.
 CONTEXT_SCHEDULES: Final = ("standard_static", "standard_uniform", "looped_uniform", "batched")
-CONTEXT_FUSES: Final = ("pyramid", "flat", "relative", "overlap_linear")
+CONTEXT_FUSES: Final = ("pyramid", "flat", "relative", "overlap_linear", "first")
 
 # Of timesteps: `hotshot_jax.schedulers.numbers`.
 SPACINGS: Final = ("linspace", "leading", "trailing")

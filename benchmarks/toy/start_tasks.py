@@ -3,6 +3,7 @@
 What they start from is drawn, one clip a prompt, and measured against what was drawn.
 """
 
+import dataclasses
 import operator
 from collections.abc import Callable, Mapping, Sequence
 
@@ -76,6 +77,7 @@ def _first() -> ClipTask:
         _prompts(moving=False),
         {
             "first frame": way(lambda first: StartInput(known_frames={0: first})),
+            "repaint 2": way(lambda first: StartInput(known_frames={0: first}, repaint=2)),
             "held, first frame": way(
                 lambda first: StartInput(_held(first), 0.9, known_frames={0: first})
             ),
@@ -116,32 +118,28 @@ def _between() -> ClipTask:
     def every_second(keys: Keys, size: int) -> Frames:
         return drawn(keys, size)[::2]
 
-    def way(guidance: float, strength: float | None = None) -> Way:
+    def way(guidance: float, repaint: int, strength: float | None = None) -> Way:
         def start(keys: Keys, size: int) -> StartInput:
-            known = every_second(keys, size)
-            given = start_between(known, 1)
+            frames = every_second(keys, size)
+            known = start_between(frames, 1).known_frames
             if strength is None:
-                return given
-            return StartInput(blended(known), strength, known_frames=given.known_frames)
+                return StartInput(known_frames=known, repaint=repaint)
+            return StartInput(blended(frames), strength, known_frames=known, repaint=repaint)
 
         return Way(_BETWEEN, {"guidance_scale": guidance}, start=start)
+
+    def blend(keys: Keys, made: Frames) -> Frames:
+        return blended(every_second(keys, made.shape[1]))
 
     return ClipTask(
         _COUNT,
         # What stands still is blended without a fault.
         _prompts(moving=True),
         {
-            "in-betweens": way(2.0),
-            "guidance 5": way(5.0),
-            "no guidance": way(1.0),
-            "blended, strength 0.5": Way(
-                _BETWEEN,
-                {"guidance_scale": 2.0},
-                start=way(2.0, 0.5).start,
-                also={
-                    "linear blending": lambda keys, made: blended(every_second(keys, made.shape[1]))
-                },
-            ),
+            "in-betweens": dataclasses.replace(way(2.0, 2), also={"linear blending": blend}),
+            "each step once": way(2.0, 1),
+            "guidance 5": way(5.0, 2),
+            "blended, strength 0.5": way(2.0, 1, 0.5),
         },
         _between_record,
         _between_figures,
@@ -172,11 +170,11 @@ def _extend() -> ClipTask:
     def extension(keys: Keys, size: int) -> Extension:
         return Extension(drawn(keys, size), _FRAMES, 2 * _KNOWN)
 
-    def way(**call: object) -> Way:
+    def way(repaint: int, **call: object) -> Way:
         return Way(
             _KNOWN + _FRAMES,
             call,
-            start=lambda keys, size: extension(keys, size).start(),
+            start=lambda keys, size: extension(keys, size).start(StartInput(repaint=repaint)),
             finish=lambda keys, made: np.concatenate([drawn(keys, made.shape[1]), made[_KNOWN:]]),
         )
 
@@ -184,8 +182,10 @@ def _extend() -> ClipTask:
         _COUNT,
         _prompts(moving=False),
         {
-            "extension": way(context=ContextConfig(2 * _KNOWN, _KNOWN)),
-            "one window": way(),
+            "extension": way(2, context=ContextConfig(2 * _KNOWN, _KNOWN, fuse="first")),
+            "each step once": way(1, context=ContextConfig(2 * _KNOWN, _KNOWN, fuse="first")),
+            "pyramid": way(2, context=ContextConfig(2 * _KNOWN, _KNOWN)),
+            "one window": way(2),
             f"held, strength {_HELD:g}": Way(
                 _FRAMES,
                 start=lambda keys, size: StartInput(_held(drawn(keys, size)[-1]), _HELD),

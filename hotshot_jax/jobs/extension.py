@@ -53,7 +53,11 @@ class Extension:
         return self.before if self.loop else 0
 
     def settings(self, added: ClipSettings) -> ClipSettings:
-        """Those of the run, from those of the added frames; a window is `window` frames long."""
+        """Those of the run, from those of the added frames; a window is `window` frames long.
+
+        With `context_fuse="first"` the added frames follow those of the clip best, since what a
+        window says that has them counts alone.
+        """
         run = added.as_part(self.before, self.behind)
         return dataclasses.replace(run, context_length=min(self.window, run.video_length))
 

@@ -1,12 +1,14 @@
 """Clips that start from something: clean latents, and which parts of them stay as they are.
 
-Lugmayr et al., 2022 (RePaint, https://arxiv.org/abs/2201.09865), without its repetitions: after
-each call what is known is put back, noised to where the next call finds it. SDXL's inpainting with
-a UNet of 4 channels does so.
+After each call what is known is put back, noised to where the next call finds it. SDXL's inpainting
+with a UNet of 4 channels does so. Steps can be made several times, as in Lugmayr et al., 2022
+(RePaint, https://arxiv.org/abs/2201.09865), so that what is made fits better to what is known.
 """
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -50,16 +52,13 @@ class Known:
     def gone_back(
         self, latents: jax.Array, noise: ArrayLike, after: ArrayLike, before: ArrayLike
     ) -> jax.Array:
-        """Latents as they might have been before a step, for it to be made once more.
-
-        What is made then sees what is known beside it (Lugmayr et al., section 4.2, jumps of one
-        step).
+        """Latents as they might have been before a step that is to be made once more.
 
         Args:
             latents: after the step.
             noise: standard normal, with their shape.
-            after: float32 `[2]`, signal and noise level that they have.
-            before: float32 `[2]`, those that they had before the step.
+            after: float32 `[2]`, their levels of signal and noise.
+            before: float32 `[2]`, those before the step.
         """
         after, before = jnp.asarray(after), jnp.asarray(before)
         shrunk = before[0] / after[0]
@@ -75,13 +74,13 @@ class Start:
         clean: latents, as in `Known`.
         strength: the part of the schedule that is run, above 0 to 1.
         mask: as in `Known`; None where nothing is kept, only started from.
-        repeats: how often each step is made, with a mask.
+        repaint: how often each step is made, with a mask.
     """
 
     clean: np.ndarray | jax.Array
     strength: float = 1.0
     mask: np.ndarray | None = None
-    repeats: int = 1
+    repaint: int = 1
 
     def first_step(self, steps: int) -> int:
         """How many steps are left out at the beginning.
@@ -110,8 +109,26 @@ class Start:
         return schedule.add_noise(self.clean, noise, 0)
 
 
+def calls_with_repeats(step_of_call: Sequence[int], repeats: int) -> list[int]:
+    """Calls in the order in which they are made, where each step is made several times.
+
+    Args:
+        step_of_call: the step of each call; solvers that call the model twice have it twice.
+        repeats: how often each step is made.
+    """
+    order = []
+    for _, calls in itertools.groupby(range(len(step_of_call)), lambda call: step_of_call[call]):
+        order += [*calls] * repeats
+    return order
+
+
+def levels_at(schedule: Schedule, call: int) -> np.ndarray:
+    """Signal and noise that a call finds, float32 `[2]`."""
+    return np.array([schedule.signal[call], schedule.noise_level[call]], np.float32)
+
+
 def known_levels(schedule: Schedule, call: int) -> np.ndarray:
     """Signal and noise of what is put back after a call, float32 `[2]`."""
     if call + 1 == schedule.calls:
         return np.array([1.0, 0.0], np.float32)
-    return np.array([schedule.signal[call + 1], schedule.noise_level[call + 1]], np.float32)
+    return levels_at(schedule, call + 1)

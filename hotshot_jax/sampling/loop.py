@@ -20,7 +20,13 @@ from hotshot_jax.parallel.placement import (
 )
 from hotshot_jax.runtime.runtime import Runtime
 from hotshot_jax.sampling.guidance import Guidance
-from hotshot_jax.sampling.known import Known, Start, known_levels
+from hotshot_jax.sampling.known import (
+    Known,
+    Start,
+    calls_with_repeats,
+    known_levels,
+    levels_at,
+)
 from hotshot_jax.sampling.noise import NoiseSource
 from hotshot_jax.sampling.predict import Conditioning, Predictor, StepInput, UNetPredictor
 from hotshot_jax.sampling.request import Request
@@ -269,14 +275,27 @@ def sample_latents(
             (given, pending),
             keeps_features=not all(plan.full),
         )
-    with runtime.progress.stage("denoising", calls, "step") as advance:
-        for call in range(calls):
+    repeats = start.repaint if start is not None and known is not None else 1
+    order = calls_with_repeats(steps[:calls].tolist(), repeats)
+    before = state.solver
+    with runtime.progress.stage("denoising", len(order), "step") as advance:
+        for call, following in zip(order, [*order[1:], None], strict=True):
             if plan.full[call]:
                 state = dataclasses.replace(state, cache=())
+            if repeats > 1 and (call == 0 or steps[call] != steps[call - 1]):
+                before = jax.tree.map(jnp.copy, state.solver)
             state = programs[kinds[call]].run(state, pending)
-            if call + 1 < calls:
+            if following is not None:
                 # Drawn while the device is at work.
-                pending = inputs(call + 1)
+                pending = inputs(following)
+            if following is not None and following <= call:
+                drawn = runtime.place(noise.draw(shape), video_sharding)
+                levels = known_levels(schedule, call), levels_at(schedule, following)
+                again = (known, state.latents, drawn, *levels)
+                go_back = runtime.program("step back", None, Known.gone_back, again)
+                latents = runtime.place(go_back(*again), video_sharding)
+                solver = jax.tree.map(jnp.copy, before)
+                state = dataclasses.replace(state, latents=latents, solver=solver)
             jax.block_until_ready(state.latents)
             if after_step is not None:
                 latents = after_step(call, float(schedule.timesteps[call]), state.latents)

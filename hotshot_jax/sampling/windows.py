@@ -160,7 +160,10 @@ class ContextConfig:
         Returns:
             For each window, float32 `[length]`; over windows the weights of a frame add up to 1.
         """
-        weights = [fuse_weights(self.fuse, each, frames, self.overlap) for each in windows]
+        if self.fuse == "first":
+            weights = first_weights(windows)
+        else:
+            weights = [fuse_weights(self.fuse, each, frames, self.overlap) for each in windows]
         sums = np.zeros(frames)
         for window, of_window in zip(windows, weights, strict=True):
             sums[list(window)] += of_window
@@ -236,11 +239,24 @@ def batched(frames: int, length: int) -> list[Window]:
     return [tuple(range(start, min(start + length, frames))) for start in starts]
 
 
+def first_weights(windows: list[Window]) -> list[np.ndarray]:
+    """Weights with which each frame is what the first window says that has it.
+
+    Frames then follow those before them, and not those behind: for a clip that goes on.
+    """
+    seen: set[int] = set()
+    weights = []
+    for window in windows:
+        weights.append(np.array([float(frame not in seen) for frame in window]))
+        seen.update(window)
+    return weights
+
+
 def fuse_weights(fuse: str, window: Window, frames: int, overlap: int) -> np.ndarray:
     """Weights of a window's places before they are divided by their sums; float64 `[length]`.
 
     Args:
-        fuse: one of `CONTEXT_FUSES`.
+        fuse: one of `CONTEXT_FUSES`, but for "first".
         window: its frames.
         frames: of the clip.
         overlap: frames that neighbouring windows share.

@@ -39,7 +39,7 @@ def test_a_clip_that_begins_with_its_picture_and_one_that_does_not() -> None:
 
 def test_in_betweens_are_measured_against_what_was_drawn() -> None:
     exact = record("between", CLIP[:7])
-    blend = record("between", blended(CLIP[:7:2]), "blended, strength 0.5")
+    blend = record("between", blended(CLIP[:7:2]))
     assert exact["psnr"] == exact["known"] == blend["known"] == 99 and blend["psnr"] < 30
     found = figures("between", {"in-betweens": [exact], "linear blending": [blend]})
     assert found["above linear blending, dB"].holds

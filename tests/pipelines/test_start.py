@@ -118,3 +118,37 @@ def test_videos_of_several_seeds_are_what_each_gives_alone(pipeline: HotshotXLPi
 def test_bad_input(pipeline: HotshotXLPipeline, start: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         latents(pipeline, **start)
+
+
+@pytest.mark.parametrize("scheduler", ["euler_ancestral", "heun", "dpmpp_2m"])
+def test_steps_are_made_again_where_something_is_kept(
+    tiny_checkpoint: Path, scheduler: str
+) -> None:
+    pipeline = HotshotXLPipeline.from_pretrained(
+        str(tiny_checkpoint), precision="f32", scheduler=scheduler
+    )
+    told: list[int] = []
+
+    def tell(pipeline: Any, call: int, timestep: float, given: Any) -> Any:
+        told.append(call)
+        return given
+
+    def made(**start: Any) -> np.ndarray:
+        told.clear()
+        given = StartInput(**start)
+        call = SIZE | {"start": given, "output_type": "latent", "callback_on_step_end": tell}
+        return np.asarray(pipeline("a fox", **call).videos)
+
+    once = made(known_frames={0: CLEAN[0, 0]})
+    calls = len(told)
+    programs = len(pipeline.runtime._programs)
+    np.testing.assert_array_equal(made(known_frames={0: CLEAN[0, 0]}, repaint=1), once)
+    again = made(known_frames={0: CLEAN[0, 0]}, repaint=2)
+    assert len(told) == 2 * calls
+    # That of going back; a step is what it was.
+    assert len(pipeline.runtime._programs) == programs + 1
+    np.testing.assert_array_equal(again[:, 0], CLEAN[:, 0])
+    assert np.isfinite(again).all() and np.abs(again - once)[:, 1:].max() > 1e-3
+    # Where nothing is kept, there is nothing to fit to.
+    np.testing.assert_array_equal(made(repaint=2), made())
+    assert len(told) == calls

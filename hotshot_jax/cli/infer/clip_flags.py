@@ -210,14 +210,16 @@ class ClipFlags:
     )
     extend: str | None = flag(
         None,
-        "clip to go on from; --video_length is what is added, and the result holds both",
+        "clip to go on from; --video_length is what is added, and the result holds both; "
+        "--context_fuse is then first",
         str,
         source=True,
         **_START,
     )
     smooth: int | None = flag(
         None,
-        "make so many frames between each two of --video; with --loop between last and first, too",
+        "make so many frames between each two of --video, with --loop between last and first too; "
+        "--guidance_scale is then 2",
         int,
         **_START,
     )
@@ -236,6 +238,13 @@ class ClipFlags:
     )
     last_frame: str | None = flag(
         None, "a picture that the last frame is to be", str, source=True, **_START
+    )
+    repaint: int = flag(
+        1,
+        "how often each step is made where something is kept; 2 fits what is made better to it, in "
+        "twice the time (default: 1; 2 with --smooth and --extend)",
+        int,
+        **_START,
     )
 
     seed: int = flag(ClipSettings.seed, "same seed, same picture: 0 to 2**64 - 1", int, _SAMPLING)

@@ -37,6 +37,11 @@ def _moves(settings: InferSettings) -> bool:
     return settings.least_frames > 1
 
 
+def _keeps(settings: InferSettings) -> bool:
+    frames = (*settings.frame_at, settings.first_frame, settings.last_frame)
+    return any((settings.mask, settings.extend, settings.smooth, *frames))
+
+
 def _controlled(settings: InferSettings) -> bool:
     return bool(settings.control_type or settings.controlnet)
 
@@ -118,6 +123,7 @@ RULES = (
     ),
     Acts(("eta",), _takes_eta, "on this --scheduler; it is for ddim"),
     Acts(("video_duration",), _is_timed, "on pictures"),
+    Acts(("repaint",), _keeps, "where nothing is kept, as by --first_frame or --mask"),
     Acts(("motion_scale",), _moves, "on a single frame, where the temporal layers are off"),
 )
 

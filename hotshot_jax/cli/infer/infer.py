@@ -32,8 +32,8 @@ from hotshot_jax.cli.infer.start import (
     StartPlan,
     opened_source,
     plan_start,
-    sized_by,
     start_input,
+    with_source,
 )
 from hotshot_jax.cli.infer.stored_settings import (
     SOURCES,
@@ -90,7 +90,7 @@ def generate(
         HotshotError: the run failed.
     """
     with opened_source(settings) as source:
-        settings = sized_by(settings, source, {*given, *named}).sized()
+        settings = with_source(settings, source, {*given, *named}).sized()
         _check(settings)
         check_clip(settings, given)
         check_effects(given, settings)

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 # What diffusers' video to video takes; with a mask, what is made is made from noise.
 _STRENGTH = 0.8
 _LATENT_PIXELS = 8
+# By measurement (docs/tiny_model.md).
+_FOR_SMOOTH = (("repaint", 2), ("guidance_scale", 2.0))
+_FOR_EXTEND = (("repaint", 2), ("context_fuse", "first"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,7 @@ class StartPlan:
         strength: the part of the schedule that is run.
         mask: uint8 `[frames, height, width]`, 255 where the clip is made anew.
         known: pictures by frame, uint8 `[height, width, 3]`.
+        repaint: how often each step is made.
         smoothed: frames of a clip between which others are made, uint8 like `video`.
         extension: what goes on, in the size of the clip that is made.
     """
@@ -48,6 +52,7 @@ class StartPlan:
     strength: float = 1.0
     mask: np.ndarray | None = None
     known: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    repaint: int = 1
     smoothed: np.ndarray | None = None
     extension: Extension | None = None
 
@@ -80,8 +85,12 @@ def opened_source(settings: InferSettings) -> Iterator[Clip | None]:
     yield None
 
 
-def sized_by(settings: InferSettings, source: Clip | None, named: Collection[str]) -> InferSettings:
-    """The settings with length, time and size of the clip, where they are not named themselves.
+def with_source(
+    settings: InferSettings, source: Clip | None, named: Collection[str]
+) -> InferSettings:
+    """The settings with what follows from the clip, where it is not named itself.
+
+    Its length, time and size, and what suits frames that are made to fit to known ones.
 
     Args:
         settings: of the run.
@@ -124,6 +133,9 @@ def sized_by(settings: InferSettings, source: Clip | None, named: Collection[str
     if lasts and (frames_are_kept or "video_length" not in named):
         # Nothing is what its length decides.
         changes["video_duration"] = None if frame_ms is None else round(frame_ms * length)
+    for name, value in _FOR_SMOOTH if settings.smooth else _FOR_EXTEND if settings.extend else ():
+        if name not in named:
+            changes[name] = value
     scale = min(1.0, MAX_SIDE / max(source.width, source.height))
     for name, side in (("width", source.width), ("height", source.height)):
         if not {name, "aspect_ratio"} & set(named):
@@ -135,7 +147,7 @@ def plan_start(settings: InferSettings, source: Clip | None) -> StartPlan:
     """Checks the flags and reads what they name, before any model is loaded.
 
     Args:
-        settings: of the run, with what `sized_by` adds.
+        settings: of the run, with what `with_source` adds.
         source: from `opened_source`.
 
     Raises:
@@ -144,18 +156,20 @@ def plan_start(settings: InferSettings, source: Clip | None) -> StartPlan:
         HotshotError: something cannot be read.
     """
     known = _known_pictures(settings)
+    if settings.repaint < 1:
+        raise UsageError(f"--repaint is {settings.repaint}; expected 1 or more.")
     if settings.video is None or source is None:
         for flag in ("mask", "strength"):
             if getattr(settings, flag) is not None:
                 raise UsageError(f"--{flag} needs --video, the clip that it is about.")
         extension = None if source is None else _extension(settings, source)
-        return StartPlan(known=known, extension=extension)
+        return StartPlan(known=known, repaint=settings.repaint, extension=extension)
     if settings.smooth is not None:
         twice = next((frame for frame in known if frame % (settings.smooth + 1) == 0), None)
         if twice is not None:
             raise UsageError(f"Frame {twice} is one of --video, which --smooth keeps.")
         frames = source.frames(range(len(source.durations_ms)))
-        return StartPlan(smoothed=frames, known=known)
+        return StartPlan(smoothed=frames, known=known, repaint=settings.repaint)
     usual = _STRENGTH if settings.mask is None else 1.0
     strength = usual if settings.strength is None else settings.strength
     StartInput(True, strength).check(settings.video_length, settings.steps)
@@ -177,7 +191,7 @@ def plan_start(settings: InferSettings, source: Clip | None) -> StartPlan:
             mask = _mask(settings.mask, clip, count, indices)
         if mask.min() == 255:
             logger.warning("--mask is white everywhere: all of the clip is made anew.")
-    return StartPlan(video, strength, mask, known)
+    return StartPlan(video, strength, mask, known, settings.repaint)
 
 
 def start_input(plan: StartPlan, settings: InferSettings) -> StartInput:
@@ -199,9 +213,10 @@ def start_input(plan: StartPlan, settings: InferSettings) -> StartInput:
     if plan.smoothed is not None:
         assert settings.smooth is not None
         between = start_between(_scaled("--video", plan.smoothed, *size), settings.smooth)
-        return dataclasses.replace(between, known_frames={**between.known_frames, **known})
+        known = {**between.known_frames, **known}
+        return StartInput(known_frames=known, repaint=plan.repaint)
     video = None if plan.video is None else _scaled("--video", plan.video, *size)
-    start = StartInput(video, plan.strength, mask, known)
+    start = StartInput(video, plan.strength, mask, known, plan.repaint)
     return start if plan.extension is None else plan.extension.start(start)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from hotshot_jax.cli.infer.arguments import completed
 from hotshot_jax.cli.infer.command import given_flags
-from hotshot_jax.cli.infer.start import opened_source, plan_start, sized_by, start_input
+from hotshot_jax.cli.infer.start import opened_source, plan_start, start_input, with_source
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.resize import scale_aspect_fill
 from hotshot_jax.media.write import write_video
@@ -35,7 +35,7 @@ def planned(files: Path, line: str) -> Any:
     words = [word.replace("@", f"{files}/") for word in line.split()]
     parsed = completed(given_flags(words))
     with opened_source(parsed.settings) as source:
-        settings = sized_by(parsed.settings, source, parsed.named)
+        settings = with_source(parsed.settings, source, parsed.named)
         plan = plan_start(settings, source)
     return start_input(plan, settings), settings
 
