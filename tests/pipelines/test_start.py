@@ -120,6 +120,26 @@ def test_bad_input(pipeline: HotshotXLPipeline, start: dict[str, Any], message: 
         latents(pipeline, **start)
 
 
+def test_a_mask_costs_next_to_nothing(tiny_checkpoint: Path) -> None:
+    pipeline = HotshotXLPipeline.from_pretrained(str(tiny_checkpoint), precision="f32")
+    programs = pipeline.runtime._programs._compiled
+
+    def steps() -> list[float]:
+        return [
+            program.cost_analysis()["flops"]
+            for key, program in programs.items()
+            if key[0] == "denoising step"
+        ]
+
+    latents(pipeline)
+    plain = steps()
+    latents(pipeline, known_frames={0: CLEAN[0, 0]})
+    both = steps()
+    # One program for a run, as without.
+    assert len(plain) == 1 and len(both) == 2
+    assert plain[0] < both[1] < 1.02 * plain[0]
+
+
 @pytest.mark.parametrize("scheduler", ["euler_ancestral", "heun", "dpmpp_2m"])
 def test_steps_are_made_again_where_something_is_kept(
     tiny_checkpoint: Path, scheduler: str

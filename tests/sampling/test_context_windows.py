@@ -81,3 +81,11 @@ def test_what_cannot_be_is_refused(arguments: dict[str, Any], word: str) -> None
 def test_a_frame_in_no_window_is_refused() -> None:
     with pytest.raises(UsageError, match="in no window of step 38"):
         ContextConfig(23, 16, "standard_uniform", stride=2).windows(50, 38)
+
+
+def test_first_takes_each_frame_from_the_first_window_that_has_it() -> None:
+    config = ContextConfig(4, 2, fuse="first")
+    windows = config.windows(7, 0)
+    assert windows == [(0, 1, 2, 3), (2, 3, 4, 5), (3, 4, 5, 6)]
+    weights = config.weights(windows, 7)
+    np.testing.assert_array_equal(weights, [[1, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1]])

@@ -105,8 +105,11 @@ def test_a_clip_goes_on_from_its_last_half_window(files: Path) -> None:
     start, _ = planned(files, "--extend @walk.webp --loop --context_length 4 --video_length 3")
     assert sorted(start.known_frames) == [0, 1, 5, 6]
     np.testing.assert_array_equal(start.known_frames[6], CLIP[1])
-    start, _ = planned(files, "--extend @cat.png")
+    start, settings = planned(files, "--extend @cat.png")
     assert sorted(start.known_frames) == [0]
+    assert (settings.context_fuse, settings.repaint, start.repaint) == ("first", 2, 2)
+    start, settings = planned(files, "--extend @cat.png --repaint 3 --context_fuse pyramid")
+    assert (settings.context_fuse, start.repaint) == ("pyramid", 3)
 
 
 @pytest.mark.parametrize("loop", [False, True])
@@ -119,6 +122,7 @@ def test_frames_are_made_between_those_of_a_clip(files: Path, loop: bool) -> Non
     assert sorted(start.known_frames) == [0, 3, 6, 9, 12, 15]
     for frame, picture in start.known_frames.items():
         np.testing.assert_array_equal(picture, CLIP[frame // 3])
+    assert (settings.guidance_scale, start.repaint) == (2.0, 2)
     again, _ = planned(files, f"{line} --video_length {settings.video_length}")
     assert sorted(again.known_frames) == sorted(start.known_frames)
 
@@ -136,6 +140,7 @@ BAD = {
     "--video @walk.webp --smooth 1 --video_length 8": "has 11; leave it out",
     "--video @walk.webp --smooth 1 --frame_at 2:@cat.png": "Frame 2 is one of --video",
     "--video @cat.png --smooth 1": "is one picture",
+    "--first_frame @cat.png --repaint 0": "--repaint is 0; expected 1",
     "--mask @mask.png": "--mask needs --video",
     "--strength 0.5": "--strength needs --video",
     "--video @walk.webp --strength 0": "above 0, to 1",
