@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
+from hotshot_jax.conditioning.text.clip_tokenizer import ClipTokenizer
 from hotshot_jax.conditioning.text.embedding_files import ENCODERS, open_embeddings, with_embeddings
 from hotshot_jax.conditioning.text.prompt_weighting import Vocabulary
 from hotshot_jax.convert.assembly import Parts, open_assembled
@@ -130,7 +131,7 @@ def load_components(
     return dataclasses.replace(components, **models, loras=opened, controlnets=tuple(loaded_nets))
 
 
-def load_tokenizer(folder: Path, padding: str | None = None) -> Any:
+def load_tokenizer(folder: Path, padding: str | None = None) -> ClipTokenizer:
     """Loads a CLIP tokenizer from its folder.
 
     Args:
@@ -140,30 +141,10 @@ def load_tokenizer(folder: Path, padding: str | None = None) -> Any:
     Raises:
         HotshotError: its files are missing or damaged.
     """
-    with _without_advice():
-        from transformers import CLIPTokenizer
-
     with _damaged(folder):
-        tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-        tokenizer("test")
-        if padding is not None:
-            tokenizer.pad_token = padding
+        tokenizer = ClipTokenizer(folder, padding)
+        tokenizer.encode("test")
         return tokenizer
-
-
-@contextlib.contextmanager
-def _without_advice() -> Iterator[None]:
-    """Keeps transformers from telling that PyTorch is not there: tokenizers do without it."""
-
-    def is_other(record: logging.LogRecord) -> bool:
-        return "PyTorch was not found" not in record.getMessage()
-
-    transformers_logger = logging.getLogger("transformers")
-    transformers_logger.addFilter(is_other)
-    try:
-        yield
-    finally:
-        transformers_logger.removeFilter(is_other)
 
 
 @contextlib.contextmanager

@@ -71,10 +71,10 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: Any) -> Vocabulary:
-        """That of a transformers tokenizer for CLIP."""
+        """That of a tokenizer for CLIP, ours or that of transformers."""
 
         def encode(text: str) -> list[int]:
-            return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+            return list(tokenizer.encode(text, add_special_tokens=False))
 
         return cls(
             encode,
