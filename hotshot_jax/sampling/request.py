@@ -149,7 +149,9 @@ class Request:
                 "values above 1."
             )
         self._check_motion_scale(blocks)
-        check_cache_interval(self.cache_interval, self.num_inference_steps)
+        # Whether that is a number of steps is for the scheduler to say.
+        steps = self.num_inference_steps if _is_integer(self.num_inference_steps) else math.inf
+        check_cache_interval(self.cache_interval, steps)
         check_guidance_interval(self.guidance_interval)
         self._check_number("guidance_rescale", self.guidance_rescale, 0.0, 1.0)
         self._check_number("eta", self.eta, 0.0, 1.0)

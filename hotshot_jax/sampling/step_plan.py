@@ -76,7 +76,7 @@ def guided_steps(interval: GuidanceInterval, steps: int) -> npt.NDArray[np.bool_
     return (low <= places) & (places < high)
 
 
-def check_cache_interval(interval: CacheInterval, steps: int) -> None:
+def check_cache_interval(interval: CacheInterval, steps: float) -> None:
     """Checks in which steps the whole UNet is to run.
 
     Args:

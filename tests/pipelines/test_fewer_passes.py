@@ -17,6 +17,7 @@ from hotshot_jax.errors import UsageError
 from hotshot_jax.media.pixels import to_uint8
 from hotshot_jax.pipelines import HotshotXLPipeline
 from hotshot_jax.pipelines.control import ControlInput
+from hotshot_jax.pipelines.memory import estimate_memory
 from hotshot_jax.pipelines.start import StartInput
 from hotshot_jax.sampling.windows import ContextConfig
 from tests.tiny_controlnet import write_tiny_controlnet
@@ -323,3 +324,13 @@ def test_a_predictor_that_calls_another_twice_keeps_both(pipeline: HotshotXLPipe
         pipeline, cache_interval=3, guidance_scale=1.0, context=ContextConfig(2, 0, "batched")
     )
     np.testing.assert_allclose(got, expected, atol=TOLERANCE * np.abs(expected).max())
+
+
+def test_the_memory_estimate_has_what_is_kept(pipeline: HotshotXLPipeline) -> None:
+    def denoising(**options: Any) -> int:
+        return estimate_memory(pipeline, height=32, width=32, frames=4, **options).denoising
+
+    channels = pipeline.components.unet.config.block_out_channels[0]
+    kept = 6 * 4 * 4 * channels * 4
+    assert denoising(guided=False, kept_frames=6) - denoising(guided=False) == kept
+    assert denoising(kept_frames=6) - denoising() == 2 * kept

@@ -211,7 +211,9 @@ def _estimate(
         frames=seen,
         videos=settings.num_videos * at_once,
         guided=extremes(settings.guidance_scale)[1] > 1,
-        kept_frames=0 if settings.cache_interval == 1 else settings.num_videos * windows * seen,
+        kept_frames=0
+        if settings.cache_interval == 1
+        else settings.num_videos * max(windows, at_once) * seen,
     )
 
 
