@@ -1,9 +1,12 @@
-"""Compiles a program for TPUs that are not here, and prints what the compiler knows about it.
+"""Compiles a program for TPUs or GPUs that are not here, and prints what the compiler knows of it.
 
     python -m benchmarks.compile_for v5e-8 --task infer --mesh frames=8
     python -m benchmarks.compile_for v5e:2x4 --task train --train temporal --json
+    python -m benchmarks.compile_for h100 --task infer --mesh data=1
+    python -m benchmarks.compile_for h100-8 --task train
 
-Needs the compiler that comes with `pip install "hotshot-jax[tpu]"`, but no TPU. Weights are shapes.
+Needs the compiler that comes with `pip install "hotshot-jax[tpu]"` or `"hotshot-jax[cuda]"`, but no
+TPU and no GPU. Weights are shapes.
 
 Exit status: 0 if the program fits into the chips' memory, 1 if not, 2 for wrong arguments.
 """
@@ -12,7 +15,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks.compile.topologies import Topology, names, without_tpu
+from benchmarks.compile.gpus import GPUS
+from benchmarks.compile.systems import parse_system
+from benchmarks.compile.topologies import names, without_tpu
 from hotshot_jax.compile_effort import EFFORTS
 from hotshot_jax.errors import HotshotError
 
@@ -26,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from benchmarks.compile.report import compile_program, print_report, report_json
 
     try:
-        topology = Topology.parse(options.topology, options.slices)
+        topology = parse_system(options.topology, options.slices)
         size = Size(
             options.size,
             options.width,
@@ -55,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "topology", help=f"{', '.join(names())}; or chips and shape, such as v5e:2x4"
+        "topology",
+        help=f"{', '.join(names())}; or chips and shape, such as v5e:2x4; or GPUs: "
+        f"{', '.join(GPUS)}, and with their number h100-8",
     )
     parser.add_argument("--task", choices=("infer", "decode", "train"), default="infer")
     parser.add_argument("--mesh", default="auto", help="such as data=2,frames=4 (default: auto)")
@@ -82,8 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--effort",
         choices=EFFORTS,
-        help="of the compiler for a fast program (default: what infer.py compiles with on a TPU, "
-        "O1, and O2 for training)",
+        help="of the TPU compiler for a fast program (default: what infer.py compiles with on a "
+        "TPU, O1, and O2 for training)",
     )
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     return parser

@@ -10,7 +10,8 @@ import math
 import re
 from collections import defaultdict
 
-from benchmarks.compile.hlo_products import kernel_flops, matrix_passes, product_flops
+from benchmarks.compile.hlo_kernels import kernel_of
+from benchmarks.compile.hlo_products import operations
 from benchmarks.compile.hlo_text import Computation, Instruction, Module, parse
 from benchmarks.compile.hlo_traffic import traffic
 
@@ -40,7 +41,9 @@ class Work:
 
     Attributes:
         instruction: its name in the program.
+        opcode: such as `fusion`.
         layer: what it was made of, `down_blocks.0/temporal_attentions.0/attn1/dot_general`.
+        kernel: of a library or a kernel compiler, if one took it.
         times: how often it runs.
         flops: of matrix products and convolutions, two for a multiplication and addition.
         mxu_flops: the same, float32 products counted as the bfloat16 products that they take.
@@ -48,7 +51,9 @@ class Work:
     """
 
     instruction: str
+    opcode: str
     layer: str
+    kernel: str | None
     times: int
     flops: float
     mxu_flops: float
@@ -63,6 +68,11 @@ class Work:
             mxu_flops=times * self.mxu_flops,
             hbm_bytes=times * self.hbm_bytes,
         )
+
+    @property
+    def in_background(self) -> bool:
+        """Whether others may run meanwhile."""
+        return self.opcode.endswith("-start")
 
     def seconds(self, peak_flops: float, bandwidth: float) -> float:
         """The longer of computing and memory, each at its peak."""
@@ -102,6 +112,10 @@ class Costs:
         """Computing and memory, one instruction after the other."""
         return sum(work.seconds(peak_flops, bandwidth) for work in self.work)
 
+    def background_seconds(self, peak_flops: float, bandwidth: float) -> float:
+        """Of these, what instructions take during which others may run."""
+        return sum(work.seconds(peak_flops, bandwidth) for work in self.work if work.in_background)
+
     def add(self, other: "Costs", times: int = 1) -> None:
         """Adds another computation's costs, `times` over."""
         self.work += [work.repeated(times) for work in other.work]
@@ -113,19 +127,21 @@ class Costs:
             ours.largest_bytes = max(ours.largest_bytes, theirs.largest_bytes)
 
 
-def program_costs(text: str, devices: int = 1) -> Costs:
+def program_costs(text: str, devices: int = 1, float32_passes: float = 6) -> Costs:
     """Costs of the program with the text `compiled.as_text()`, on one device.
 
     Args:
         text: of the program.
         devices: that it runs on; taken where a collective does not list its groups.
+        float32_passes: bfloat16 products that an exact float32 product takes the time of.
     """
     module = parse(text)
-    return _Counter(module, devices).costs(module.entry)
+    return _Counter(module, devices, float32_passes).costs(module.entry)
 
 
 class _Counter:
-    def __init__(self, module: Module, devices: int):
+    def __init__(self, module: Module, devices: int, exact: float):
+        self._exact = exact
         self._module = module
         self._devices = devices
         self._done: dict[str, Costs] = {}
@@ -158,14 +174,22 @@ class _Counter:
             mxu_flops = sum(each.mxu_flops for each in fused)
         elif kind in COLLECTIVES:
             _add_collective(total.collectives[kind], kind, instruction, computation, self._devices)
-        elif opcode in ("dot", "convolution"):
-            flops = product_flops(instruction, computation)
-            mxu_flops = flops * matrix_passes(instruction, computation)
-        elif opcode == "custom-call":
-            flops = mxu_flops = kernel_flops(instruction, computation)
+        else:
+            flops, mxu_flops = operations(instruction, computation, self._exact)
         moved = traffic(self._module, computation, instruction)
         if flops or moved:
-            total.work.append(Work(instruction.name, instruction.layer, 1, flops, mxu_flops, moved))
+            total.work.append(
+                Work(
+                    instruction.name,
+                    opcode,
+                    instruction.layer,
+                    kernel_of(instruction),
+                    1,
+                    flops,
+                    mxu_flops,
+                    moved,
+                )
+            )
 
     def _trip_count(self, loop: Instruction) -> int:
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)

@@ -1,47 +1,85 @@
 """Operations of matrix products, convolutions and attention kernels, from a program's text."""
 
+import functools
 import math
 import re
 from collections.abc import Iterator
 
 from benchmarks.compile.hlo_text import Computation, Instruction, Shape
 
-# Products of queries and keys, or of the like, in the attention kernels of JAX, by their names.
-_KERNEL_PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dkv": 5}
-# bfloat16 passes of a float32 product on a TPU's matrix unit.
-_PASSES = {"highest": 6, "high": 3}
+# Products of queries and keys, or of the like, in attention kernels, and on which axis keys lie:
+# JAX's own are known by name, cuDNN's by their target.
+_ATTENTION = {
+    "splash_mha_fwd": (2, 2),
+    "splash_mha_dkv": (5, 2),
+    "__cudnn$fmhaSoftmaxBackward": (5, 1),
+    "__cudnn$fmhaSoftmax": (2, 1),
+}
 
 
-def matrix_passes(instruction: Instruction, computation: Computation) -> int:
-    operand = computation.instructions[instruction.operands[0]].shapes[0]
-    precision = instruction.attribute("operand_precision") or ""
+def operations(
+    instruction: Instruction, computation: Computation, exact: float
+) -> tuple[float, float]:
+    """What an instruction multiplies and adds by itself: FLOPs, and those of bfloat16 products.
+
+    Args:
+        instruction: any; what is no product has none.
+        computation: where it stands.
+        exact: bfloat16 products that a float32 product takes which is rounded like one.
+    """
+    lines = computation.instructions
+    operands = [lines[name].shapes[0] for name in instruction.operands if name in lines]
+    target = instruction.target
+    if instruction.opcode == "dot":
+        axes = re.findall(r"\d+", instruction.attribute("lhs_contracting_dims") or "")
+        flops = _dot_flops(instruction, operands[0], axes)
+    elif target.startswith("__cublas"):
+        axes = re.findall(r'lhs_contracting_dimensions":\s*\["(\d+)', instruction.attributes)
+        flops = _dot_flops(instruction, operands[0], axes)
+    elif instruction.opcode == "convolution" or target.startswith("__cudnn$conv"):
+        flops = _convolution_flops(instruction, *operands[:2])
+    elif instruction.opcode == "custom-call":
+        return (_attention_flops(instruction, operands),) * 2
+    else:
+        return 0.0, 0.0
+    return flops, flops * _passes(instruction, operands[0], exact)
+
+
+def _passes(instruction: Instruction, operand: Shape, exact: float) -> float:
+    precision = instruction.attributes.partition("operand_precision")[2][:20]
     if operand.dtype != "f32":
         return 1
-    return next((passes for name, passes in _PASSES.items() if f"{{{name}" in precision), 1)
+    return exact if "highest" in precision.lower() else 3 if "high" in precision.lower() else 1
 
 
-def product_flops(instruction: Instruction, computation: Computation) -> float:
-    left, right = (computation.instructions[name].shapes[0] for name in instruction.operands[:2])
+def _dot_flops(instruction: Instruction, left: Shape, contracted: list[str]) -> float:
     result = instruction.shapes[0]
-    if instruction.opcode == "dot":
-        contracted = re.findall(r"\d+", instruction.attribute("lhs_contracting_dims") or "")
-        return 2.0 * math.prod(result.dims) * math.prod(left.dims[int(axis)] for axis in contracted)
-    return _convolution_flops(instruction, left, right, result)
+    return 2.0 * math.prod(result.dims) * math.prod(left.dims[int(axis)] for axis in contracted)
 
 
-def kernel_flops(instruction: Instruction, computation: Computation) -> float:
-    """Operations of a kernel; the first operands of four axes are its queries and keys."""
-    products = next(
-        (count for name, count in _KERNEL_PRODUCTS.items() if instruction.name.startswith(name)), 0
+def _attention_flops(instruction: Instruction, operands: list[Shape]) -> float:
+    """The first operands of four axes are queries and keys."""
+    products, axis = next(
+        (
+            found
+            for name, found in _ATTENTION.items()
+            if instruction.name.startswith(name) or instruction.target.startswith(name)
+        ),
+        (0, 0),
     )
     if not products:
         return 0.0
-    operands = (computation.instructions[name].shapes[0] for name in instruction.operands)
     query, key, *_ = (shape.dims for shape in operands if len(shape.dims) == 4)
-    return 2.0 * products * math.prod(query) * key[2]
+    return 2.0 * products * math.prod(query) * key[axis]
 
 
-def _convolution_flops(instruction: Instruction, left: Shape, right: Shape, result: Shape) -> float:
+def _convolution_flops(instruction: Instruction, left: Shape, right: Shape) -> float:
+    result = instruction.shapes[0]
+    # Gradients are cuDNN's own convolutions, written with the labels of the first pass.
+    if instruction.target == "__cudnn$convBackwardInput":
+        left, result = result, left
+    elif instruction.target == "__cudnn$convBackwardFilter":
+        right, result = result, right
     labels = instruction.attribute("dim_labels") or ""
     left_labels, right_labels, result_labels = re.split(r"_|->", labels)
     window = dict(_window(instruction.attributes))
@@ -49,10 +87,15 @@ def _convolution_flops(instruction: Instruction, left: Shape, right: Shape, resu
     outputs *= right.dims[right_labels.index("i")]
     spatial = [label for label in left_labels if label.isdigit()]
     for position, label in enumerate(spatial):
-        outputs *= _valid_positions(
+        sizes = {key: values[position] for key, values in window.items()}
+        outputs *= valid_positions(
             left.dims[left_labels.index(label)],
             result.dims[result_labels.index(label)],
-            {key: values[position] for key, values in window.items()},
+            int(sizes.get("size", 1)),
+            int(sizes.get("stride", 1)),
+            int(sizes.get("pad", "0").split("_")[0]),
+            int(sizes.get("lhs_dilate", 1)),
+            int(sizes.get("rhs_dilate", 1)),
         )
     groups = int(instruction.attribute("batch_group_count") or 1)
     return outputs / groups
@@ -65,19 +108,31 @@ def _window(attributes: str) -> Iterator[tuple[str, list[str]]]:
         yield key, values.split("x")
 
 
-def _valid_positions(inputs: int, outputs: int, window: dict[str, str]) -> int:
-    """Pairs of output and kernel position that meet an input and not padding or a gap."""
-    size = int(window.get("size", "1"))
-    stride = int(window.get("stride", "1"))
-    before = int(window.get("pad", "0_0").split("_")[0])
-    gaps = int(window.get("lhs_dilate", "1"))
-    step = int(window.get("rhs_dilate", "1"))
-    extent = (inputs - 1) * gaps + 1
-    if gaps == 1 and step == 1 and size == 1:
-        first, last = math.ceil(before / stride), (extent - 1 + before) // stride
-        return max(0, min(outputs - 1, last) - max(0, first) + 1)
-    return sum(
-        0 <= place < extent and place % gaps == 0
-        for output in range(outputs)
-        for place in range(output * stride - before, output * stride - before + size * step, step)
-    )
+@functools.cache
+def valid_positions(
+    inputs: int, outputs: int, size: int, stride: int, before: int, gaps: int, step: int
+) -> int:
+    """Pairs of output and kernel position that meet an input and not padding or a gap.
+
+    Args:
+        inputs: along this axis.
+        outputs: likewise.
+        size: of the kernel.
+        stride: between outputs, in inputs with their gaps.
+        before: padding in front of the first input.
+        gaps: from one input to the next, 1 for none.
+        step: from one kernel position to the next.
+    """
+    last = (inputs - 1) * gaps
+    common = math.gcd(step, gaps)
+    period = gaps // common
+    inverse = pow(step // common, -1, period)
+    pairs = 0
+    for start in range(-before, outputs * stride - before, stride):
+        if start % common:
+            continue
+        # Of the kernel positions over the inputs, those on an input: each `period`-th from `first`.
+        low, high = max(0, -(start // step)), min(size - 1, (last - start) // step)
+        first = -(start // common) * inverse % period
+        pairs += max(0, (high - first) // period - (low - 1 - first) // period)
+    return pairs

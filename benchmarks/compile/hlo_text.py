@@ -1,6 +1,7 @@
 """Reads the text of a compiled program: computations, instructions, shapes."""
 
 import dataclasses
+import functools
 import math
 import re
 
@@ -9,9 +10,10 @@ _TILES = re.compile(r"T((?:\([\d,]+\))+)")
 _NAME = re.compile(r"%([\w.\-]+)")
 _LAST_WORD = re.compile(r"([\w.\-]+)\s*(?:,|$)")
 _COMMENT = re.compile(r"/\*.*?\*/")
-_CALLED = re.compile(r"\b(?:calls|body|to_apply)=%?([\w.\-]+)")
+_CALLED = re.compile(r"\b(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
 _OPERATION = re.compile(r'\bop_name="([^"]*)"')
-_TRACED = re.compile(r"^jit\([^)]*\)/")
+# What tracing adds to the names of layers.
+_TRACED = re.compile(r"^jit\([^)]*\)/|\b(?:while/body|closed_call|checkpoint)/")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{\s*$")
 _BITS = re.compile(r"(\d+)")
@@ -91,6 +93,11 @@ class Instruction:
         return sum(shape.bytes for shape in self.shapes if shape.in_hbm)
 
     @property
+    def target(self) -> str:
+        """The kernel that a custom call names; empty for other instructions."""
+        return (self.attribute("custom_call_target") or "").strip('"')
+
+    @property
     def layer(self) -> str:
         """What it was made of: names of layers and of an operation, `down_blocks.0/ff/mul`."""
         operation = _OPERATION.search(self.attributes)
@@ -120,17 +127,20 @@ class Computation:
         """The instruction that is the result."""
         return next(line for line in self.instructions.values() if line.is_root)
 
-    def parameter(self, index: int) -> Instruction:
-        """The parameter with that number."""
-        return next(
-            line
-            for line in self.instructions.values()
-            if line.opcode == "parameter" and line.literal == str(index)
-        )
+    @functools.cached_property
+    def parameters(self) -> dict[int, Instruction]:
+        """The parameters by number."""
+        lines = self.instructions.values()
+        return {int(line.literal): line for line in lines if line.opcode == "parameter"}
 
-    def users(self, name: str) -> list[Instruction]:
-        """The instructions that take `name`."""
-        return [line for line in self.instructions.values() if name in line.operands]
+    @functools.cached_property
+    def users(self) -> dict[str, list[Instruction]]:
+        """The instructions that take a value, by its name."""
+        found: dict[str, list[Instruction]] = {name: [] for name in self.instructions}
+        for line in self.instructions.values():
+            for name in dict.fromkeys(line.operands):
+                found.get(name, []).append(line)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,8 @@ import numpy as np
 from benchmarks.compile import steps as compiled_steps
 from benchmarks.compile.abstract_arrays import Program, Size, bytes_per_device
 from benchmarks.compile.hlo_costs import Collective, Costs, program_costs
-from benchmarks.compile.topologies import GIB, Chip, Topology
+from benchmarks.compile.systems import System
+from benchmarks.compile.topologies import GIB, Chip
 from hotshot_jax.compile_effort import DEFAULT_EFFORT, effort_options
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.parallel.mesh import create_mesh, mesh_config, slice_count
@@ -31,7 +32,13 @@ _OUT_OF_MEMORY = (
     re.compile(r"HLO temporaries \(([\d.]+)([KMG])\) exceeds available HBM"),
 )
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
-_MODELLED = ("compute_seconds", "memory_seconds", "communication_seconds", "instruction_seconds")
+_MODELLED = (
+    "compute_seconds",
+    "memory_seconds",
+    "communication_seconds",
+    "instruction_seconds",
+    "background_seconds",
+)
 _DEAREST = 10
 
 
@@ -54,6 +61,21 @@ class Dear:
     seconds: float
     compute_seconds: float
     memory_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """What a library or a kernel compiler took of a program.
+
+    Attributes:
+        count: how often it runs.
+        flops: of matrix products and convolutions.
+        layers: what the instructions were made of.
+    """
+
+    count: int
+    flops: float
+    layers: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +103,9 @@ class Report:
         memory_seconds: the memory traffic of the instructions at the chip's peak.
         communication_seconds: what a device sends, at the peak of all its links.
         instruction_seconds: of each instruction the longer of its computing and its memory, summed.
+        background_seconds: of these, copies during which others may run.
         dearest: the instructions that take longest.
+        kernels: what libraries and kernel compilers took, by their names.
         collectives: communication by kind.
     """
 
@@ -106,7 +130,9 @@ class Report:
     memory_seconds: float
     communication_seconds: float
     instruction_seconds: float
+    background_seconds: float
     dearest: tuple[Dear, ...]
+    kernels: dict[str, Kernel]
     collectives: dict[str, Collective]
 
     @property
@@ -121,7 +147,7 @@ class Report:
 
 
 def compile_program(
-    topology: Topology, task: str, mesh: str, size: Size, *, effort: str | None = None
+    topology: System, task: str, mesh: str, size: Size, *, effort: str | None = None
 ) -> Report:
     """Compiles the program of a task.
 
@@ -153,14 +179,14 @@ def compile_program(
     )
     device_mesh = create_mesh(config, devices)
     if effort is None:
-        effort = DEFAULT_EFFORT if task == "train" else default_effort("tpu")
+        effort = DEFAULT_EFFORT if task == "train" else default_effort(topology.platform)
     build = _STEPS[task]
 
     start, start_cpu = time.perf_counter(), time.process_time()
     program = build(size, device_mesh)
     with jax.set_mesh(device_mesh):
         options = compiler_options if task == "train" else effort_options
-        compiled = _compile(program, topology, options("tpu", effort))
+        compiled = _compile(program, topology, options(topology.platform, effort))
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
 
     alone = program_costs(build(size, None).lower().as_text("hlo"))
@@ -170,8 +196,10 @@ def compile_program(
         count = sum(math.prod(np.shape(each.indices)[:2]) for each in divided)
         one = program_costs(build(size.window, None).lower().as_text("hlo"))
         plain = count * one.flops / len(devices)
-    costs = Costs() if compiled.text is None else program_costs(compiled.text, len(devices))
     chip = topology.chip
+    costs = Costs()
+    if compiled.text is not None:
+        costs = program_costs(compiled.text, len(devices), chip.float32_passes)
     return Report(
         topology=str(topology),
         chips=len(devices),
@@ -195,7 +223,9 @@ def compile_program(
         communication_seconds=sum(kind.wire_bytes for kind in costs.collectives.values())
         / chip.ici_bandwidth,
         instruction_seconds=costs.seconds(chip.flops, chip.hbm_bandwidth),
+        background_seconds=costs.background_seconds(chip.flops, chip.hbm_bandwidth),
         dearest=_dearest(costs, chip),
+        kernels=_kernels(costs),
         collectives=dict(costs.collectives),
     )
 
@@ -215,6 +245,19 @@ def _dearest(costs: Costs, chip: Chip) -> tuple[Dear, ...]:
     return tuple(sorted(found, key=lambda dear: -dear.seconds)[:_DEAREST])
 
 
+def _kernels(costs: Costs) -> dict[str, Kernel]:
+    names = sorted({work.kernel for work in costs.work if work.kernel is not None})
+    found = {name: [work for work in costs.work if work.kernel == name] for name in names}
+    return {
+        name: Kernel(
+            sum(work.times for work in works),
+            sum(work.flops for work in works),
+            tuple(sorted({work.layer for work in works})),
+        )
+        for name, works in found.items()
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class _Compiled:
     text: str | None
@@ -223,7 +266,7 @@ class _Compiled:
     peak_bytes: int
 
 
-def _compile(program: Program, topology: Topology, options: dict[str, str | bool]) -> _Compiled:
+def _compile(program: Program, topology: System, options: dict[str, str | bool]) -> _Compiled:
     lowered = program.lower()
     try:
         compiled = lowered.compile(options)
@@ -293,6 +336,10 @@ def _rows(report: Report) -> list[tuple[str, str]]:
     rows += [
         ("FLOPs", f"{report.flops_per_device / 1e12:.3f} T ({ratio:.3f} x the ideal share)"),
         *(
+            (name, f"{kernel.count} x, {kernel.flops / report.flops_per_device:.1%} of the FLOPs")
+            for name, kernel in report.kernels.items()
+        ),
+        *(
             (
                 kind,
                 f"{found.count} x, {_size(found.bytes)}, largest {_size(found.largest_bytes)}",
@@ -309,7 +356,7 @@ def _rows(report: Report) -> list[tuple[str, str]]:
         (
             "modelled (by instruction)",
             f"{1e3 * report.summed_seconds:.1f} ms: the longer of computing and memory of each, "
-            "and communication",
+            f"and communication; copies in the background {1e3 * report.background_seconds:.1f}",
         ),
     ]
     return rows

@@ -15,7 +15,7 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One kind of TPU chip, with the peaks of https://docs.cloud.google.com/tpu/docs.
+    """One kind of chip; for TPUs, with the peaks of https://docs.cloud.google.com/tpu/docs.
 
     Attributes:
         name: the family, as in `v5e-8`.
@@ -25,6 +25,7 @@ class Chip:
         hbm_bandwidth: bytes a second.
         ici_bandwidth: bytes a second out of a chip, over all its links.
         options: further arguments of the compiler's topology.
+        float32_passes: bfloat16 products that an exact float32 product takes the time of.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Chip:
     hbm_bandwidth: float
     ici_bandwidth: float
     options: tuple[tuple[str, Any], ...] = ()
+    float32_passes: float = 6
 
 
 CHIPS = {
@@ -93,6 +95,7 @@ class Topology:
     chip: Chip
     shape: tuple[int, ...]
     slices: int = 1
+    platform = "tpu"
 
     def __str__(self) -> str:
         slices = f", {self.slices} slices" if self.slices > 1 else ""

@@ -1,10 +1,13 @@
 """Costs read from the text of programs."""
 
+import random
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from benchmarks.compile.hlo_costs import program_costs
+from benchmarks.compile.hlo_products import valid_positions
 
 PROGRAM = """HloModule jit_f, is_scheduled=true
 
@@ -57,7 +60,7 @@ def test_a_fusion_reads_one_layer_of_a_stack_and_nothing_from_fast_memory() -> N
     costs = program_costs(PROGRAM)
     layer, index, product = 2 * 64 * 32, 4, 2 * 8 * 32
     gather = 2 * 8 * 32 + 2 * 8 * 64
-    reduction = 64 + 2 * 64
+    reduction = 64 + 64
     assert costs.hbm_bytes == 10 * (layer + index + product + gather) + reduction
 
 
@@ -103,6 +106,21 @@ def test_strided_convolutions() -> None:
         )
 
     assert lowered_flops(convolve, (1, 9, 9, 3), (3, 3, 3, 4)) == 2 * 3 * 4 * 9 * 4 * 4
+
+
+def test_positions_of_a_convolution_are_counted_like_one_by_one() -> None:
+    numbers = random.Random(0)
+    for _ in range(2000):
+        inputs, outputs = numbers.randint(1, 9), numbers.randint(1, 9)
+        size, stride, before = numbers.randint(1, 6), numbers.randint(1, 4), numbers.randint(-4, 7)
+        gaps, step = numbers.randint(1, 5), numbers.randint(1, 5)
+        places = (
+            output * stride - before + position * step
+            for output in range(outputs)
+            for position in range(size)
+        )
+        expected = sum(0 <= place <= (inputs - 1) * gaps and place % gaps == 0 for place in places)
+        assert valid_positions(inputs, outputs, size, stride, before, gaps, step) == expected
 
 
 def test_gradients_of_convolutions_cost_what_the_convolution_does() -> None:
@@ -222,6 +240,28 @@ def test_of_stacks_that_are_written_in_place_only_the_slices_count() -> None:
     # Read once; written to both stacks in memory and on its own, but not to the third stack.
     assert costs.hbm_bytes == part + 3 * part
     assert [work.layer for work in costs.work] == ["down_blocks.0/ff/sin"]
+
+
+STARTED = """HloModule jit_f, is_scheduled=true
+
+ENTRY %main (a: bf16[4,16,128], b: f32[8,128]) -> bf16[4,16,128] {
+  %a = bf16[4,16,128]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %b = f32[8,128]{1,0:T(8,128)} parameter(1)
+  %slice-start = ((bf16[4,16,128]{2,1,0:T(8,128)(2,1)}), bf16[1,16,128]{2,1,0:T(8,128)(2,1)S(1)}, s32[]{:S(2)}) slice-start(%a), slice={[0:1], [0:16], [0:128]}
+  %slice-done = bf16[1,16,128]{2,1,0:T(8,128)(2,1)S(1)} slice-done(%slice-start)
+  %joined = bf16[2,16,128]{2,1,0:T(8,128)(2,1)S(1)} custom-call(%slice-done, %slice-done), custom_call_target="ConcatBitcast"
+  %copy-start = (f32[8,128]{1,0:T(8,128)}, f32[8,128]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%b)
+  %copy-done = f32[8,128]{1,0:T(8,128)} copy-done(%copy-start)
+  ROOT %out = bf16[2,16,128]{2,1,0:T(8,128)(2,1)} copy(%joined)
+}
+"""  # noqa: E501 - the compiler's lines are long
+
+
+def test_of_copies_in_the_background_what_moves_counts() -> None:
+    moved = {work.instruction: work.hbm_bytes for work in program_costs(STARTED).work}
+    part, whole = 2 * 16 * 128, 4 * 8 * 128
+    # To the chip, from memory to memory, from the chip.
+    assert moved == {"slice-start": part, "copy-start": 2 * whole, "out": 2 * part}
 
 
 def test_each_instruction_takes_the_longer_of_computing_and_memory() -> None:

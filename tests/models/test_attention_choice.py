@@ -76,6 +76,22 @@ def test_what_counts_is_what_one_device_computes() -> None:
     assert Accelerator.current() == CPU
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("NVIDIA H100 80GB HBM3", H100),
+        ("NVIDIA A100-SXM4-80GB", Accelerator("cuda", 8.0)),
+        ("NVIDIA GeForce RTX 4090", Accelerator("cuda", 8.9)),
+        ("NVIDIA T1000", Accelerator("cuda", 0.0)),
+    ],
+)
+def test_a_gpu_that_is_compiled_for_need_not_be_there(kind: str, expected: Accelerator) -> None:
+    device = AbstractDevice(device_kind=kind, num_cores=132, platform="gpu")
+    mesh = AbstractMesh((1,), ("data",), (AxisType.Auto,), abstract_device=device)
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert Accelerator.current() == expected
+
+
 def test_the_kernel_for_tpus_equals_xla() -> None:
     """Its 200 tokens are padded to 256, and the padding must not be attended to."""
     numbers = np.random.default_rng(0)

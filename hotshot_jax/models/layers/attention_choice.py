@@ -17,6 +17,15 @@ _CUDNN_CHANNELS = 128
 _CUDNN_CAPABILITY = 8.0
 _NARROW = (jnp.bfloat16, jnp.float16)
 _SPLASH_CHANNELS = (64, 128)
+# Of GPUs that are compiled for and not there.
+_CAPABILITIES = {
+    "NVIDIA A100": 8.0,
+    "NVIDIA H100": 9.0,
+    "NVIDIA H200": 9.0,
+    "NVIDIA B200": 10.0,
+    "NVIDIA L4": 8.9,
+    "NVIDIA GeForce RTX 4090": 8.9,
+}
 # Logits up to this size stay in the 128 MiB of fast memory that TPUs have beside their main one.
 _FAST_BYTES = 96 * 2**20
 
@@ -35,14 +44,18 @@ class Accelerator:
 
     @classmethod
     def current(cls) -> "Accelerator":
-        """That of the mesh in force, which need not be of this machine, or else the default one."""
+        """That of the mesh in force, which need not be of this machine, or else the default one.
+
+        Of a GPU that is not there, the compute capability is known by its name, or 0.
+        """
         mesh = jax.sharding.get_abstract_mesh()
-        if not mesh.empty and mesh.abstract_device is not None:
-            platform = mesh.abstract_device.platform
-        else:
-            platform = jax.default_backend()
+        meant = None if mesh.empty else mesh.abstract_device
+        platform = jax.default_backend() if meant is None else meant.platform
         if platform != "gpu":
             return cls(platform)
+        if meant is not None and jax.default_backend() != "gpu":
+            known = (name for name in _CAPABILITIES if meant.device_kind.startswith(name))
+            return cls("cuda", _CAPABILITIES.get(max(known, key=len, default=""), 0.0))
         device = jax.devices("gpu")[0]
         if "cuda" not in device.client.platform_version.lower():
             return cls("rocm")
