@@ -375,7 +375,9 @@ def _step_program(
             lambda leaf: leaf.sharding, dataclasses.replace(example[0], cache=cache)
         )
     program = runtime.program(
-        "denoising step with ControlNet" if count else "denoising step",
+        f"denoising step{' with ControlNet' * (count > 0)}"
+        f"{' on kept features' * bool(jax.tree.leaves(example[0].cache))}"
+        f"{' without guidance' * (sampling.guidance is None and conditioning.branches > 1)}",
         (scheduler, enable_temporal_attentions, guess_mode and count > 0, wrap, keeps_features),
         step,
         (*bound, *example),
