@@ -54,6 +54,8 @@ KEPT_SHARE = 0.0237
 STEPS = 30
 # Decibels that stand for equal clips.
 _SAME = 99.0
+# Of the plot, in pixels.
+_LEFT, _TOP, _WIDE, _DEEP, _PANEL = 48, 16, 500, 220, 280
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,9 +152,16 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     tasks = [Task(prompt, given.seed + number) for number, prompt in enumerate(prompts)]
     results = ResultsFile(Path(given.results), _settings(given), given.resume)
     device = use_device(given.device)
-    with compilation_cache(chosen_folder(given.compilation_cache)):
-        made = _fill(given, compared, tasks, results)
+    made = 0
+    if not given.report:
+        with compilation_cache(chosen_folder(given.compilation_cache)):
+            made = _fill(given, compared, tasks, results)
+    # Ways are compared by the same clips, also in a file that is not complete.
     wanted = {(task.prompt, task.seed) for task in tasks}
+    for way in compared:
+        wanted &= {
+            (each["prompt"], each["seed"]) for each in results.records if each["way"] == way.name
+        }
     found = {
         way: [
             record
@@ -188,60 +197,49 @@ def table(found: Mapping[Way, Sequence[Record]]) -> str:
 
 
 def plot(found: Mapping[Way, Sequence[Record]]) -> str:
-    """Marks over cost as SVG, a curve for each family and scheduler."""
-    width, height, left, bottom, top = 760, 380, 56, 40, 16
+    """Marks and PSNR over cost as SVG: a colour for each family, a shape for each scheduler."""
     colours = ("#0072b2", "#d55e00", "#cc79a7", "#009e73", "#e69f00")
-    families = list(dict.fromkeys(way.family for way in found))
+    families = dict(zip(dict.fromkeys(way.family for way in found), colours, strict=False))
     schedulers = list(dict.fromkeys(way.scheduler for way in found))
-
-    def place(cost: float, share: float) -> tuple[float, float]:
-        across = left + (width - left - 200) * cost / STEPS
-        return across, height - bottom - (height - bottom - top) * share
-
+    right = {way: 100 * _share(records) for way, records in found.items()}
+    like = {way: _median(found[way], "psnr") for way in found if way.cost < STEPS}
+    panels = [("all four right, %", 100, right), ("PSNR to the whole run, dB", 50, like)]
     parts = []
-    for tick in range(6):
-        _, y = place(0, tick / 5)
-        parts.append(
-            f'<path d="M{left} {y:.1f}H{width - 200}" stroke="#ddd"/>'
-            f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{20 * tick} %</text>'
-        )
-    for cost in range(0, STEPS + 1, 5):
-        x, y = place(cost, 0)
-        parts.append(f'<text x="{x:.1f}" y="{y + 16:.1f}" text-anchor="middle">{cost}</text>')
-    parts.append(f'<text x="{left}" y="{height - 6}">cost in whole steps; all four right</text>')
-    for family, colour in zip(families, colours, strict=False):
-        for number, scheduler in enumerate(schedulers):
-            points = sorted(
-                place(way.cost, _share(records))
-                for way, records in found.items()
-                if (way.family, way.scheduler) == (family, scheduler) and records
+    for number, (title, highest, values) in enumerate(panels):
+        left, top = _LEFT, _TOP + number * _PANEL
+        for tick in range(6):
+            y = top + _DEEP * (1 - tick / 5)
+            parts.append(f'<path d="M{left} {y:.1f}h{_WIDE}" stroke="#ddd"/>')
+            parts.append(_text(left - 6, y + 4, highest * tick // 5, 'text-anchor="end"'))
+        for cost in range(0, STEPS + 1, 5):
+            across = left + _WIDE * cost / STEPS
+            parts.append(_text(across, top + _DEEP + 16, cost, 'text-anchor="middle"'))
+        parts.append(_text(left, top + _DEEP + 32, f"{title}, over cost in whole steps"))
+        for way, value in values.items():
+            x = left + _WIDE * way.cost / STEPS
+            y = top + _DEEP * (1 - min(value / highest, 1))
+            colour = families[way.family]
+            parts.append(
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>'
+                if way.scheduler == schedulers[0]
+                else f'<rect x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8" fill="none" '
+                f'stroke="{colour}" stroke-width="2"/>'
             )
-            line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-            dashes = f' stroke-dasharray="{4 * number} {3 * number}"' if number else ""
-            if family == "plain steps":
-                parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}"{dashes}/>')
-            shape = "circle" if number == 0 else "rect"
-            for x, y in points:
-                parts.append(
-                    f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>'
-                    if shape == "circle"
-                    else f'<rect x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8" '
-                    f'fill="none" stroke="{colour}" stroke-width="2"/>'
-                )
-    labels = [(family, colour) for family, colour in zip(families, colours, strict=False)]
-    labels += [
-        (f"{'dot' if not n else 'square'}: {each}", "#222") for n, each in enumerate(schedulers)
-    ]
+    labels = list(families.items())
+    for number, scheduler in enumerate(schedulers):
+        labels.append((f"{'square' if number else 'dot'}: {scheduler}", "#222"))
     for number, (label, colour) in enumerate(labels):
-        parts.append(
-            f'<text x="{width - 190}" y="{top + 12 + 18 * number}" fill="{colour}">'
-            f"{escape(label)}</text>"
-        )
+        place = _TOP + 12 + 18 * number
+        parts.append(_text(_LEFT + _WIDE + 20, place, label, f'fill="{colour}"'))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="#fff"/>'
-        f"{''.join(parts)}</svg>\n"
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_LEFT + _WIDE + 220}" '
+        f'height="{2 * _PANEL}" font-family="sans-serif" font-size="12">'
+        f'<rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>\n'
     )
+
+
+def _text(x: float, y: float, text: object, style: str = "") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(str(text))}</text>'
 
 
 def _fill(
@@ -352,6 +350,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--count", type=int, default=100, help="clips of each way (default: 100)")
     add("--results", metavar="FILE", default=f"{PROGRAM}.jsonl", help="default: %(default)s")
     add("--resume", action="store_true", help="go on with what the file holds")
+    add("--report", action="store_true", help="make nothing, show what the file holds")
     add("--plot", metavar="FILE", help="write marks over cost as SVG")
     add("--list", action="append", default=[], metavar="STEPS", help="full steps; repeatable")
     add(

@@ -62,8 +62,8 @@ def test_tables_and_plots_show_every_way() -> None:
     assert "| euler, 30 steps, cache 3 | 10.5 | 2.00 s | 1.00 | 50.0% | 30.0 dB | 2 |" in text
     drawing = ElementTree.fromstring(plot(found))
     marks = [each for each in drawing.iter() if each.tag.endswith(("circle", "rect"))]
-    # The background is a rectangle, too.
-    assert len(marks) == len(found) + 1
+    # Two panels, in one of which whole runs are left out; the background is a rectangle, too.
+    assert len(marks) == 2 * len(found) - 2 + 1
 
 
 @pytest.mark.slow
@@ -75,7 +75,7 @@ def test_a_run_goes_on_where_it_stopped(
     line = ["--results", str(tmp_path / "a.jsonl"), "--count", "1", "--size", "64", "--json"]
     assert fewer_passes.main(line) == 0
     assert "2 clips made" in capsys.readouterr().out
-    plotted = [*line, "--resume", "--plot", str(tmp_path / "a.svg")]
+    plotted = [*line, "--resume", "--report", "--plot", str(tmp_path / "a.svg")]
     assert fewer_passes.main(plotted) == 0
     output = capsys.readouterr().out
     assert "0 clips made" in output
