@@ -37,9 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     without_tpu()
     topology = Topology.parse(options.topology)
     print(
-        "| attention | form | temporary MiB | traffic MiB | computing us | memory us | compile s |"
+        "| attention | form | temporary MiB | traffic MiB | computing us | memory us | "
+        "by instruction us | compile s |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     for number, (name, shape, keys) in enumerate(SHAPES):
         if options.only and number not in options.only:
             continue
@@ -95,6 +96,7 @@ def _row(
         f"{costs.hbm_bytes / 2**20:.1f}",
         f"{1e6 * costs.mxu_flops / chip.flops:.0f}",
         f"{1e6 * costs.hbm_bytes / chip.hbm_bandwidth:.0f}",
+        f"{1e6 * costs.seconds(chip.flops, chip.hbm_bandwidth):.0f}",
         f"{seconds:.1f}",
     ]
     return f"| {' | '.join(cells)} |"

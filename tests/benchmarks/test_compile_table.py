@@ -1,5 +1,6 @@
 """Tables of compiled programs, made a few at a time."""
 
+import csv
 import json
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +20,7 @@ REPORT = {
     "flops_per_device": 3e12,
     "ideal_flops_per_device": 2e12,
     "roofline_seconds": 0.02,
+    "summed_seconds": 0.03,
     "collectives": {"all-to-all": {"count": 30, "bytes": 2**22, "largest_bytes": 2**20}},
 }
 
@@ -48,14 +50,19 @@ def test_what_the_file_holds_is_not_compiled_again(
     assert [call[2] for call in compiled] == ["frames=8", "frames=4,tensor=2"]
     shown = capsys.readouterr()
     assert "1 rows are not compiled yet" in shown.err
-    row = "| v5e-8, mesh frames=8 | frames=8 | 1.00 | 2.00 | yes | 3.00 T | 1.500 | 30 x, 4.0 MiB"
-    assert row in shown.out
+    row = "| v5e-8, mesh frames=8 | frames=8 | 2.00 | 3.00 | 1.500 | all-to-all 30 x, 4.0 MiB |"
+    assert f"{row} 30.0 |" in shown.out
 
     assert compile_table.main(wanted) == 0
     assert [call[2] for call in compiled[2:]] == ["data=2,frames=4"]
     assert compile_table.main([*wanted, "--most", "0"]) == 0
     assert len(compiled) == 3
     assert capsys.readouterr().out.count("| v5e-8, mesh") == 6
+    assert compile_table.main([*wanted, "--most", "0", "--csv"]) == 0
+    rows = list(csv.reader(capsys.readouterr().out.splitlines()))
+    assert rows[0][-2:] == ["roofline ms", "by instruction ms"]
+    assert [row[0] for row in rows[1:]] == [f"v5e-8, mesh {mesh}" for mesh in compile_table.MESHES]
+    assert {tuple(row[-2:]) for row in rows[1:]} == {("20.0", "30.0")}
 
 
 def test_results_of_other_versions_do_not_count(
