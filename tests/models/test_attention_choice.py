@@ -12,6 +12,7 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 from hotshot_jax.models.layers.attention import dot_product_attention
 from hotshot_jax.models.layers.attention_choice import Accelerator, choose_attention
 from hotshot_jax.models.layers.flash_attention import splash_attention
+from hotshot_jax.models.layers.narrow_attention import head_sums_attention
 
 CPU, TPU = Accelerator("cpu"), Accelerator("tpu")
 H100, T4, ROCM = Accelerator("cuda", 9.0), Accelerator("cuda", 7.5), Accelerator("rocm")
@@ -30,6 +31,7 @@ VAE = (1, 1, 4096, 1, 512)
     [
         (CPU, MIDDLE, MIDDLE, F32, "xla"),
         (CPU, MIDDLE, MIDDLE, BF16, "xla"),
+        (CPU, TEMPORAL, TEMPORAL, BF16, "xla"),
         (ROCM, MIDDLE, MIDDLE, BF16, "xla"),
         (TPU, MIDDLE, MIDDLE, BF16, "splash"),
         (TPU, MIDDLE, MIDDLE, F32, "xla"),
@@ -37,7 +39,10 @@ VAE = (1, 1, 4096, 1, 512)
         (TPU, (2, 1, *MIDDLE[2:]), (2, 1, *MIDDLE[2:]), BF16, "xla"),
         (TPU, (2, 1, 4096, 10, 64), (2, 1, 4096, 10, 64), BF16, "splash"),
         (TPU, DEEP, DEEP, BF16, "xla"),
-        (TPU, TEMPORAL, TEMPORAL, BF16, "xla"),
+        (TPU, TEMPORAL, TEMPORAL, BF16, "head_sums"),
+        (TPU, TEMPORAL, TEMPORAL, F32, "xla"),
+        (TPU, (2, 1024, 8, 8, 80), (2, 1024, 8, 8, 80), BF16, "xla"),
+        (TPU, (2, 4096, 16, 8, 40), (2, 4096, 16, 8, 40), BF16, "xla"),
         (TPU, *TEXT, BF16, "xla"),
         (TPU, VAE, VAE, F32, "xla"),
         (TPU, (2, 8, 1024, 10, 40), (2, 8, 1024, 10, 40), BF16, "xla"),
@@ -90,6 +95,32 @@ def test_a_gpu_that_is_compiled_for_need_not_be_there(kind: str, expected: Accel
     mesh = AbstractMesh((1,), ("data",), (AxisType.Auto,), abstract_device=device)
     with jax.sharding.use_abstract_mesh(mesh):
         assert Accelerator.current() == expected
+
+
+def test_heads_on_several_devices_are_left_to_xla() -> None:
+    for tensor, expected in ((1, "head_sums"), (2, "xla")):
+        mesh = AbstractMesh((2, tensor), ("frames", "tensor"), (AxisType.Auto,) * 2)
+        with jax.sharding.use_abstract_mesh(mesh):
+            assert choose_attention(TPU, TEMPORAL, TEMPORAL, BF16) == expected
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(F32, 1e-5), (BF16, 2e-2)])
+def test_sums_over_narrow_heads_equal_xla(dtype: object, tolerance: float) -> None:
+    numbers = np.random.default_rng(0)
+    arrays = [jnp.asarray(numbers.standard_normal((2, 5, 8, 4, 40)), dtype) for _ in range(3)]
+
+    def values_and_gradients(attend: Callable[..., jax.Array]) -> tuple[jax.Array, ...]:
+        def loss(*arrays: jax.Array) -> jax.Array:
+            return jnp.square(attend(*arrays).astype(F32)).sum()
+
+        return (attend(*arrays), *jax.grad(loss, (0, 1, 2))(*arrays))
+
+    with jax.default_matmul_precision("float32"):
+        expected, found = map(values_and_gradients, (dot_product_attention, head_sums_attention))
+    for theirs, ours in zip(expected, found, strict=True):
+        theirs, ours = (np.asarray(each, np.float32) for each in (theirs, ours))
+        assert ours.shape == theirs.shape
+        assert np.linalg.norm(ours - theirs) <= tolerance * np.linalg.norm(theirs)
 
 
 def test_the_kernel_for_tpus_equals_xla() -> None:

@@ -8,9 +8,16 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
-from hotshot_jax.models.layers.attention_choice import CUDNN, SPLASH, Accelerator, choose_attention
+from hotshot_jax.models.layers.attention_choice import (
+    CUDNN,
+    HEAD_SUMS,
+    SPLASH,
+    Accelerator,
+    choose_attention,
+)
 from hotshot_jax.models.layers.flash_attention import cudnn_attention, splash_attention
 from hotshot_jax.models.layers.layers import Layers
+from hotshot_jax.models.layers.narrow_attention import head_sums_attention
 
 AttentionFunction = Callable[..., jax.Array]
 """Called like `dot_product_attention`, and gives what it gives."""
@@ -60,6 +67,8 @@ def dot_product_attention(
         return splash_attention(query, key, value)
     if chosen == CUDNN:
         return cudnn_attention(query, key, value)
+    if chosen == HEAD_SUMS:
+        return head_sums_attention(query, key, value)
     return _xla_attention(query, key, value, causal=causal)
 
 
