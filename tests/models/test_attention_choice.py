@@ -97,13 +97,6 @@ def test_a_gpu_that_is_compiled_for_need_not_be_there(kind: str, expected: Accel
         assert Accelerator.current() == expected
 
 
-def test_heads_on_several_devices_are_left_to_xla() -> None:
-    for tensor, expected in ((1, "head_sums"), (2, "xla")):
-        mesh = AbstractMesh((2, tensor), ("frames", "tensor"), (AxisType.Auto,) * 2)
-        with jax.sharding.use_abstract_mesh(mesh):
-            assert choose_attention(TPU, TEMPORAL, TEMPORAL, BF16) == expected
-
-
 @pytest.mark.parametrize(("dtype", "tolerance"), [(F32, 1e-5), (BF16, 2e-2)])
 def test_sums_over_narrow_heads_equal_xla(dtype: object, tolerance: float) -> None:
     numbers = np.random.default_rng(0)

@@ -7,12 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hotshot_jax.models.layers.sharding_points import (
-    TENSOR_AXES,
-    devices_of,
-    image_and_head_axes,
-    split_over,
-)
+from hotshot_jax.models.layers.sharding_points import devices_of, image_and_head_axes
 
 XLA, CUDNN, SPLASH, HEAD_SUMS = "xla", "cudnn", "splash", "head_sums"
 
@@ -103,9 +98,7 @@ def choose_attention(
     channels = query[-1]
     few = max(query[-3], key[-3]) <= _FEW
     if accelerator.platform == "tpu" and few and channels <= _NARROW_HEADS:
-        # Sums over channels that lie on several devices would have to be sent.
-        whole = not split_over(query[-2], TENSOR_AXES)
-        return HEAD_SUMS if whole and dtype == jnp.bfloat16 else XLA
+        return HEAD_SUMS if dtype == jnp.bfloat16 else XLA
     if min(query[-3], key[-3]) < _LONG:
         return XLA
     if accelerator.platform == "cuda":

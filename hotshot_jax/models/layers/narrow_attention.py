@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hotshot_jax.models.layers.sharding_points import images_and_heads
+
 
 def head_sums_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """Attention that keeps the channels of all heads side by side.
@@ -14,13 +16,18 @@ def head_sums_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> j
     more operations than attention needs, of which the matrix unit has plenty to spare.
 
     Args:
-        query: `[..., queries, heads, channels]`.
-        key: `[..., keys, heads, channels]`.
+        query: `[batch, pixels, queries, heads, channels]`.
+        key: `[batch, pixels, keys, heads, channels]`.
         value: like `key`.
 
     Returns:
         Like `query`. Logits and softmax are float32, products of channels in the dtype of `query`.
     """
+    # Left to itself, the compiler divides channels that belong together, and sends them.
+    return images_and_heads(_attend, query, key, value)
+
+
+def _attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     heads, channels = query.shape[-2:]
     of_head = jnp.asarray(np.repeat(np.eye(heads), channels, axis=0), query.dtype)
     queries, keys, values = (x.reshape(*x.shape[:-2], -1) for x in (query, key, value))
