@@ -4,7 +4,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import jax
 import numpy as np
@@ -23,6 +23,7 @@ from hotshot_jax.convert.tensors.rules import (
 from hotshot_jax.convert.tensors.tensor_source import LazyTensor, TensorSource, check_finite
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.models.layers.embeddings import positional_encoding
+from hotshot_jax.models.layers.layers import NoValues
 from hotshot_jax.models.unet.encoder_config import TemporalShape
 
 Key = TypeVar("Key")
@@ -70,7 +71,7 @@ _LISTED = 8
 
 def abstract(build: Callable[[nnx.Rngs], Module]) -> Module:
     """The module that `build` makes, with shapes in place of arrays."""
-    return nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: build(cast(nnx.Rngs, NoValues())))
 
 
 @dataclasses.dataclass(frozen=True)

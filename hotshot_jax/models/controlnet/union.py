@@ -32,7 +32,7 @@ class MultiheadAttention(nnx.Module):
         self.heads = heads
         self.dtype: Any = layers.dtype
         self.attend: AttentionFunction = dot_product_attention
-        initializer = jax.nn.initializers.lecun_normal(in_axis=1, out_axis=0)
+        initializer = layers.initial(jax.nn.initializers.lecun_normal(in_axis=1, out_axis=0))
         self.in_proj_weight = nnx.Param(
             initializer(layers.rngs.params(), (3 * channels, channels), layers.param_dtype)
         )
@@ -100,7 +100,7 @@ class ControlNetUnionModel(ControlNetModel):
         super().__init__(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
         layers = Layers.create(rngs, dtype, param_dtype)
         channels = config.num_trans_channel
-        initializer = jax.nn.initializers.normal(channels**0.5)
+        initializer = layers.initial(jax.nn.initializers.normal(channels**0.5))
         self.task_embedding = nnx.Param(
             initializer(layers.rngs.params(), (config.num_control_type, channels), param_dtype)
         )

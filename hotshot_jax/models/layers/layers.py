@@ -26,6 +26,8 @@ class Conv2d(nnx.Conv):
 
 
 Module = TypeVar("Module", bound=nnx.Module)
+Initializer = Callable[..., jax.Array]
+"""As in `jax.nn.initializers`: takes a key, a shape and a dtype."""
 
 
 class _InitialKeys:
@@ -41,6 +43,17 @@ class _InitialKeys:
 
     def params(self) -> jax.Array:
         return jax.random.fold_in(self._key, next(self._calls))
+
+
+class NoValues:
+    """Stands in for `nnx.Rngs` where the shapes of a model are wanted, and no values.
+
+    Everything is zero then: tracing random numbers for a thousand layers, to throw them away, takes
+    several times as long as tracing the layers.
+    """
+
+    def params(self) -> None:
+        """No key, which zeros do without."""
 
 
 def _keys(key: jax.Array) -> nnx.Rngs:
@@ -64,7 +77,13 @@ class Layers:
     @classmethod
     def create(cls, rngs: nnx.Rngs, dtype: Any, param_dtype: Any) -> "Layers":
         """Layers whose initial values follow from one key of `rngs`."""
+        if isinstance(rngs, NoValues):
+            return cls(rngs, dtype, param_dtype)
         return cls(_keys(rngs.params()), dtype, param_dtype)
+
+    def initial(self, initializer: Initializer) -> Initializer:
+        """An initializer for this model's parameters, or zeros where no values are wanted."""
+        return jax.nn.initializers.zeros if isinstance(self.rngs, NoValues) else initializer
 
     def linear(
         self, in_features: int, out_features: int, *, use_bias: bool = True, zero: bool = False
@@ -75,7 +94,7 @@ class Layers:
             in_features,
             out_features,
             use_bias=use_bias,
-            kernel_init=initializer,
+            kernel_init=self.initial(initializer),
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             rngs=self.rngs,
@@ -99,7 +118,7 @@ class Layers:
             (kernel_size, kernel_size),
             strides=stride,
             padding=padding,
-            kernel_init=initializer,
+            kernel_init=self.initial(initializer),
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             rngs=self.rngs,
@@ -127,7 +146,7 @@ class Layers:
         return nnx.Embed(
             entries,
             features,
-            embedding_init=jax.nn.initializers.normal(0.02),
+            embedding_init=self.initial(jax.nn.initializers.normal(0.02)),
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             rngs=self.rngs,
@@ -138,5 +157,7 @@ class Layers:
 
         Run it with `jax.lax.scan`: the program then holds one block however deep the stack is.
         """
+        if isinstance(self.rngs, NoValues):
+            return jax.vmap(lambda _: build(self))(jnp.arange(depth))
         keys = jax.random.split(self.rngs.params(), depth)
         return jax.vmap(lambda key: build(dataclasses.replace(self, rngs=_keys(key))))(keys)
