@@ -14,7 +14,8 @@ from jax._src.compilation_cache_interface import CacheInterface
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.runtime.program_folder import ProgramFolder
+from hotshot_jax.runtime.program_folder import ProgramFolder, own_secret
+from hotshot_jax.runtime.stored_programs import LOADED
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,12 @@ def default_folder() -> Path:
         # name below is taken only if it is this user's.
         base = os.path.join(tempfile.gettempdir(), f"hotshot-jax-{os.getuid()}")
     return Path(base) / "hotshot-jax" / "compiled"
+
+
+def _secret_file() -> Path:
+    # Not beside the programs: whoever can write there is not to know it.
+    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return Path(base) / "hotshot-jax" / "programs.secret"
 
 
 def chosen_folder(flag: str | None) -> Path | None:
@@ -53,8 +60,11 @@ def chosen_folder(flag: str | None) -> Path | None:
 
 
 @contextlib.contextmanager
-def compilation_cache(folder: Path | None) -> Iterator[None]:
+def compilation_cache(folder: Path | None) -> Iterator[ProgramFolder | None]:
     """Keeps compiled programs in `folder`; nowhere without one, or where it cannot be trusted.
+
+    Gives the same folder with a secret, for programs that can be loaded without being traced; None
+    if there is no folder, or no secret of this user.
 
     A folder that JAX is told of in the environment is not used either: whether others can write to
     it is not looked at there.
@@ -66,8 +76,10 @@ def compilation_cache(folder: Path | None) -> Iterator[None]:
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
+    secret = None if programs is None else own_secret(_secret_file())
+    keyed = None if programs is None or secret is None else ProgramFolder(programs.path, secret)
     with _jax_settings(settings), _jax_reads(programs):
-        yield
+        yield keyed
 
 
 @contextlib.contextmanager
@@ -138,7 +150,8 @@ class CompilationCounter:
         return self._made - self.hits
 
     def _listen(self, event: str, **_: Any) -> None:
-        self.hits += event == _HIT
+        self.hits += event in (_HIT, LOADED)
+        self._made += event == LOADED
 
     def _listen_to_duration(self, event: str, duration_secs: float, **_: Any) -> None:
         self._made += event == _MADE

@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from hotshot_jax.convert.tensors.file_content import check_file_list, write_file_list
 from hotshot_jax.convert.tensors.tensor_source import first_names
@@ -57,7 +56,7 @@ def save(path: str | os.PathLike[str], tree: Mapping[Any, Any]) -> None:
     check_disk_space(path, sum(leaf.nbytes for leaf in leaves))
     try:
         with quiet(), _context(leaves):
-            ocp.save(path, tree)
+            _orbax().save(path, tree)
         if jax.process_index() == 0:
             write_file_list(path)
     except (OSError, ValueError) as error:
@@ -92,7 +91,7 @@ def metadata(
     try:
         check_plain_folder(path)
         with quiet():
-            tree = ocp.metadata(path).metadata
+            tree = _orbax().metadata(path).metadata
     # Orbax and TensorStore raise errors of every class on files that are damaged or edited.
     except Exception as error:
         raise _broken(path, error) from error
@@ -139,7 +138,7 @@ def load(path: str | os.PathLike[str], abstract: Mapping[Any, Any]) -> dict[Any,
     targets = jax.tree.map(_with_sharding, _text_keys(abstract))
     try:
         with quiet(), _context([*jax.tree.leaves(targets), *stored.values()]):
-            loaded = ocp.load(path, targets)
+            loaded = _orbax().load(path, targets)
     except Exception as error:
         raise _broken(path, error) from error
     return _like(abstract, loaded)
@@ -158,11 +157,18 @@ def _check_writable(path: Path) -> None:
         raise HotshotError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
-def _context(leaves: list[Any]) -> ocp.Context:
+def _orbax() -> Any:
+    # Half a second of start-up, which most runs of a published checkpoint do without.
+    from orbax.checkpoint import v1
+
+    return v1
+
+
+def _context(leaves: list[Any]) -> Any:
     # Orbax refuses an array that is larger than its limit of bytes in flight.
     largest = max((math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves), default=0)
     limit = max(_IN_FLIGHT_BYTES, largest + 1)
-    context = ocp.Context()
+    context = _orbax().Context()
     # Compression holds everything compressed in memory until the file is complete, which costs
     # three quarters of the weights' size, for a quarter less on disk.
     context.array.saving.use_compression = False

@@ -77,6 +77,21 @@ class Components:
             controlnet.config.check_control_types(kinds, f"ControlNet {index + 1}")
 
     @property
+    def structure(self) -> str:
+        """How the models compute: their classes, configurations and dtypes, without parameters."""
+        models = [self.model(name) for name in (*MODELS, *self.controlnet_names)]
+        return repr(
+            [
+                (
+                    type(model).__name__,
+                    getattr(model, "config", None),
+                    getattr(model, "dtype", None),
+                )
+                for model in models
+            ]
+        )
+
+    @property
     def controlnet_names(self) -> tuple[str, ...]:
         """The names of the ControlNets for `model`."""
         return tuple(f"controlnets.{index}" for index in range(len(self.controlnets)))

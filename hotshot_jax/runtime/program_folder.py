@@ -6,9 +6,11 @@ write, and none under another's key: a file begins with a digest of key and prog
 
 import contextlib
 import hashlib
+import hmac
 import logging
 import os
 import re
+import secrets
 import stat
 from pathlib import Path
 
@@ -22,6 +24,7 @@ _DIGEST = hashlib.sha256
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 # What file systems take as a name, less the suffix.
 _LONGEST_NAME = 200
+_SECRET_BYTES = 32
 
 
 class ProgramFolder:
@@ -29,12 +32,14 @@ class ProgramFolder:
 
     Args:
         path: the folder; made, for this user alone, where it is not there.
+        secret: goes into the digests; who does not know it cannot write what is taken.
 
     Raises:
         HotshotError: the folder cannot be written, is another user's, or others can write to it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, secret: bytes = b"") -> None:
+        self._secret = secret
         self.path = Path(os.path.realpath(path))
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -48,6 +53,11 @@ class ProgramFolder:
         if fault is not None:
             raise HotshotError(f"Compiled programs are not taken from {path}: {fault}")
         self._told = False
+
+    @property
+    def keyed(self) -> bool:
+        """Whether there is a secret."""
+        return bool(self._secret)
 
     def get(self, key: str) -> bytes | None:
         """The program of a key; None where there is none that can be trusted."""
@@ -66,7 +76,7 @@ class ProgramFolder:
             return None
         size = _DIGEST().digest_size
         program = content[size:]
-        if fault is None and content[:size] != _digest(key, program):
+        if fault is None and not hmac.compare_digest(content[:size], self._digest(key, program)):
             fault = "it is damaged, or another program's"
         if fault is None:
             return program
@@ -83,7 +93,7 @@ class ProgramFolder:
                 # This user's alone, whatever the mask of new files.
                 descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with open(descriptor, "wb") as opened:
-                    opened.write(_digest(key, program) + program)
+                    opened.write(self._digest(key, program) + program)
         except HotshotError as error:
             self._tell(file, str(error))
 
@@ -91,15 +101,46 @@ class ProgramFolder:
         """Where the program of a key is kept."""
         return self.path / (re.sub(r"[^\w.-]", "_", key)[-_LONGEST_NAME:] + _SUFFIX)
 
+    def _digest(self, key: str, program: bytes) -> bytes:
+        name = key.encode()
+        content = len(name).to_bytes(8, "little") + name + program
+        if self._secret:
+            return hmac.new(self._secret, content, _DIGEST).digest()
+        return _DIGEST(content).digest()
+
     def _tell(self, file: Path, fault: str) -> None:
         if not self._told:
             logger.warning("%s: %s. Programs of which this is so are compiled anew.", file, fault)
         self._told = True
 
 
-def _digest(key: str, program: bytes) -> bytes:
-    name = key.encode()
-    return _DIGEST(len(name).to_bytes(8, "little") + name + program).digest()
+def own_secret(file: Path) -> bytes | None:
+    """This user's secret, which is drawn and written where there is none yet.
+
+    Args:
+        file: which this user alone may read and write.
+
+    Returns:
+        32 bytes; None where there is no file of which that is so.
+    """
+    try:
+        if not file.exists():
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Another process may be as fast.
+            with contextlib.suppress(HotshotError), staged_file(file) as staged:
+                descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with open(descriptor, "wb") as opened:
+                    opened.write(secrets.token_bytes(_SECRET_BYTES))
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as opened:
+            status = os.fstat(descriptor)
+            mine = status.st_uid == os.getuid() and stat.S_ISREG(status.st_mode)
+            if not mine or status.st_mode & 0o077:
+                return None
+            secret = opened.read(_SECRET_BYTES + 1)
+    except OSError:
+        return None
+    return secret if len(secret) == _SECRET_BYTES else None
 
 
 def _fault(status: os.stat_result) -> str | None:

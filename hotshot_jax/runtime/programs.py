@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from hotshot_jax.compile_effort import DEFAULT_EFFORT, effort_options
 from hotshot_jax.runtime.precision import current_platform
 from hotshot_jax.runtime.progress import Progress
+from hotshot_jax.runtime.stored_programs import StoredPrograms
 
 MOST_KEPT = 8
 """Programs that are kept: those of three sizes, or of one with several ControlNets."""
@@ -41,6 +42,7 @@ class Programs:
         self._options = effort_options(platform, effort or default_effort(platform))
         self._compiled: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
         self._used: set[Any] = set()
+        self.stored: StoredPrograms | None = None
 
     def __len__(self) -> int:
         return len(self._compiled)
@@ -81,8 +83,16 @@ class Programs:
         if program is None:
             on_mesh = contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
             with progress.compiling(name), jax.default_matmul_precision(matmul), on_mesh:
-                jitted = jax.jit(function, donate_argnums=donate, out_shardings=out_shardings)
-                program = jitted.lower(*arguments).compile(self._options)
+                stored, place = self.stored, None
+                if stored is not None:
+                    place = stored.key(*full_key, donate, matmul, self._options, self.mesh)
+                if stored is not None and place is not None:
+                    program = stored.get(place)
+                if program is None:
+                    jitted = jax.jit(function, donate_argnums=donate, out_shardings=out_shardings)
+                    program = jitted.lower(*arguments).compile(self._options)
+                    if stored is not None and place is not None:
+                        stored.put(place, program)
             self._compiled[full_key] = program
             self._make_room()
         self._compiled.move_to_end(full_key)

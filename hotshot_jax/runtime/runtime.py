@@ -9,8 +9,10 @@ from jax.sharding import Mesh
 
 from hotshot_jax.parallel.placement import place, place_missing, place_module
 from hotshot_jax.runtime.precision import Precision
+from hotshot_jax.runtime.program_folder import ProgramFolder
 from hotshot_jax.runtime.programs import Programs, flattened
 from hotshot_jax.runtime.progress import Progress
+from hotshot_jax.runtime.stored_programs import StoredPrograms
 
 Build = Callable[[list[jax.Array]], Any]
 """Puts the arrays of a model together again."""
@@ -63,6 +65,19 @@ class Runtime:
                 arrays = jax.device_put(arrays, jax.local_devices()[0])
             self._arrays[name] = arrays, build
         return self._arrays[name]
+
+    def keep_programs(self, folder: ProgramFolder) -> None:
+        """Loads programs from a folder, and keeps there what it lacks.
+
+        The models have to be those that are loaded, with nothing of them exchanged: a program is
+        found by their configurations.
+
+        Args:
+            folder: with a secret.
+        """
+        if jax.process_count() == 1:
+            models = repr((self.components.structure, self.precision, self.low_vram_mode))
+            self._programs.stored = StoredPrograms(folder, models)
 
     def start_job(self) -> None:
         """Tells that another call begins, which may need other programs than the last one."""

@@ -20,7 +20,6 @@ the compiled step needs no branch. With x = α x_0 + σ ε and α² + σ² = 1:
 """
 
 import numpy as np
-import scipy.special
 
 from hotshot_jax.schedulers.noise_schedule import SMALLEST_ALPHA_CUMPROD, NoiseSchedule
 
@@ -112,6 +111,8 @@ def exponential_sigmas(largest: float, smallest: float, steps: int) -> np.ndarra
 
 def beta_sigmas(largest: float, smallest: float, steps: int) -> np.ndarray:
     """Quantiles of the Beta(0.6, 0.6) distribution between both ends; float64 [steps]."""
+    import scipy.special
+
     quantiles = scipy.special.betaincinv(BETA_SHAPE, BETA_SHAPE, 1 - np.linspace(0, 1, steps))
     return smallest + quantiles * (largest - smallest)
 

@@ -57,6 +57,7 @@ from hotshot_jax.parallel.mesh import MeshConfig, mesh_config, slice_count
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.memory import MemoryEstimate, describe_size, estimate_memory
 from hotshot_jax.runtime.precision import current_platform
+from hotshot_jax.runtime.program_folder import ProgramFolder
 from hotshot_jax.sampling.request import Request, block_names
 from hotshot_jax.schedulers import make_scheduler
 
@@ -107,8 +108,8 @@ def generate(
         if settings.compile_effort is not None:
             effort_options(current_platform(), settings.compile_effort)
         mesh = _mesh_config(_of_the_run(settings, start), jobs)
-        with compilation_cache(chosen_folder(settings.compilation_cache)):
-            _generate(settings, jobs, control, start, device, mesh)
+        with compilation_cache(chosen_folder(settings.compilation_cache)) as programs:
+            _generate(settings, jobs, control, start, device, mesh, programs)
 
 
 def _generate(
@@ -118,6 +119,7 @@ def _generate(
     start: StartPlan,
     device: str,
     mesh: MeshConfig,
+    programs: ProgramFolder | None,
 ) -> None:
     progress = TerminalProgress(quiet=not is_first())
     if settings.preset is not None:
@@ -137,6 +139,8 @@ def _generate(
             model_settings(settings, control), run_settings(settings, mesh), progress
         )
     pipeline = maker.pipeline
+    if programs is not None:
+        pipeline.runtime.keep_programs(programs)
     for lora in pipeline.loras:
         _say(f"LoRA {lora}")
     for inversion in pipeline.components.inversions:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import orbax.checkpoint.v1
 import pytest
 
 from hotshot_jax.cli.convert import command as convert_command
-from hotshot_jax.convert import checkpoint, conversion
+from hotshot_jax.convert import conversion
 from tests.cli.checkpoints import (
     TABLE,
     UNET,
@@ -281,7 +282,7 @@ def test_a_disk_that_fills_up(
         (path.parent / f"{path.name}.orbax-checkpoint-tmp").mkdir()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoint.ocp, "save", fill_up)
+    monkeypatch.setattr(orbax.checkpoint.v1, "save", fill_up)
     run = convert(tiny_checkpoint, tmp_path / "dest")
     assert_refused(run, 1, "the disk is full", "free some space and run again")
     assert everything(tmp_path) == {}

@@ -1,0 +1,134 @@
+"""Compiled programs that are loaded without being traced again.
+
+JAX's own cache saves compiling, but finds a program by its text, which takes as long to make as the
+rest of a start. Here a program is found by everything that its text is made of.
+"""
+
+import functools
+import hashlib
+import logging
+import os
+import pickle
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import jaxlib
+from jax.experimental.serialize_executable import deserialize_and_load, serialize
+
+import hotshot_jax
+from hotshot_jax.runtime.program_folder import ProgramFolder
+
+logger = logging.getLogger(__name__)
+
+LOADED = "/hotshot_jax/program_loaded"
+"""Recorded with `jax.monitoring` for every program that is loaded."""
+
+# Settings of JAX that change no program.
+_IDLE_SETTINGS = ("cache", "log", "dump", "traceback", "debug", "profil", "distributed", "explain")
+_COMPILER_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "TF_CPP_MIN_LOG_LEVEL")
+# How an object shows itself that has nothing to tell it by.
+_ADDRESS = " at 0x"
+
+
+class StoredPrograms:
+    """Programs in a folder, by what they are made of.
+
+    They are pickles, which run what they say. Therefore the folder has to have a secret: without it
+    nobody can write a file that is read here.
+
+    Args:
+        folder: with a secret.
+        models: all about the models that decides what is traced, but for the shapes of their
+            parameters.
+
+    Raises:
+        ValueError: the folder has no secret.
+    """
+
+    def __init__(self, folder: ProgramFolder, models: str) -> None:
+        if not folder.keyed:
+            raise ValueError("programs are only loaded from a folder with a secret")
+        self._folder = folder
+        self._common = (_surroundings(), models)
+
+    def key(self, *parts: Any) -> str | None:
+        """What a program is kept under; None if it cannot be told from others.
+
+        Args:
+            parts: all that the program is made of. Their texts have to tell them apart.
+        """
+        text = repr((self._common, _jax_settings(), parts))
+        if _ADDRESS in text:
+            return None
+        return f"executable-{hashlib.sha256(text.encode()).hexdigest()}"
+
+    def get(self, key: str) -> Callable[..., Any] | None:
+        """The program of a key; None if there is none, or it does not run here."""
+        content = self._folder.get(key)
+        if content is None:
+            return None
+        try:
+            program: Callable[..., Any] = deserialize_and_load(*pickle.loads(content))
+        # Whatever XLA and pickle have against a file that this user wrote: it is compiled anew.
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            logger.warning("A stored program cannot be loaded and is compiled anew: %s", reason)
+            return None
+        jax.monitoring.record_event(LOADED)
+        return program
+
+    def put(self, key: str, program: Any) -> None:
+        """Keeps a compiled program, where its platform can."""
+        try:
+            content = pickle.dumps(serialize(program))
+        except (ValueError, NotImplementedError, pickle.PicklingError) as error:
+            logger.debug("A program is not stored: %s", error)
+            return
+        self._folder.put(key, content)
+
+
+@functools.cache
+def _surroundings() -> tuple[Any, ...]:
+    """What every program of this process has in common."""
+    device = jax.devices()[0]
+    return (
+        platform.python_version(),
+        jax.__version__,
+        jaxlib.__version__,
+        flax.__version__,
+        _source_digest(Path(hotshot_jax.__file__).parent),
+        device.client.platform_version,
+        [f"{each.id} {each.device_kind}" for each in jax.devices()],
+        # Programs for a CPU use what this one has.
+        _processor() if device.platform == "cpu" else "",
+        [os.environ.get(name) for name in _COMPILER_VARIABLES],
+    )
+
+
+def _jax_settings() -> list[tuple[str, Any]]:
+    return sorted(
+        (name, value)
+        for name, value in jax.config.values.items()
+        if not any(part in name for part in _IDLE_SETTINGS)
+    )
+
+
+def _source_digest(package: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(package)} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    told = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(told)}))
