@@ -28,6 +28,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+# The secret that stored programs are signed with; not the one of whoever runs the tests.
+os.environ["XDG_CONFIG_HOME"] = os.path.join(os.environ["JAX_COMPILATION_CACHE_DIR"], "config")
 
 from pathlib import Path
 

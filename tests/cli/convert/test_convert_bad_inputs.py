@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import orbax.checkpoint.v1
 import pytest
+from orbax.checkpoint import v1 as orbax
 
 from hotshot_jax.cli.convert import command as convert_command
 from hotshot_jax.convert import conversion
@@ -282,7 +282,7 @@ def test_a_disk_that_fills_up(
         (path.parent / f"{path.name}.orbax-checkpoint-tmp").mkdir()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(orbax.checkpoint.v1, "save", fill_up)
+    monkeypatch.setattr(orbax, "save", fill_up)
     run = convert(tiny_checkpoint, tmp_path / "dest")
     assert_refused(run, 1, "the disk is full", "free some space and run again")
     assert everything(tmp_path) == {}

@@ -1,7 +1,7 @@
 """How long `infer.py` takes until its first denoising step, here or by turns with another checkout.
 
-    python -m benchmarks.startup
-    python -m benchmarks.startup --before ../former --repeats 5
+    python -m benchmarks.running.startup
+    python -m benchmarks.running.startup --before ../former --repeats 5
 
 A run is `infer.py` on the built-in model, in a process of its own. `warm` finds its programs in the
 compilation cache, `cold` finds none. Processor time is that of all its threads. Needs Linux.
@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-_HERE = Path(__file__).parents[1]
+_HERE = Path(__file__).parents[2]
 _TICKS = os.sysconf("SC_CLK_TCK")
 _FIRST_STEP = b"denoising :"
 
@@ -25,7 +25,7 @@ _FIRST_STEP = b"denoising :"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark and prints a table."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.startup",
+        prog="python -m benchmarks.running.startup",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
