@@ -6,6 +6,7 @@ What they start from is drawn, one clip a prompt, and measured against what was 
 import dataclasses
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from hotshot_jax.data.shapes import parse_prompt, render, split_prompts
 from hotshot_jax.jobs.extension import Extension
 from hotshot_jax.measure.comparison import compare_frames
 from hotshot_jax.measure.frames import measure_frames
-from hotshot_jax.pipelines.in_betweens import length_with_between, start_between
+from hotshot_jax.pipelines.in_betweens import blended, length_with_between, start_between
 from hotshot_jax.pipelines.start import StartInput
 from hotshot_jax.sampling.windows import ContextConfig
 
@@ -47,13 +48,6 @@ def start_tasks() -> dict[str, ClipTask]:
 def drawn(keys: Keys, size: int) -> Frames:
     """The clip that is drawn for a prompt, uint8 `[8, size, size, 3]`."""
     return render(keys[0], 0, size, _FRAMES)
-
-
-def blended(frames: Frames) -> Frames:
-    """A clip with the mean of each two frames between them."""
-    made = np.repeat(frames, 2, axis=0)[:-1]
-    made[1::2] = np.rint((frames[:-1].astype(np.float32) + frames[1:]) / 2)
-    return made
 
 
 def _prompts(*, moving: bool) -> Sequence[Keys]:
@@ -118,28 +112,28 @@ def _between() -> ClipTask:
     def every_second(keys: Keys, size: int) -> Frames:
         return drawn(keys, size)[::2]
 
-    def way(guidance: float, repaint: int, strength: float | None = None) -> Way:
+    def way(guidance: float, **options: Any) -> Way:
         def start(keys: Keys, size: int) -> StartInput:
-            frames = every_second(keys, size)
-            known = start_between(frames, 1).known_frames
-            if strength is None:
-                return StartInput(known_frames=known, repaint=repaint)
-            return StartInput(blended(frames), strength, known_frames=known, repaint=repaint)
+            return start_between(every_second(keys, size), 1, **options)
 
         return Way(_BETWEEN, {"guidance_scale": guidance}, start=start)
 
+    def from_noise(keys: Keys, size: int) -> StartInput:
+        given = start_between(every_second(keys, size), 1)
+        return StartInput(known_frames=given.known_frames, repaint=given.repaint)
+
     def blend(keys: Keys, made: Frames) -> Frames:
-        return blended(every_second(keys, made.shape[1]))
+        return blended(every_second(keys, made.shape[1]), 1)
 
     return ClipTask(
         _COUNT,
         # What stands still is blended without a fault.
         _prompts(moving=True),
         {
-            "in-betweens": dataclasses.replace(way(2.0, 2), also={"linear blending": blend}),
-            "each step once": way(2.0, 1),
-            "guidance 5": way(5.0, 2),
-            "blended, strength 0.5": way(2.0, 1, 0.5),
+            "in-betweens": dataclasses.replace(way(2.0), also={"linear blending": blend}),
+            "each step once": way(2.0, repaint=1),
+            "from noise": dataclasses.replace(way(2.0), start=from_noise),
+            "from noise, guidance 5": dataclasses.replace(way(5.0), start=from_noise),
         },
         _between_record,
         _between_figures,

@@ -83,16 +83,16 @@ class Programs:
         if program is None:
             on_mesh = contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
             with progress.compiling(name), jax.default_matmul_precision(matmul), on_mesh:
-                stored, place = self.stored, None
-                if stored is not None:
-                    place = stored.key(*full_key, donate, matmul, self._options, self.mesh)
-                if stored is not None and place is not None:
-                    program = stored.get(place)
-                if program is None:
+
+                def compile_program() -> Any:
                     jitted = jax.jit(function, donate_argnums=donate, out_shardings=out_shardings)
-                    program = jitted.lower(*arguments).compile(self._options)
-                    if stored is not None and place is not None:
-                        stored.put(place, program)
+                    return jitted.lower(*arguments).compile(self._options)
+
+                made_of = (*full_key, donate, matmul, self._options, self.mesh)
+                if self.stored is None:
+                    program = compile_program()
+                else:
+                    program = self.stored.get_or_compile(made_of, compile_program)
             self._compiled[full_key] = program
             self._make_room()
         self._compiled.move_to_end(full_key)

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 LOADED = "/hotshot_jax/program_loaded"
 """Recorded with `jax.monitoring` for every program that is loaded."""
 
+# Recorded by JAX for every program that its own cache has.
+_TAKEN = "/jax/compilation_cache/cache_hits"
 # Settings of JAX that change no program.
 _IDLE_SETTINGS = ("cache", "log", "dump", "traceback", "debug", "profil", "distributed", "explain")
 _COMPILER_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "TF_CPP_MIN_LOG_LEVEL")
@@ -54,6 +56,24 @@ class StoredPrograms:
             raise ValueError("programs are only loaded from a folder with a secret")
         self._folder = folder
         self._common = (_surroundings(), models)
+        self._taken = 0
+        jax.monitoring.register_event_listener(self._listen)
+
+    def _listen(self, event: str, **_: Any) -> None:
+        self._taken += event == _TAKEN
+
+    def get_or_compile(self, made_of: Any, compile_program: Callable[[], Any]) -> Any:
+        """A program that is kept, or compiled and then kept where that is possible.
+
+        Args:
+            made_of: all that it is made of, see `key`.
+            compile_program: compiles it.
+        """
+        key = self.key(made_of)
+        if key is None:
+            return compile_program()
+        program = self.get(key)
+        return self._compiled(key, compile_program) if program is None else program
 
     def key(self, *parts: Any) -> str | None:
         """What a program is kept under; None if it cannot be told from others.
@@ -81,8 +101,18 @@ class StoredPrograms:
         jax.monitoring.record_event(LOADED)
         return program
 
-    def put(self, key: str, program: Any) -> None:
-        """Keeps a compiled program, where its platform can."""
+    def _compiled(self, key: str, compile_program: Callable[[], Any]) -> Any:
+        """A program that there is none of yet, which is kept where its platform can."""
+        taken = self._taken
+        program = compile_program()
+        if self._taken > taken and jax.default_backend() == "cpu":
+            # What JAX has taken from its own cache has lost its machine code on CPUs: written
+            # again, it would load and then fail when it is run.
+            return program
+        self._put(key, program)
+        return program
+
+    def _put(self, key: str, program: Any) -> None:
         try:
             content = pickle.dumps(serialize(program))
         except (ValueError, NotImplementedError, pickle.PicklingError) as error:

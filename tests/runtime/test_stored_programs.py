@@ -147,3 +147,18 @@ def test_the_secret_is_this_users_alone(tmp_path: Path) -> None:
     file.chmod(0o600)
     file.write_bytes(b"short")
     assert own_secret(file) is None
+
+
+def test_what_jax_took_from_its_own_cache_is_not_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a CPU it would load, and fail when it is run.
+    run(tmp_path / "first")
+    stored = StoredPrograms(ProgramFolder(tmp_path / "second", SECRET), "m")
+
+    def from_cache() -> str:
+        jax.monitoring.record_event("/jax/compilation_cache/cache_hits")
+        return "program"
+
+    assert stored.get_or_compile("x", from_cache) == "program"
+    assert not list((tmp_path / "second").glob("executable-*"))

@@ -196,7 +196,8 @@ class ClipFlags:
     )
     strength: float | None = flag(
         None,
-        "how much of --video is changed, above 0 to 1 (default: 0.8; 1 with --mask)",
+        "how much of --video is changed, above 0 to 1 (default: 0.8; 1 with --mask, 0.5 with "
+        "--smooth)",
         float,
         **_START,
     )

@@ -19,7 +19,12 @@ from hotshot_jax.media.reading.clip import Clip
 from hotshot_jax.media.reading.key_frames import key_frame_indices
 from hotshot_jax.media.resize import scale_aspect_fill
 from hotshot_jax.media.stored_frames import StoredFrames
-from hotshot_jax.pipelines.in_betweens import length_with_between, start_between
+from hotshot_jax.pipelines.in_betweens import (
+    REPAINT as BETWEEN_REPAINT,
+    STRENGTH as BETWEEN_STRENGTH,
+    length_with_between,
+    start_between,
+)
 from hotshot_jax.pipelines.start import StartInput
 from hotshot_jax.sampling.request import MAX_FRAMES, MAX_SIDE
 from hotshot_jax.sampling.windows import LONG_CLIP_LENGTH
@@ -30,7 +35,7 @@ logger = logging.getLogger(__name__)
 _STRENGTH = 0.8
 _LATENT_PIXELS = 8
 # By measurement (docs/tiny_model.md).
-_FOR_SMOOTH = (("repaint", 2), ("guidance_scale", 2.0))
+_FOR_SMOOTH = (("repaint", BETWEEN_REPAINT), ("guidance_scale", 2.0))
 _FOR_EXTEND = (("repaint", 2), ("context_fuse", "first"))
 
 
@@ -72,9 +77,8 @@ def opened_source(settings: InferSettings) -> Iterator[Clip | None]:
     if settings.smooth is not None:
         if settings.video is None:
             raise UsageError("--smooth needs --video, the clip between whose frames it makes some.")
-        for flag in ("mask", "strength"):
-            if getattr(settings, flag) is not None:
-                raise UsageError(f"--smooth keeps all of --video, and --{flag} changes it.")
+        if settings.mask is not None:
+            raise UsageError("--smooth keeps all of --video, and --mask changes it.")
         if settings.smooth < 1:
             raise UsageError(f"--smooth is {settings.smooth}; expected 1 or more frames.")
     for flag in ("video", "extend"):
@@ -169,7 +173,9 @@ def plan_start(settings: InferSettings, source: Clip | None) -> StartPlan:
         if twice is not None:
             raise UsageError(f"Frame {twice} is one of --video, which --smooth keeps.")
         frames = source.frames(range(len(source.durations_ms)))
-        return StartPlan(smoothed=frames, known=known, repaint=settings.repaint)
+        strength = BETWEEN_STRENGTH if settings.strength is None else settings.strength
+        StartInput(True, strength).check(settings.video_length, settings.steps)
+        return StartPlan(None, strength, None, known, settings.repaint, frames)
     usual = _STRENGTH if settings.mask is None else 1.0
     strength = usual if settings.strength is None else settings.strength
     StartInput(True, strength).check(settings.video_length, settings.steps)
@@ -212,9 +218,14 @@ def start_input(plan: StartPlan, settings: InferSettings) -> StartInput:
     }
     if plan.smoothed is not None:
         assert settings.smooth is not None
-        between = start_between(_scaled("--video", plan.smoothed, *size), settings.smooth)
-        known = {**between.known_frames, **known}
-        return StartInput(known_frames=known, repaint=plan.repaint)
+        between = start_between(
+            _scaled("--video", plan.smoothed, *size),
+            settings.smooth,
+            loop=settings.loop,
+            strength=plan.strength,
+            repaint=plan.repaint,
+        )
+        return dataclasses.replace(between, known_frames={**between.known_frames, **known})
     video = None if plan.video is None else _scaled("--video", plan.video, *size)
     start = StartInput(video, plan.strength, mask, known, plan.repaint)
     return start if plan.extension is None else plan.extension.start(start)

@@ -118,8 +118,12 @@ def test_frames_are_made_between_those_of_a_clip(files: Path, loop: bool) -> Non
     start, settings = planned(files, line)
     assert settings.video_length == (18 if loop else 16)
     assert settings.video_duration == 50 * settings.video_length
-    assert start.video is None
     assert sorted(start.known_frames) == [0, 3, 6, 9, 12, 15]
+    assert start.video.shape == (settings.video_length, 24, 40, 3) and start.strength == 0.5
+    third = (2 * CLIP[0].astype(np.float64) + CLIP[1]) / 3
+    np.testing.assert_allclose(start.video[1], third, atol=0.51)
+    if loop:
+        np.testing.assert_allclose(start.video[-1], (CLIP[5] + 2.0 * CLIP[0]) / 3, atol=0.51)
     for frame, picture in start.known_frames.items():
         np.testing.assert_array_equal(picture, CLIP[frame // 3])
     assert (settings.guidance_scale, start.repaint) == (2.0, 2)
@@ -136,7 +140,7 @@ BAD = {
     "--smooth 2": "--smooth needs --video",
     "--video @walk.webp --smooth 0": "--smooth is 0; expected 1",
     "--video @walk.webp --smooth 1 --mask @mask.png": "--mask changes it",
-    "--video @walk.webp --smooth 1 --strength 0.5": "--strength changes it",
+    "--video @walk.webp --smooth 1 --strength 0": "above 0, to 1",
     "--video @walk.webp --smooth 1 --video_length 8": "has 11; leave it out",
     "--video @walk.webp --smooth 1 --frame_at 2:@cat.png": "Frame 2 is one of --video",
     "--video @cat.png --smooth 1": "is one picture",
