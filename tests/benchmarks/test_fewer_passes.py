@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from benchmarks import cached_step, fewer_passes
-from benchmarks.cache_schedule import best_steps, feature_errors, total_error
-from benchmarks.fewer_passes import KEPT_SHARE, Way, plot, table, ways
+from benchmarks.passes import cached_step, fewer_passes
+from benchmarks.passes.cache_schedule import best_steps, feature_errors, total_error
+from benchmarks.passes.fewer_passes import KEPT_SHARE, Way, plot, table, ways
 from hotshot_jax.pipelines import HotshotXLPipeline
 from hotshot_jax.sampling.step_plan import check_cache_interval
 

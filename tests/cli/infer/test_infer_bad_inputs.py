@@ -367,12 +367,15 @@ def test_a_corrupt_cache_of_compiled_programs(
     assert infer("--compilation_cache", cache, "--output", tmp_path / "before").status == 0
     # In place, since the names of compiled programs depend on where they lie. The two large ones
     # are left whole for the sake of time.
-    for file in cache.glob("jit_[!ds]*"):
+    executables = sorted(cache.glob("executable-*"), key=lambda file: file.stat().st_size)
+    assert len(executables) > 2
+    for file in (*cache.glob("jit_[!ds]*"), *executables[:-2]):
         file.write_bytes(b"garbage")
     command = infer_command(tiny_checkpoint, cache, "--output", str(tmp_path / "after"))
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
-    assert finished.stderr.count("compiled anew") == 1
+    # JAX's own cache and what is loaded without being traced tell of it once each.
+    assert finished.stderr.count("compiled anew") == 2
     assert str(cache) in finished.stderr
     encoders = [file.read_bytes() for file in cache.glob("jit_encode-*.program")]
     assert encoders and all(content != b"garbage" for content in encoders)

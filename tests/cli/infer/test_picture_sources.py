@@ -38,6 +38,7 @@ ATTACKS = {
     "controlnet": ["someone/net"],
     "depth_checkpoint": "someone/code",
     "video": "http://192.168.0.1/secret?token=1",
+    "extend": "http://192.168.0.1/secret?token=1",
     "mask": "/etc/mask.png",
     "frame_at": ["3: /home/someone/cat.png"],
     "first_frame": "/home/someone/cat.png",

@@ -1,7 +1,7 @@
 """Which steps should run the whole UNet: a list for `--cache_interval`, from what a model does.
 
-    python -m benchmarks.cache_schedule                       # 10 full steps, the built-in model
-    python -m benchmarks.cache_schedule --full 6 15 --count 8 --json
+    python -m benchmarks.passes.cache_schedule        # 10 full steps, the built-in model
+    python -m benchmarks.passes.cache_schedule --full 6 15 --count 8 --json
 
 Clips are made in full, and the features that enter the UNet's last layer are looked at in every
 step: the error of step j on the features of step i is |f_j - f_i| / |f_j|, the mean over clips. Of
@@ -163,7 +163,7 @@ def best_steps(errors: Errors, count: int) -> list[int]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog=f"python -m benchmarks.{PROGRAM}",
+        prog=f"python -m benchmarks.passes.{PROGRAM}",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,7 +1,7 @@
 """What fewer passes cost in pictures: kept features and partial guidance beside plain fewer steps.
 
-    python -m benchmarks.fewer_passes                              # the built-in model, 100 clips
-    python -m benchmarks.fewer_passes --count 20 --results FILE --resume --plot fewer.svg
+    python -m benchmarks.passes.fewer_passes        # the built-in model, 100 clips
+    python -m benchmarks.passes.fewer_passes --count 20 --results FILE --resume --plot fewer.svg
 
 Held-out prompts, fixed seeds, one after the other in every way, so that times are those of turns.
 Cost is that of full size: a step on kept features is 2.4 % of a whole one
@@ -342,7 +342,7 @@ def _report(found: Mapping[Way, Sequence[Record]]) -> list[dict[str, Any]]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog=f"python -m benchmarks.{PROGRAM}",
+        prog=f"python -m benchmarks.passes.{PROGRAM}",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

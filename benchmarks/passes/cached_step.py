@@ -1,7 +1,7 @@
 """What kept features save: operations of a clip at full size, and its time here at another.
 
-    python -m benchmarks.cached_step                          # full size counted, mid size timed
-    python -m benchmarks.cached_step --size tiny --interval 2 --steps 4
+    python -m benchmarks.passes.cached_step        # full size counted, mid size timed
+    python -m benchmarks.passes.cached_step --size tiny --interval 2 --steps 4
 
 A step is a pass of the UNet with guidance, a batch of two (`benchmarks.denoise`): the whole of it,
 or its last layer alone on the features of an earlier one. Operations are products and convolutions
@@ -131,7 +131,7 @@ def _times(options: argparse.Namespace) -> dict[int, Timing]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.cached_step",
+        prog="python -m benchmarks.passes.cached_step",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,0 +1,1 @@
+"""Fewer passes through the UNet: what they save, what they cost, which steps to keep."""
