@@ -35,10 +35,11 @@ def default_folder() -> Path:
     return Path(base) / "hotshot-jax" / "compiled"
 
 
-def _secret_file() -> Path:
+def _secret_file() -> Path | None:
     # Not beside the programs: whoever can write there is not to know it.
     base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return Path(base) / "hotshot-jax" / "programs.secret"
+    # A user without a home has no secrets.
+    return Path(base) / "hotshot-jax" / "programs.secret" if os.path.isabs(base) else None
 
 
 def chosen_folder(flag: str | None) -> Path | None:
@@ -76,7 +77,8 @@ def compilation_cache(folder: Path | None) -> Iterator[ProgramFolder | None]:
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
-    secret = None if programs is None else own_secret(_secret_file())
+    file = _secret_file()
+    secret = None if programs is None or file is None else own_secret(file)
     keyed = None if programs is None or secret is None else ProgramFolder(programs.path, secret)
     with _jax_settings(settings), _jax_reads(programs):
         yield keyed

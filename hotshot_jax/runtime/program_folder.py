@@ -69,6 +69,9 @@ class ProgramFolder:
                 status = os.fstat(descriptor)
                 fault = _fault(status) if stat.S_ISREG(status.st_mode) else "it is no file"
                 content = b"" if fault else opened.read()
+                with contextlib.suppress(OSError):
+                    # The time of its last use, for `forget_oldest`.
+                    os.utime(descriptor)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -96,6 +99,20 @@ class ProgramFolder:
                     opened.write(self._digest(key, program) + program)
         except HotshotError as error:
             self._tell(file, str(error))
+
+    def forget_oldest(self, prefix: str, most: int) -> None:
+        """Deletes programs whose keys begin so, but for those that were used last.
+
+        Args:
+            prefix: of their keys.
+            most: how many stay.
+        """
+        with contextlib.suppress(OSError):
+            files = sorted(
+                self.path.glob(f"{prefix}*{_SUFFIX}"), key=lambda file: file.stat().st_mtime
+            )
+            for file in files[: max(0, len(files) - most)]:
+                file.unlink()
 
     def file(self, key: str) -> Path:
         """Where the program of a key is kept."""

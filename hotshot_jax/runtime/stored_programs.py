@@ -24,14 +24,17 @@ from hotshot_jax.runtime.program_folder import ProgramFolder
 
 logger = logging.getLogger(__name__)
 
+MOST_STORED = 64
+"""Programs that are kept on disk: those of some ten sizes and models."""
 LOADED = "/hotshot_jax/program_loaded"
 """Recorded with `jax.monitoring` for every program that is loaded."""
 
+_PREFIX = "executable-"
 # Recorded by JAX for every program that its own cache has.
 _TAKEN = "/jax/compilation_cache/cache_hits"
 # Settings of JAX that change no program.
 _IDLE_SETTINGS = ("cache", "log", "dump", "traceback", "debug", "profil", "distributed", "explain")
-_COMPILER_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "TF_CPP_MIN_LOG_LEVEL")
+_COMPILER_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 # How an object shows itself that has nothing to tell it by.
 _ADDRESS = " at 0x"
 
@@ -84,7 +87,7 @@ class StoredPrograms:
         text = repr((self._common, _jax_settings(), parts))
         if _ADDRESS in text:
             return None
-        return f"executable-{hashlib.sha256(text.encode()).hexdigest()}"
+        return f"{_PREFIX}{hashlib.sha256(text.encode()).hexdigest()}"
 
     def get(self, key: str) -> Callable[..., Any] | None:
         """The program of a key; None if there is none, or it does not run here."""
@@ -119,6 +122,7 @@ class StoredPrograms:
             logger.debug("A program is not stored: %s", error)
             return
         self._folder.put(key, content)
+        self._folder.forget_oldest(_PREFIX, MOST_STORED)
 
 
 @functools.cache

@@ -162,3 +162,14 @@ def test_what_jax_took_from_its_own_cache_is_not_stored(
 
     assert stored.get_or_compile("x", from_cache) == "program"
     assert not list((tmp_path / "second").glob("executable-*"))
+
+
+def test_those_that_were_not_used_for_longest_go(tmp_path: Path) -> None:
+    folder = ProgramFolder(tmp_path, SECRET)
+    for number, key in enumerate(("executable-a", "executable-b", "executable-c", "jit_step")):
+        folder.put(key, b"program")
+        os.utime(folder.file(key), (number, number))
+    assert folder.get("executable-a") == b"program"
+    folder.forget_oldest("executable-", 2)
+    left = {file.name for file in tmp_path.iterdir()}
+    assert left == {"executable-a.program", "executable-c.program", "jit_step.program"}
