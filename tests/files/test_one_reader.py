@@ -31,6 +31,9 @@ ALLOWED = {
     "cli/train/resume.py json.loads": "the settings of this run, as JSON gives them back",
     "runtime/program_folder.py os.open": "owner and mode of what was opened are looked at",
     "runtime/program_folder.py open": "of what was opened",
+    "runtime/stored_programs.py pickle.loads": "after its digest, with a secret of the user",
+    "runtime/stored_programs.py .read_bytes": "this package's own source",
+    "runtime/stored_programs.py .read_text": "the kernel's",
 }
 
 

@@ -3,13 +3,14 @@
 The ids are those of `transformers.CLIPTokenizer`, without the second that importing it takes.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
+
+from hotshot_jax.convert.tensors.file_content import read_json_object
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _END_OF_WORD = "</w>"
@@ -84,7 +85,7 @@ class ClipTokenizer:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return read_json_object(file) if file.exists() else {}
 
 
 def _model(folder: Path, whole: Mapping[str, Any], unknown: str) -> BPE:
