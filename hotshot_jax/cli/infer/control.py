@@ -239,10 +239,12 @@ def read_clip(flag: str, source: str, settings: InferSettings) -> Iterator[Clip]
     if not source.strip():
         raise UsageError(f"{flag} is empty; expected a clip's path or URL.")
     if not is_url(source):
+        path = os.path.expanduser(source)
         try:
-            yield open_clip(os.path.expanduser(source))
+            yield open_clip(path)
         except HotshotError as error:
-            if flag == "--gif" or str(error).startswith(flag):
+            # What is wrong with something else is said of that.
+            if flag == "--gif" or str(error).startswith(flag) or path not in str(error):
                 raise
             raise _of_its_kind(error, f"{flag}: {error}") from error
         return
@@ -252,6 +254,8 @@ def read_clip(flag: str, source: str, settings: InferSettings) -> Iterator[Clip]
         try:
             yield open_clip(str(file))
         except HotshotError as error:
+            if str(file) not in str(error):
+                raise
             raise _of_its_kind(error, str(error).replace(str(file), source)) from error
 
 

@@ -168,6 +168,14 @@ def test_bad_input(files: Path, line: str) -> None:
         planned(files, line)
 
 
+def test_what_is_wrong_elsewhere_is_not_said_of_the_clip(infer: Infer, files: Path) -> None:
+    run = infer("--video", files / "walk.webp", "--steps", "0")
+    assert_refused_at_once(run, 2, "error: --steps is 0")
+    run = infer("--extend", files / "walk.webp", "--context_length", "4", "--context_overlap", "4")
+    assert_refused_at_once(run, 2, "context_overlap")
+    assert "--extend" not in run.stderr
+
+
 def test_the_command_makes_a_clip_of_a_clip_and_tells_of_it(
     infer: Infer, files: Path, tmp_path: Path
 ) -> None:
