@@ -7,6 +7,8 @@ from typing import Any
 
 from hotshot_jax.cli.by_frame import refused
 
+_STEPS = "expected a number of steps, such as 3, or steps separated by commas, such as 0,1,2,5,8"
+
 
 def cache_interval(value: Any) -> int | tuple[int, ...]:
     """A number of steps, `3`, or a list of steps, `0,1,2,5,8`.
@@ -44,9 +46,6 @@ def guidance_interval(value: Any) -> tuple[float, float]:
         raise refused(value, f"expected LOW:HIGH, such as 0:0.8{quoted}")
     low, high = (_fraction(part, value) for part in parts)
     return low, high
-
-
-_STEPS = "expected a number of steps, such as 3, or steps separated by commas, such as 0,1,2,5,8"
 
 
 def _step(part: Any, value: Any) -> int:

@@ -79,7 +79,7 @@ def compilation_cache(folder: Path | None) -> Iterator[ProgramFolder | None]:
     }
     file = _secret_file()
     secret = None if programs is None or file is None else own_secret(file)
-    keyed = None if programs is None or secret is None else ProgramFolder(programs.path, secret)
+    keyed = None if programs is None or secret is None else programs.with_secret(secret)
     with _jax_settings(settings), _jax_reads(programs):
         yield keyed
 

@@ -1,13 +1,10 @@
 """New frames between those of a clip."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
+from hotshot_jax.media.stored_frames import Frames
 from hotshot_jax.pipelines.start import StartInput
-
-Frames = Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]
 
 # By measurement (docs/tiny_model.md).
 STRENGTH = 0.5

@@ -1,7 +1,7 @@
 """From pictures to what a run starts from and what it keeps."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -86,22 +86,20 @@ def make_start(
         UsageError: something has another size than the clip, or see `StartInput.check`.
     """
     given.check(request.video_length, request.num_inference_steps)
-    clean = np.zeros((1, *shape[1:]), np.float32)
-    mask = np.ones((*clean.shape[:-1], 1), np.float32)
+    frames = sorted(given.known_frames)
+    parts = []
     if given.video is not None:
-        clean = _latents(runtime, "video", given.video, shape, noise, most_frames)
-    if given.mask is not None:
-        mask = _mask(given.mask, shape, runtime.components.vae.config.scale_factor)
-    if given.known_frames:
-        frames = sorted(given.known_frames)
+        parts.append(_Part("video", np.asarray(given.video), range(shape[1])))
+    if frames:
         pictures = [np.asarray(given.known_frames[frame]) for frame in frames]
         if len({each.shape for each in pictures}) > 1:
             raise UsageError("`known_frames` has pictures of different sizes; scale them to one.")
-        of_frames = (shape[0], len(frames), *shape[2:])
-        found = _latents(runtime, "known_frames", np.stack(pictures), of_frames, noise, most_frames)
-        rows = max(len(clean), len(found))
-        clean = np.broadcast_to(clean, (rows, *clean.shape[1:])).copy()
-        clean[:, frames], mask[:, frames] = found, 0.0
+        parts.append(_Part("known_frames", np.stack(pictures), frames))
+    mask = np.ones((1, *shape[1:-1], 1), np.float32)
+    if given.mask is not None:
+        mask = _mask(given.mask, shape, runtime.components.vae.config.scale_factor)
+    mask[:, frames] = 0.0
+    clean = _latents(runtime, parts, shape, noise, most_frames)
     start = Start(clean, given.strength, mask, given.repaint)
     if mask.min() < 1.0:
         return start
@@ -112,27 +110,73 @@ def make_start(
     return dataclasses.replace(start, mask=None)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Pictures or latents of some frames of a clip."""
+
+    name: str
+    given: np.ndarray
+    frames: Sequence[int]
+
+
 def _latents(
     runtime: Runtime,
-    name: str,
-    given: Any,
+    parts: Sequence[_Part],
     shape: tuple[int, ...],
     noise: NoiseSource,
     most_frames: int,
 ) -> np.ndarray:
-    """Latents as they are, or of pictures: `[1 or videos, frames, height / 8, width / 8, 4]`."""
-    given = np.asarray(given)
+    """Latents of what is given, where a later part stands for an earlier one.
+
+    Returns:
+        `[1 or videos, frames, height / 8, width / 8, 4]`, 0 in frames that nothing is given for.
+    """
     factor = runtime.components.vae.config.scale_factor
+    clean = np.zeros((1, *shape[1:]), np.float32)
+    pictures: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for part in parts:
+        found = _checked(part, (shape[0], len(part.frames), *shape[2:]), factor)
+        if found.dtype == np.uint8:
+            drawn = noise.draw_pictures((shape[0], *found.shape[:1], *shape[2:]))
+            pictures |= {
+                frame: (found[place], drawn[:, place]) for place, frame in enumerate(part.frames)
+            }
+        else:
+            for frame in part.frames:
+                pictures.pop(frame, None)
+            clean = _with_frames(clean, part.frames, found)
+    if not pictures:
+        return clean
+    # Once for all: what a later part stands for is not encoded.
+    encoded = encode_frames(
+        runtime,
+        np.stack([picture for picture, _ in pictures.values()]),
+        np.stack([drawn for _, drawn in pictures.values()], 1),
+        most_frames=most_frames,
+    )
+    return _with_frames(clean, [*pictures], encoded)
+
+
+def _with_frames(clean: np.ndarray, frames: Sequence[int], found: np.ndarray) -> np.ndarray:
+    """Latents with some frames replaced, with as many rows as either has."""
+    rows = max(len(clean), len(found))
+    clean = np.broadcast_to(clean, (rows, *clean.shape[1:])).copy()
+    clean[:, list(frames)] = found
+    return clean
+
+
+def _checked(part: _Part, shape: tuple[int, ...], factor: int) -> np.ndarray:
+    """Pictures uint8 `[frames, height, width, 3]`, or latents `[1 or videos, frames, ...]`."""
+    given = part.given
     if given.dtype == np.uint8:
         expected = (shape[1], shape[2] * factor, shape[3] * factor, 3)
         if given.shape != expected:
-            raise UsageError(f"`{name}` has the shape {given.shape}; expected {expected}.")
-        drawn = noise.draw_pictures(shape)
-        return encode_frames(runtime, given, drawn, most_frames=most_frames)
+            raise UsageError(f"`{part.name}` has the shape {given.shape}; expected {expected}.")
+        return given
     given = given[None] if given.ndim == 4 else given
     if given.shape[1:] != shape[1:] or given.shape[0] not in (1, shape[0]):
         raise UsageError(
-            f"`{name}` has the shape {given.shape}; expected uint8 pictures or latents "
+            f"`{part.name}` has the shape {given.shape}; expected uint8 pictures or latents "
             f"{(1, *shape[1:])}."
         )
     return given.astype(np.float32)

@@ -5,6 +5,7 @@ write, and none under another's key: a file begins with a digest of key and prog
 """
 
 import contextlib
+import copy
 import hashlib
 import hmac
 import logging
@@ -32,14 +33,13 @@ class ProgramFolder:
 
     Args:
         path: the folder; made, for this user alone, where it is not there.
-        secret: goes into the digests; who does not know it cannot write what is taken.
 
     Raises:
         HotshotError: the folder cannot be written, is another user's, or others can write to it.
     """
 
-    def __init__(self, path: Path, secret: bytes = b"") -> None:
-        self._secret = secret
+    def __init__(self, path: Path) -> None:
+        self._secret = b""
         self.path = Path(os.path.realpath(path))
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -53,6 +53,12 @@ class ProgramFolder:
         if fault is not None:
             raise HotshotError(f"Compiled programs are not taken from {path}: {fault}")
         self._told = False
+
+    def with_secret(self, secret: bytes) -> "ProgramFolder":
+        """The same folder, for programs that only who knows the secret can write."""
+        other = copy.copy(self)
+        other._secret = secret
+        return other
 
     @property
     def keyed(self) -> bool:

@@ -4,13 +4,14 @@ JAX's own cache saves compiling, but finds a program by its text, which takes as
 rest of a start. Here a program is found by everything that its text is made of.
 """
 
+import contextlib
 import functools
 import hashlib
 import logging
 import os
 import pickle
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,6 @@ class StoredPrograms:
             raise ValueError("programs are only loaded from a folder with a secret")
         self._folder = folder
         self._common = (_surroundings(), models)
-        self._taken = 0
-        jax.monitoring.register_event_listener(self._listen)
-
-    def _listen(self, event: str, **_: Any) -> None:
-        self._taken += event == _TAKEN
 
     def get_or_compile(self, made_of: Any, compile_program: Callable[[], Any]) -> Any:
         """A program that is kept, or compiled and then kept where that is possible.
@@ -106,9 +102,9 @@ class StoredPrograms:
 
     def _compiled(self, key: str, compile_program: Callable[[], Any]) -> Any:
         """A program that there is none of yet, which is kept where its platform can."""
-        taken = self._taken
-        program = compile_program()
-        if self._taken > taken and jax.default_backend() == "cpu":
+        with _counted(_TAKEN) as taken:
+            program = compile_program()
+        if taken and jax.default_backend() == "cpu":
             # What JAX has taken from its own cache has lost its machine code on CPUs: written
             # again, it would load and then fail when it is run.
             return program
@@ -123,6 +119,22 @@ class StoredPrograms:
             return
         self._folder.put(key, content)
         self._folder.forget_oldest(_PREFIX, MOST_STORED)
+
+
+@contextlib.contextmanager
+def _counted(name: str) -> Iterator[list[str]]:
+    """Has a list grow with every event of a name that JAX records meanwhile."""
+    seen: list[str] = []
+
+    def listen(event: str, **_: Any) -> None:
+        if event == name:
+            seen.append(event)
+
+    jax.monitoring.register_event_listener(listen)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_listener(listen)
 
 
 @functools.cache

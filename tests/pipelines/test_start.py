@@ -10,6 +10,7 @@ from benchmarks.parity_cases.case import read_cases
 from benchmarks.parity_cases.kinds import run_case
 from hotshot_jax.errors import UsageError
 from hotshot_jax.pipelines import HotshotXLPipeline
+from hotshot_jax.pipelines.latents import encode_frames
 from hotshot_jax.pipelines.start import StartInput
 
 GOLDEN = Path(__file__).parents[1] / "golden-clips"
@@ -83,6 +84,26 @@ def test_pictures_are_encoded_with_noise_of_the_seed(pipeline: HotshotXLPipeline
     np.testing.assert_array_equal(latents(pipeline, known_frames={0: SOURCE[0]}), first)
     output = pipeline("a fox", start=StartInput(known_frames={0: SOURCE[0]}), **SIZE).videos
     assert output.shape == (1, 4, 16, 16, 3)
+
+
+def test_a_known_frame_stands_for_that_of_the_clip_and_is_encoded_once(
+    pipeline: HotshotXLPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = []
+
+    def encode(runtime: Any, frames: np.ndarray, noise: np.ndarray, **options: Any) -> np.ndarray:
+        encoded.append(frames)
+        return encode_frames(runtime, frames, noise, **options)
+
+    monkeypatch.setattr("hotshot_jax.pipelines.start.encode_frames", encode)
+    known = {0: CLEAN[0, 0], 3: CLEAN[0, 3]}
+    made = latents(pipeline, video=SOURCE, strength=0.7, known_frames=known)
+    np.testing.assert_array_equal(made[:, [0, 3]], CLEAN[:, [0, 3]])
+    alike = {0: SOURCE[3], 3: SOURCE[2]}
+    latents(pipeline, video=SOURCE, strength=0.7, known_frames=alike)
+    np.testing.assert_array_equal(encoded[0], SOURCE[1:3])
+    np.testing.assert_array_equal(encoded[1], SOURCE[[3, 1, 2, 2]])
+    assert len(encoded) == 2
 
 
 def test_videos_of_several_seeds_are_what_each_gives_alone(pipeline: HotshotXLPipeline) -> None:

@@ -52,7 +52,7 @@ def run(folder: Path, models: str = "m", **changes: Any) -> tuple[Any, int]:
     """What a new process would do, where nothing is in memory: result, and how often it traced."""
     function = Counted(folder)
     programs = Programs()
-    programs.stored = StoredPrograms(ProgramFolder(folder, SECRET), models)
+    programs.stored = StoredPrograms(ProgramFolder(folder).with_secret(SECRET), models)
     arguments = changes.pop("arguments", ({"x": X}, X))
     key = changes.pop("key", "k")
     progress: Any = Silent()
@@ -85,7 +85,7 @@ def test_another_program_is_compiled(tmp_path: Path, change: str) -> None:
 
 
 def test_another_setting_is_another_program(tmp_path: Path) -> None:
-    stored = StoredPrograms(ProgramFolder(tmp_path, SECRET), "m")
+    stored = StoredPrograms(ProgramFolder(tmp_path).with_secret(SECRET), "m")
     before = stored.key("name")
     assert before is not None and before == stored.key("name")
     with jax.default_matmul_precision("highest"):
@@ -106,7 +106,7 @@ def malicious(path: Path) -> bytes:
 def test_nothing_of_a_foreign_file_is_run(
     tmp_path: Path, signed: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = ProgramFolder(tmp_path / "programs", SECRET)
+    folder = ProgramFolder(tmp_path / "programs").with_secret(SECRET)
     stored = StoredPrograms(folder, "m")
     key = stored.key("name")
     assert key is not None
@@ -117,7 +117,7 @@ def test_nothing_of_a_foreign_file_is_run(
         file.chmod(0o600)
     else:
         secret = b"" if signed == "without secret" else b"o" * 32
-        ProgramFolder(tmp_path / "programs", secret).put(key, content)
+        ProgramFolder(tmp_path / "programs").with_secret(secret).put(key, content)
     assert stored.get(key) is None
     assert not (tmp_path / "run").exists() and "compiled anew" in caplog.text
 
@@ -128,7 +128,7 @@ def test_what_does_not_load_is_compiled_anew(
     run(tmp_path)
     (file,) = tmp_path.glob("executable-*")
     key = file.name.removesuffix(".program")
-    ProgramFolder(tmp_path, SECRET).put(key, pickle.dumps("no program"))
+    ProgramFolder(tmp_path).with_secret(SECRET).put(key, pickle.dumps("no program"))
     with caplog.at_level(logging.WARNING):
         assert run(tmp_path)[1] == 1
     assert "cannot be loaded and is compiled anew" in caplog.text
@@ -160,7 +160,7 @@ def test_what_jax_took_from_its_own_cache_is_not_stored(
 ) -> None:
     # On a CPU it would load, and fail when it is run.
     run(tmp_path / "first")
-    stored = StoredPrograms(ProgramFolder(tmp_path / "second", SECRET), "m")
+    stored = StoredPrograms(ProgramFolder(tmp_path / "second").with_secret(SECRET), "m")
 
     def from_cache() -> str:
         jax.monitoring.record_event("/jax/compilation_cache/cache_hits")
@@ -171,7 +171,7 @@ def test_what_jax_took_from_its_own_cache_is_not_stored(
 
 
 def test_those_that_were_not_used_for_longest_go(tmp_path: Path) -> None:
-    folder = ProgramFolder(tmp_path, SECRET)
+    folder = ProgramFolder(tmp_path).with_secret(SECRET)
     for number, key in enumerate(("executable-a", "executable-b", "executable-c", "jit_step")):
         folder.put(key, b"program")
         os.utime(folder.file(key), (number, number))
