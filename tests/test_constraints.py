@@ -18,7 +18,7 @@ def floors() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     texts = [*project["dependencies"], *extras["test"]]
-    for extra in ("train", "control", "docs"):
+    for extra in ("train", "control", "docs", "serve"):
         texts += extras[extra]
     return [
         each for each in map(Requirement, texts) if canonicalize_name(each.name) != project["name"]

@@ -10,10 +10,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# Needed for training, for reading data sets or for tests, but not to make a GIF. (optax is not in
-# the list because Flax itself imports it.)
+# Needed for training, for reading data sets, for serving or for tests, but not to make a GIF.
+# (optax is not in the list because Flax itself imports it.)
 _UNNEEDED = (
-    "torch tensorflow diffusers peft grain tensorflow_datasets array_record pytest hypothesis"
+    "torch tensorflow diffusers peft grain tensorflow_datasets array_record pytest hypothesis "
+    "fastapi starlette uvicorn gradio prometheus_client"
 ).split()
 
 _HIDING_RUN = """
