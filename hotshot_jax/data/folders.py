@@ -1,11 +1,14 @@
 """Training clips as folders: SAMPLE/0.jpg … SAMPLE/n.jpg and SAMPLE/prompt.txt.
 
+The prompt may also be a prompt.caption or prompt.json, or a row about SAMPLE in a table beside the
+samples; see `captions`.
+
 Frames are taken in natural order (2 before 10), whatever order the file system lists them in; which
 pictures are frames, `frame_names` tells.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +17,16 @@ from typing import Final, Literal
 
 import numpy as np
 
+from hotshot_jax.data.captions import (
+    SIDECAR_ENDINGS,
+    Row,
+    check_caption,
+    decode_sidecar,
+    is_table,
+    matched_rows,
+    one_caption,
+    read_table,
+)
 from hotshot_jax.data.clip_source import (
     PICTURE_ENDINGS,
     ClipTable,
@@ -32,12 +45,14 @@ from hotshot_jax.files.plain_file import MOST_PROMPT_BYTES, open_plain
 from hotshot_jax.media.reading.read import natural_order
 
 PROMPT_FILE: Final = "prompt.txt"
+_PROMPT_FILES: Final = frozenset(f"prompt{ending}" for ending in SIDECAR_ENDINGS)
 
 Check = Literal["auto", "headers", "decode"]
 
 # Up to here every picture is decoded before training: half a minute on two cores.
 _DECODE_UP_TO: Final = 10_000
 _OF_NO_SAMPLE: Final = "pictures beside folders of frames"
+UNUSED_ROWS: Final = "captions in tables whose sample is not there"
 _EXPECTED: Final = f"expected folders SAMPLE with frames 0.jpg, 1.jpg, … and a {PROMPT_FILE}"
 
 
@@ -53,6 +68,7 @@ class FolderScan:
         left_out: what lies there and is not read.
         remarks: what else is to be known.
         decoded: whether all pictures were decoded, or only their headers read.
+        rows: captions in tables, by sample.
     """
 
     names: tuple[str, ...]
@@ -62,14 +78,44 @@ class FolderScan:
     left_out: tuple[LeftOut, ...]
     remarks: tuple[str, ...]
     decoded: bool
+    rows: Mapping[str, Sequence[Row]]
+
+
+@dataclass(frozen=True)
+class FolderNames:
+    """The samples under a folder.
+
+    Attributes:
+        names: of all, good or bad, relative to the folder and in natural order.
+        left_out: what else lies there.
+        rows: captions in tables, by sample.
+    """
+
+    names: list[str]
+    left_out: tuple[LeftOut, ...]
+    rows: Mapping[str, Sequence[Row]]
 
 
 class FolderSource:
-    """Clips in folders. Holds some bytes of name and six of size for each, and no file open."""
+    """Clips in folders. Holds some bytes of name and six of size for each, and no file open.
 
-    def __init__(self, root: Path, names: Sequence[str], table: ClipTable) -> None:
+    Args:
+        root: the data folder.
+        names: of the samples, relative to it.
+        table: their sizes and numbers of frames.
+        rows: captions in tables, by sample.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        names: Sequence[str],
+        table: ClipTable,
+        rows: Mapping[str, Sequence[Row]] | None = None,
+    ) -> None:
         encoded = [os.fsencode(name) for name in names]
         self._root = root
+        self._rows = rows or {}
         # One long string rather than a million small ones, which cost 60 bytes each.
         self._names = b"".join(encoded)
         self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
@@ -92,7 +138,7 @@ class FolderSource:
             raise HotshotError(f"{name}: cannot be read: {error.strerror or error}") from error
         return EncodedClip(
             name=name,
-            prompt=read_prompt(folder, name),
+            prompt=read_prompt(folder, name, self._rows.get(name, ())),
             pictures=files,
             picture_names=[_join(name, file.name) for file in files],
         )
@@ -119,7 +165,7 @@ def open_folders(
     """
     scan = scan_folders(root, frames, check)
     refuse_or_skip(scan.problems, scan.total, os.fspath(root), on_bad_sample)
-    return FolderSource(Path(root), scan.names, scan.table), scan
+    return FolderSource(Path(root), scan.names, scan.table, scan.rows), scan
 
 
 def scan_folders(root: str | os.PathLike[str], frames: int, check: Check = "auto") -> FolderScan:
@@ -129,12 +175,15 @@ def scan_folders(root: str | os.PathLike[str], frames: int, check: Check = "auto
         UsageError: the folder is missing, a file, or holds no samples.
     """
     folder = Path(root)
-    names, left_out = sample_names(folder)
+    found = sample_names(folder)
+    names = found.names
     decode = check == "decode" or (check == "auto" and len(names) * frames <= _DECODE_UP_TO)
     sizes = np.zeros((len(names), 3), np.int32)
     problems: list[Problem] = []
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        checked = pool.map(lambda name: check_sample(folder, name, frames, decode), names)
+        checked = pool.map(
+            lambda name: check_sample(folder, name, frames, decode, found.rows.get(name, ())), names
+        )
         for index, (size, messages) in enumerate(checked):
             sizes[index] = size
             problems += [Problem(names[index], message) for message in messages]
@@ -149,20 +198,19 @@ def scan_folders(root: str | os.PathLike[str], frames: int, check: Check = "auto
         table=clip_table(*sizes[good].T),
         problems=tuple(problems),
         total=len(names),
-        left_out=left_out,
+        left_out=found.left_out,
         remarks=(remarks,) if check == "auto" and not decode else (),
         decoded=decode,
+        rows=found.rows,
     )
 
 
-def sample_names(root: Path) -> tuple[list[str], tuple[LeftOut, ...]]:
-    """All samples under a folder, good or bad, relative to it and in natural order.
-
-    Returns:
-        The samples, and what else lies there.
+def sample_names(root: Path) -> FolderNames:
+    """All samples under a folder.
 
     Raises:
         UsageError: the folder is missing, a file, unreadable, or holds no samples.
+        HotshotError: a table of captions is none.
     """
     if not root.exists():
         raise UsageError(f"{root} does not exist; {_EXPECTED}.")
@@ -171,13 +219,27 @@ def sample_names(root: Path) -> tuple[list[str], tuple[LeftOut, ...]]:
     tally = Tally()
     try:
         found = [os.path.relpath(path, root) for path in _sample_folders(root, tally)]
+        tables = sorted(name for name in os.listdir(root) if is_table(name))
     except OSError as error:
         raise UsageError(
             f"{error.filename or root} cannot be read: {error.strerror or error}."
         ) from error
     if not found:
         raise UsageError(f"{root} holds no samples; {_EXPECTED}.{listed(tally.left_out())}")
-    return sorted(found, key=lambda name: (natural_order(Path(name)), name)), tally.left_out()
+    names = sorted(found, key=lambda name: (natural_order(Path(name)), name))
+    rows: dict[str, list[Row]] = {}
+    for table in tables:
+        matched, unused = matched_rows(read_table(root / table, table), "", root, set(names), {})
+        for name, its in matched.items():
+            rows.setdefault(name, []).extend(its)
+        for row in unused:
+            tally.add(UNUSED_ROWS, f"{row.label}: {row.name}")
+    return FolderNames(names, tally.left_out(), rows)
+
+
+def prompt_files(names: Iterable[str]) -> list[str]:
+    """Those of the files in a sample's folder that hold its prompt, in order of their names."""
+    return sorted(name for name in names if name.lower() in _PROMPT_FILES)
 
 
 def picture_files(folder: Path) -> list[Path]:
@@ -190,42 +252,36 @@ def picture_files(folder: Path) -> list[Path]:
     return [folder / name for name in sort_out_frames(pictures).frames]
 
 
-def read_prompt(folder: Path, name: str) -> str:
+def read_prompt(folder: Path, name: str, rows: Sequence[Row] = ()) -> str:
     """The prompt of a sample, without white space around it.
 
+    Args:
+        folder: of the sample.
+        name: what messages call it.
+        rows: that tables have for it.
+
     Raises:
-        HotshotError: the file is missing, cannot be read, is empty, too long, or is not UTF-8.
+        HotshotError: it is missing, there are several, or it cannot be read, is empty, too long, or
+            not UTF-8.
     """
-    label = _join(name, PROMPT_FILE)
     try:
-        with open_plain(folder / PROMPT_FILE) as file:
+        labels = [_join(name, file) for file in prompt_files(os.listdir(folder))]
+    except OSError as error:
+        raise HotshotError(f"{name}: cannot be read: {error.strerror or error}") from error
+    one_caption(name, [*labels, *(row.label for row in rows)])
+    for row in rows:
+        return check_caption(row)
+    label = labels[0] if labels else _join(name, PROMPT_FILE)
+    try:
+        with open_plain(folder / Path(label).name) as file:
             text = file.read(MOST_PROMPT_BYTES + 1)
     except FileNotFoundError:
-        alike = [each for each in os.listdir(folder) if each.lower() == PROMPT_FILE]
-        hint = f"; give {alike[0]} that name" if alike else ""
-        raise HotshotError(f"{label}: is missing{hint}") from None
+        raise HotshotError(f"{label}: is missing") from None
     except OSError as error:
         raise HotshotError(f"{label}: cannot be read: {error.strerror or error}") from error
     if len(text) > MOST_PROMPT_BYTES:
         raise HotshotError(f"{label}: is longer than {MOST_PROMPT_BYTES} bytes")
-    return decode_prompt(text, label)
-
-
-def decode_prompt(text: bytes, label: str) -> str:
-    """Decode the bytes of a prompt.
-
-    Raises:
-        HotshotError: it is empty or not UTF-8; the message begins with the label.
-    """
-    try:
-        prompt = text.decode("utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise HotshotError(
-            f"{label}: is not UTF-8 text (byte {error.start} is 0x{text[error.start]:02x})"
-        ) from error
-    if not prompt or "\0" in prompt:
-        raise HotshotError(f"{label}: {'holds a zero byte' if prompt else 'is empty'}")
-    return prompt
+    return decode_sidecar(text, label)
 
 
 def _sample_folders(root: Path, tally: Tally) -> Iterator[Path]:
@@ -249,12 +305,14 @@ def _sample_folders(root: Path, tally: Tally) -> Iterator[Path]:
         # Depth first and in order of name, so that of two links to one folder the first is kept.
         waiting += reversed(inner)
         pictures = [entry.name for entry in entries if _is_picture(entry)]
-        has_prompt = any(entry.name == PROMPT_FILE and not _is_folder(entry) for entry in entries)
+        prompts = prompt_files(entry.name for entry in entries if not _is_folder(entry))
         # Beside folders, pictures with neither prompt nor number are previews and the like.
         is_sample = (
-            has_prompt or any(map(is_numbered, pictures)) or (len(pictures) > 0 and not inner)
+            len(prompts) > 0 or any(map(is_numbered, pictures)) or (len(pictures) > 0 and not inner)
         )
-        read = {*pictures, *(path.name for path in inner), *([PROMPT_FILE] if has_prompt else [])}
+        read = {*pictures, *(path.name for path in inner), *prompts}
+        if folder == root:
+            read |= {entry.name for entry in entries if is_table(entry.name)}
         for entry in entries:
             if entry.name not in read:
                 tally.add(kind_of_file(entry.name, PICTURE_ENDINGS), _join(name, entry.name))
@@ -292,7 +350,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def check_sample(
-    root: Path, name: str, frames: int, decode: bool
+    root: Path, name: str, frames: int, decode: bool, rows: Sequence[Row] = ()
 ) -> tuple[tuple[int, int, int], list[str]]:
     """(width, height, frames) of a sample, and everything that is wrong with it.
 
@@ -301,11 +359,12 @@ def check_sample(
         name: the sample, relative to it.
         frames: that it must have at least.
         decode: decode all pictures rather than read their headers.
+        rows: that tables of captions have for it.
     """
     folder = root / name
     messages = []
     try:
-        read_prompt(folder, name)
+        read_prompt(folder, name, rows)
     except HotshotError as error:
         messages.append(str(error))
     try:

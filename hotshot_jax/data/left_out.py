@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hotshot_jax.data.captions import TEXT_ENDINGS
 from hotshot_jax.data.clip_source import PICTURE_ENDINGS
 
-VIDEO_ENDINGS: Final = (".mp4", ".gif", ".webm")
-"""Of the videos that data sets are built from."""
+VIDEO_ENDINGS: Final = (".mp4", ".gif", ".webm", ".mov", ".mkv", ".avi", ".m4v", ".webp")
+"""Of the videos that data sets are built from; a .webp is one if it is animated."""
 
-_OTHER_VIDEOS: Final = frozenset(
-    ".mov .mkv .avi .m4v .mpg .mpeg .m2ts .mts .ts .wmv .flv .ogv .3gp .apng".split()
-)
+_OTHER_VIDEOS: Final = frozenset(".mpg .mpeg .m2ts .mts .ts .wmv .flv .ogv .3gp .apng".split())
 _OTHER_PICTURES: Final = frozenset(
     ".bmp .tif .tiff .avif .heic .heif .jxl .jp2 .jpe .jfif .tga .exr .hdr .svg .ico .psd".split()
 )
@@ -83,9 +82,9 @@ def kind_of_file(name: str, read: Collection[str]) -> str:
         return f"pictures in a format that is not read ({_enumerated(PICTURE_ENDINGS)} are)"
     if ending in VIDEO_ENDINGS and ending not in read:
         return "videos among folders of frames"
-    if ending in PICTURE_ENDINGS and ending not in read:
-        return "pictures and animated WebP among videos"
-    if ending == ".txt":
+    if ending in PICTURE_ENDINGS:
+        return "pictures among videos"
+    if ending in TEXT_ENDINGS:
         return "text files that no clip has as its prompt"
     return "other files"
 

@@ -8,41 +8,33 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from hotshot_jax.data.captions import METADATA
 from hotshot_jax.data.clip_source import picture_bytes
 from hotshot_jax.data.folders import (
-    PROMPT_FILE,
+    FolderNames,
     check_sample,
-    decode_prompt,
     picture_files,
+    prompt_files,
     read_prompt,
     sample_names,
 )
-from hotshot_jax.data.left_out import HIDDEN, VIDEO_ENDINGS, LeftOut, Tally, kind_of_file, listed
+from hotshot_jax.data.left_out import VIDEO_ENDINGS, LeftOut, listed
 from hotshot_jax.data.shapes import ShapesSource
+from hotshot_jax.data.video_files import VideoFiles, is_video
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.files.parsed import parse_json
 from hotshot_jax.media.reading.key_frames import estimated_frame_duration, key_frame_indices
-from hotshot_jax.media.reading.read import natural_order, open_clip
-
-METADATA_FILE: Final = "metadata.jsonl"
+from hotshot_jax.media.reading.read import open_clip
 
 PictureFormat = Literal["png", "jpeg"]
-
-_UNUSED_LINES: Final = f"lines of {METADATA_FILE} whose video is not there"
-_REPLACED_LINES: Final = f"lines of {METADATA_FILE} in whose place a .txt or a later line is taken"
-_LINKS: Final = "links to folders, which are not followed"
-_UNREADABLE: Final = "folders that cannot be read"
-
-_PROMPT_KEYS: Final = ("prompt", "text", "caption")
 
 
 @dataclass(frozen=True)
@@ -90,7 +82,7 @@ class Origin(Protocol):
 
 @dataclass(frozen=True)
 class FolderOrigin:
-    """Folders SAMPLE/0.jpg … and SAMPLE/prompt.txt; pictures are taken over byte for byte.
+    """Folders of frames, each with its prompt; pictures are taken over byte for byte.
 
     Attributes:
         root: the folder of samples.
@@ -102,27 +94,31 @@ class FolderOrigin:
 
     def items(self) -> Sequence[str]:
         """As `Origin.items`."""
-        return sample_names(self.root)[0]
+        return self._found.names
 
     def left_out(self) -> tuple[LeftOut, ...]:
         """As `Origin.left_out`."""
-        return sample_names(self.root)[1]
+        return self._found.left_out
+
+    @cached_property
+    def _found(self) -> FolderNames:
+        return sample_names(self.root)
 
     def clips(self, item: str) -> list[ClipRecord]:
         """As `Origin.clips`."""
-        (width, height, _), messages = check_sample(self.root, item, self.frames, decode=True)
+        rows = self._found.rows.get(item, ())
+        (width, height, _), messages = check_sample(self.root, item, self.frames, True, rows)
         if messages:
             raise HotshotError("\n".join(messages))
         folder = self.root / item
         pictures = tuple(picture_bytes(file, str(file)) for file in picture_files(folder))
-        return [ClipRecord(item, read_prompt(folder, item), pictures, width, height)]
+        return [ClipRecord(item, read_prompt(folder, item, rows), pictures, width, height)]
 
 
 @dataclass(frozen=True)
 class VideoOrigin:
-    """Video files, each with its prompt in a `.txt` of the same name or in `metadata.jsonl`.
+    """Video files, each with its prompt in a file beside it or in a table; see `captions`.
 
-    A line of `metadata.jsonl` is an object with `file_name` and `prompt` (or `text`, `caption`).
     Key frames are chosen as the reference chooses them from a GIF: at a constant stride, around the
     middle of the stretch, spanning the duration as closely as frames allow.
 
@@ -143,37 +139,26 @@ class VideoOrigin:
 
     def items(self) -> Sequence[str]:
         """As `Origin.items`."""
-        videos, _ = walk_videos(self.root)
-        if not videos:
+        if not self._files.names:
             raise UsageError(
                 f"{self.root} holds no videos; expected {', '.join(VIDEO_ENDINGS)} files, "
-                f"each with its prompt in a .txt of the same name or in {METADATA_FILE}."
+                f"each with its prompt in a .txt of the same name or in {METADATA}.jsonl."
                 f"{listed(self.left_out())}"
             )
-        read_metadata(self.root)
-        return videos
+        return self._files.names
 
     def left_out(self) -> tuple[LeftOut, ...]:
         """As `Origin.left_out`."""
-        tally = Tally()
-        videos, others = walk_videos(self.root)
-        found = set(videos)
-        texts = {os.path.splitext(video)[0] + ".txt" for video in videos}
-        for kind, name in others:
-            if name != METADATA_FILE and name not in texts:
-                tally.add(kind, name)
-        last = {name: number for number, (name, _) in enumerate(_metadata_lines(self.root))}
-        for number, (name, _) in enumerate(_metadata_lines(self.root)):
-            if name not in found:
-                tally.add(_UNUSED_LINES, name)
-            elif number != last[name] or (self.root / name).with_suffix(".txt").exists():
-                tally.add(_REPLACED_LINES, name)
-        return tally.left_out()
+        return self._files.left_out
+
+    @cached_property
+    def _files(self) -> VideoFiles:
+        return VideoFiles.under(self.root)
 
     def clips(self, item: str) -> list[ClipRecord]:
         """As `Origin.clips`."""
         path = self.root / item
-        prompt = self._prompt(path, item)
+        prompt = self._files.prompt(item)
         try:
             clip = open_clip(path)
             available = len(clip.durations_ms)
@@ -201,19 +186,6 @@ class VideoOrigin:
         parts = max(1, min(self.clips_per_video, fitting))
         ends = [count * part // parts for part in range(parts + 1)]
         return [range(start, end) for start, end in pairwise(ends)]
-
-    def _prompt(self, path: Path, item: str) -> str:
-        text_file = path.with_suffix(".txt")
-        if text_file.exists():
-            label = os.path.relpath(text_file, self.root)
-            return decode_prompt(picture_bytes(text_file, label), label)
-        prompts = read_metadata(self.root)
-        if item in prompts:
-            return prompts[item]
-        raise HotshotError(
-            f"{item}: has no prompt; expected {text_file.name} beside it "
-            f"or a line for it in {METADATA_FILE}"
-        )
 
 
 @dataclass(frozen=True)
@@ -278,74 +250,15 @@ def encode(pixels: npt.NDArray[np.uint8], picture_format: PictureFormat) -> byte
     return file.getvalue()
 
 
-def read_metadata(root: Path) -> dict[str, str]:
-    """The prompts in `metadata.jsonl` by file name, relative to the folder; none if it is missing.
-
-    Raises:
-        HotshotError: a line is no object with `file_name` and a prompt; it names the line.
-    """
-    return dict(_metadata_lines(root))
-
-
-def _metadata_lines(root: Path) -> Sequence[tuple[str, str]]:
-    """(file name, prompt) of each line, in their order."""
-    path = root / METADATA_FILE
-    return _parse_metadata(path, path.stat().st_mtime_ns) if path.exists() else ()
-
-
-@lru_cache(maxsize=2)
-def _parse_metadata(path: Path, modified: int) -> Sequence[tuple[str, str]]:
-    prompts: list[tuple[str, str]] = []
-    for number, line in enumerate(picture_bytes(path, METADATA_FILE).split(b"\n"), 1):
-        if not line.strip():
-            continue
-        label = f"{METADATA_FILE} line {number}"
-        try:
-            entry = parse_json(line.decode("utf-8-sig"))
-            name = os.path.normpath(entry["file_name"])
-            prompt = next(entry[key] for key in _PROMPT_KEYS if isinstance(entry.get(key), str))
-        except (ValueError, TypeError, KeyError, AttributeError, StopIteration) as error:
-            raise HotshotError(
-                f'{label}: expected {{"file_name": "clip.mp4", "prompt": "..."}}'
-            ) from error
-        prompts.append((name, decode_prompt(prompt.encode(errors="surrogatepass"), label)))
-    return prompts
-
-
-def walk_videos(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
-    """All videos under a folder, in natural order, and (kind, name) of all else.
-
-    Names are relative to the folder.
-    """
-    videos: list[str] = []
-    others: list[tuple[str, str]] = []
-
-    def unreadable(error: OSError) -> None:
-        others.append((_UNREADABLE, os.path.relpath(error.filename, root)))
-
-    for folder, folders, files in os.walk(root, onerror=unreadable):
-        where = os.path.relpath(folder, root)
-        inner = set(folders)
-        for name in sorted([*folders, *files]):
-            path = os.path.normpath(os.path.join(where, name))
-            if name.startswith("."):
-                others.append((HIDDEN, path))
-            elif name in inner:
-                if os.path.islink(os.path.join(folder, name)):
-                    others.append((_LINKS, path))
-            elif name.lower().endswith(VIDEO_ENDINGS):
-                videos.append(path)
-            else:
-                others.append((kind_of_file(name, VIDEO_ENDINGS), path))
-        folders[:] = [name for name in folders if not name.startswith(".")]
-    return sorted(videos, key=lambda video: (natural_order(Path(video)), video)), others
-
-
 def holds_videos(root: Path) -> bool:
     """Whether a video lies anywhere under a folder."""
-    return bool(walk_videos(root)[0])
+    for folder, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        if any(is_video(os.path.join(folder, n)) for n in names if not n.startswith(".")):
+            return True
+    return False
 
 
 def holds_prompt_files(root: Path) -> bool:
     """Whether a sample's prompt lies anywhere under a folder."""
-    return any(PROMPT_FILE in names for _, _, names in os.walk(root))
+    return any(prompt_files(names) for _, _, names in os.walk(root))

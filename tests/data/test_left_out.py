@@ -14,7 +14,7 @@ from hotshot_jax.data.folders import open_folders
 from hotshot_jax.data.frame_names import GAPS, SAME_NUMBER, UNNUMBERED, sort_out_frames
 from hotshot_jax.data.left_out import Tally, kind_of_file
 from hotshot_jax.data.open_data import open_data
-from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def test_what_lies_among_folders_of_frames_is_told(tmp_path: Path) -> None:
     for name in ("s/preview.jpg", "s/1.jpg", "contact_sheet.png"):
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     for name in (
-        "s/a.mov",
-        "s/b.mkv",
-        "c.AVI",
+        "s/a.mpg",
+        "s/b.ts",
+        "c.WMV",
         "t/d.mp4",
         "t/UP.TXT",
         "t/e.bmp",
@@ -79,9 +79,9 @@ def test_what_lies_among_folders_of_frames_is_told(tmp_path: Path) -> None:
     source, scan = open_folders(tmp_path, 2)
     assert [len(source[i].pictures) for i in range(len(source))] == [3, 2]
     found = {each.kind: each.names for each in scan.left_out}
-    videos = kind_of_file("a.mov", ())
+    videos = kind_of_file("a.mpg", ())
     assert found == {
-        videos: ("c.AVI", "s/a.mov", "s/b.mkv"),
+        videos: ("c.WMV", "s/a.mpg", "s/b.ts"),
         kind_of_file("x.csv", ()): ("x.csv",),
         "pictures beside folders of frames": ("contact_sheet.png",),
         kind_of_file(".hid", ()): ("s/.hid",),
@@ -97,21 +97,13 @@ def test_what_lies_among_folders_of_frames_is_told(tmp_path: Path) -> None:
 
 def test_inspect_lists_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_sample(tmp_path / "in/s", 2)
-    (tmp_path / "in/s/film.mov").write_text("")
+    (tmp_path / "in/s/film.mpg").write_text("")
     arguments = [str(tmp_path / "in"), "--frames", "2", "--contact_sheet", ""]
     assert inspect([*arguments, "--json"]) == 0
     (left_out,) = json.loads(capsys.readouterr().out)["left_out"]
-    assert (left_out["count"], left_out["names"]) == (1, ["s/film.mov"])
+    assert (left_out["count"], left_out["names"]) == (1, ["s/film.mpg"])
     assert inspect(arguments) == 0
-    assert "are): 1 (s/film.mov)" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", ["Prompt.txt", "PROMPT.TXT"])
-def test_a_prompt_in_other_letters_is_pointed_at(tmp_path: Path, name: str) -> None:
-    write_sample(tmp_path / "s", 2)
-    (tmp_path / "s/prompt.txt").rename(tmp_path / "s" / name)
-    with pytest.raises(HotshotError, match=f"s/prompt.txt: is missing; give {name} that name"):
-        open_folders(tmp_path, 2)
+    assert "are): 1 (s/film.mpg)" in capsys.readouterr().out
 
 
 def make_videos(root: Path, names: Sequence[str]) -> None:
@@ -123,14 +115,13 @@ def make_videos(root: Path, names: Sequence[str]) -> None:
 def test_what_lies_among_videos_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "in"
     make_videos(source, ["a.gif", "b.gif", "more/c.GIF", ".trash/d.gif"])
-    for name in ("e.mov", "f.mkv", "g.avi", "h.webp", "UP.TXT", "more/metadata.jsonl", "b.json"):
+    for name in ("e.mpg", "f.ts", "g.wmv", "h.webp", "UP.TXT", "more/notes.jsonl", "other.json"):
         (source / name).write_text("")
     (source / "a.txt").write_text("from its own file")
     (tmp_path / "elsewhere").mkdir()
     (source / "link").symlink_to(tmp_path / "elsewhere")
     lines = [
-        {"file_name": name, "prompt": name}
-        for name in ("a.gif", "b.gif", "b.gif", "more/c.GIF", "gone.mp4", "e.mov")
+        {"file_name": name, "prompt": name} for name in ("b.gif", "more/c.GIF", "gone.mp4", "e.mpg")
     ]
     (source / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     report = built(capsys, "--source", source, "--output", tmp_path / "out")
@@ -140,10 +131,9 @@ def test_what_lies_among_videos_is_told(tmp_path: Path, capsys: pytest.CaptureFi
         "1 (UP.TXT)",
         "1 (h.webp)",
         "1 (link)",
-        "2 (a.gif, b.gif)",
-        "2 (b.json, more/metadata.jsonl)",
-        "2 (gone.mp4, e.mov)",
-        "3 (e.mov, f.mkv, g.avi)",
+        "2 (metadata.jsonl line 3: gone.mp4, metadata.jsonl line 4: e.mpg)",
+        "2 (other.json, more/notes.jsonl)",
+        "3 (e.mpg, f.ts, g.wmv)",
     ]
 
 
@@ -151,13 +141,13 @@ def test_where_nothing_can_be_read_it_is_told_what_is_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "in").mkdir()
-    for name in ("a.mov", "b.mkv"):
+    for name in ("a.mpg", "b.ts"):
         (tmp_path / "in" / name).write_text("")
     for kind in ("auto", "videos"):
         arguments = ("--source", tmp_path / "in", "--output", tmp_path / "out", "--kind", kind)
         status, message = failed(capsys, *arguments)
-        assert status == 2 and "2 (a.mov, b.mkv)" in message
-    with pytest.raises(UsageError, match=r"2 \(a\.mov, b\.mkv\)"):
+        assert status == 2 and "2 (a.mpg, b.ts)" in message
+    with pytest.raises(UsageError, match=r"2 \(a\.mpg, b\.ts\)"):
         open_data(tmp_path / "in")
     write_gif(tmp_path / "in/c.gif", 8)
     assert inspect([str(tmp_path / "in")]) == 2

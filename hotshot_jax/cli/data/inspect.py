@@ -132,7 +132,7 @@ def inspect_data(
         # Not `open_data`, which takes no data set without a good sample.
         refuse_videos(root)
         scan = scan_folders(root, frames, "decode")
-        source = FolderSource(root, scan.names, scan.table)
+        source = FolderSource(root, scan.names, scan.table, scan.rows)
         opened = OpenedData(source, "folders", scan.total, scan.problems, scan.left_out)
     else:
         opened = open_data(data_dir, frames, "skip")
