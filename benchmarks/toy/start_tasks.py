@@ -75,6 +75,9 @@ def _first() -> ClipTask:
             "held, first frame": way(
                 lambda first: StartInput(_held(first), 0.9, known_frames={0: first})
             ),
+            "first frame attention": way(
+                lambda first: StartInput(known_frames={0: first}, first_frame_attention=True)
+            ),
             f"held, strength {_HELD:g}": way(lambda first: StartInput(_held(first), _HELD)),
         },
         _first_record,
@@ -169,7 +172,7 @@ def _extend() -> ClipTask:
             _KNOWN + _FRAMES,
             call,
             start=lambda keys, size: extension(keys, size).start(StartInput(repaint=repaint)),
-            finish=lambda keys, made: np.concatenate([drawn(keys, made.shape[1]), made[_KNOWN:]]),
+            finish=lambda keys, made: extension(keys, made.shape[1]).joined(made)[:],
         )
 
     return ClipTask(

@@ -1,6 +1,7 @@
 """Clips that go on: what a run sees of the clip before, and where its new frames come out."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from hotshot_jax.media.stored_frames import Frames, StoredFrames
 from hotshot_jax.pipelines.control import ControlInput
 from hotshot_jax.pipelines.start import FROM_NOISE, StartInput
 from hotshot_jax.sampling.request import MAX_FRAMES
+
+# Steps of 255 that pixels may differ by and still show the same, about.
+_SAME = 16.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,15 +85,44 @@ class Extension:
             window=dataclasses.replace(added.window, scale=scale),
         )
 
-    def joined(self, made: StoredFrames) -> StoredFrames:
+    def joined(self, made: Frames) -> StoredFrames:
         """The clip, followed by what a run made for it.
 
+        The run knows the clip as the VAE gives it back. What the VAE took from the frame before
+        those that are added, and in a loop from the frame after them, is given back to these where
+        they show the same, so that nothing jumps that does not move.
+
         Args:
-            made: all frames of the run.
+            made: all frames of the run, uint8 `[frames, height, width, 3]`.
         """
         both = StoredFrames(*made.shape[1:3])
         for frame in self.clip:
             both.append(frame[None])
-        for frame in made.in_order(range(self.before, self.before + self.added)):
-            both.append(frame[None])
+        ends = [(self.before - 1, self.clip[len(self.clip) - 1])]
+        if self.behind:
+            ends.append((self.before + self.added, self.clip[0]))
+        for frame in range(self.before, self.before + self.added):
+            weights = _closeness(frame, [end for end, _ in ends])
+            pixels = made[frame].astype(np.float32)
+            detail = [
+                weight * _detail(original, made[end], made[frame])
+                for weight, (end, original) in zip(weights, ends, strict=True)
+            ]
+            whole = np.clip(np.rint(pixels + sum(detail)), 0, 255)
+            both.append(whole.astype(np.uint8)[None])
         return both
+
+
+def _closeness(frame: int, ends: Sequence[int]) -> list[float]:
+    """How much each of one or two frames has to say of one between them; adds up to 1."""
+    if len(ends) == 1:
+        return [1.0]
+    first, last = ends
+    return [(last - frame) / (last - first), (frame - first) / (last - first)]
+
+
+def _detail(original: np.ndarray, decoded: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """What `decoded` lacks of `original`, where `other` shows what it shows; float32."""
+    decoded = decoded.astype(np.float32)
+    change = np.abs(other - decoded).max(-1, keepdims=True)
+    return np.exp(-((change / _SAME) ** 2)) * (original - decoded)

@@ -27,6 +27,8 @@ class StartInput:
         known_frames: pictures, or their latents, by frame.
         repaint: how often each step is made where something is kept. What is made fits better to
             it with 2 than with 1, and takes twice as long.
+        first_frame_attention: whether every frame also sees the first one's keys and values in the
+            spatial self-attentions; in windows those of the window's first frame.
     """
 
     video: Any = None
@@ -34,6 +36,7 @@ class StartInput:
     mask: Any = None
     known_frames: Mapping[int, Any] = dataclasses.field(default_factory=dict)
     repaint: int = 1
+    first_frame_attention: bool = False
 
     def check(self, frames: int, steps: int) -> None:
         """Checks what does not depend on the sizes.
@@ -54,6 +57,8 @@ class StartInput:
                 raise UsageError("`strength` needs `video`: it says how much of that clip changes.")
         if not isinstance(self.repaint, int) or self.repaint < 1:
             raise UsageError(f"`repaint` is {self.repaint!r}; expected a whole number from 1.")
+        if self.first_frame_attention and self.video is None and not self.known_frames:
+            raise UsageError("`first_frame_attention` needs `video` or `known_frames`.")
         Start(self.video, self.strength).first_step(steps)
         if self.known_frames:
             check_keys("known_frames", self.known_frames, frames)
@@ -100,13 +105,13 @@ def make_start(
         mask = _mask(given.mask, shape, runtime.components.vae.config.scale_factor)
     mask[:, frames] = 0.0
     clean = _latents(runtime, parts, shape, noise, most_frames)
-    start = Start(clean, given.strength, mask, given.repaint)
+    start = Start(clean, given.strength, mask, given.repaint, given.first_frame_attention)
     if mask.min() < 1.0:
         return start
     # With a mask, a whole schedule begins with noise alone.
     whole = start.first_step(request.num_inference_steps) == 0
     if given.video is None or (whole and given.mask is not None):
-        return None
+        return start if given.first_frame_attention else None
     return dataclasses.replace(start, mask=None)
 
 

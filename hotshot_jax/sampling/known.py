@@ -75,12 +75,14 @@ class Start:
         strength: the part of the schedule that is run, above 0 to 1.
         mask: as in `Known`; None where nothing is kept, only started from.
         repaint: how often each step is made, with a mask.
+        first_frame_attention: whether every frame also sees the first one's keys and values.
     """
 
     clean: np.ndarray | jax.Array
     strength: float = 1.0
     mask: np.ndarray | None = None
     repaint: int = 1
+    first_frame_attention: bool = False
 
     def first_step(self, steps: int) -> int:
         """How many steps are left out at the beginning.

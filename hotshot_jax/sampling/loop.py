@@ -274,6 +274,7 @@ def sample_latents(
             known,
             (given, pending),
             keeps_features=not all(plan.full),
+            first_frame_attention=start is not None and start.first_frame_attention,
         )
     repeats = start.repaint if start is not None and known is not None else 1
     order = calls_with_repeats(steps[:calls].tolist(), repeats)
@@ -326,6 +327,7 @@ def _step_program(
     example: tuple[LoopState, StepInput],
     *,
     keeps_features: bool,
+    first_frame_attention: bool,
 ) -> _Program:
     """The compiled step, with everything bound that stays the same; the state is donated."""
     unet_arrays, build_unet = runtime.model("unet")
@@ -349,6 +351,7 @@ def _step_program(
             guess_mode=guess_mode,
             enable_temporal_attentions=enable_temporal_attentions,
             keeps_features=keeps_features,
+            first_frame_attention=first_frame_attention,
         )
         if guidance is None:
             conditioning = conditioning.conditional()
@@ -378,7 +381,10 @@ def _step_program(
         f"denoising step{' with ControlNet' * (count > 0)}"
         f"{' on kept features' * bool(jax.tree.leaves(example[0].cache))}"
         f"{' without guidance' * (sampling.guidance is None and conditioning.branches > 1)}",
-        (scheduler, enable_temporal_attentions, guess_mode and count > 0, wrap, keeps_features),
+        (
+            (scheduler, wrap, guess_mode and count > 0),
+            (enable_temporal_attentions, keeps_features, first_frame_attention),
+        ),
         step,
         (*bound, *example),
         donate=(5,),

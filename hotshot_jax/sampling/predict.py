@@ -14,6 +14,7 @@ from hotshot_jax.conditioning.key_frames import blend_keys
 from hotshot_jax.models import ProjectedText, UNet3DConditionModel
 from hotshot_jax.models.controlnet.controlnet import ControlNetModel
 from hotshot_jax.models.unet.encoder import take_frames
+from hotshot_jax.models.unet.spatial_transformer import attend_to_first_frame
 
 
 @jax.tree_util.register_dataclass
@@ -191,6 +192,8 @@ class UNetPredictor:
         keeps_features: the cache is what `UNet3DConditionModel.with_features` gives,
             `[batch, frames, height, width, channels]`; while there is one, only the UNet's last
             layer is run, and of the ControlNets what that layer takes from them.
+        first_frame_attention: the UNet's spatial self-attentions see the first frame of a window
+            from every one of its frames.
     """
 
     unet: UNet3DConditionModel
@@ -198,6 +201,11 @@ class UNetPredictor:
     guess_mode: bool = False
     enable_temporal_attentions: bool = True
     keeps_features: bool = False
+    first_frame_attention: bool = False
+
+    def __post_init__(self) -> None:
+        if self.first_frame_attention:
+            attend_to_first_frame(self.unet)
 
     def __call__(
         self, latents: jax.Array, step: StepInput, conditioning: Conditioning, cache: Any

@@ -42,9 +42,30 @@ def test_half_a_window_is_known(
 
 
 def test_what_is_added_stands_behind_the_clip() -> None:
-    made = np.random.default_rng(1).integers(0, 256, (13, 4, 4, 3), np.uint8)
-    joined = Extension(CLIP, 5, 8, loop=True).joined(stored(made))
-    np.testing.assert_array_equal(joined, np.concatenate([CLIP, made[4:9]]))
+    # Nothing that is added shows what the clip shows at its ends.
+    clip, made = CLIP // 8, np.random.default_rng(1).integers(200, 256, (13, 4, 4, 3), np.uint8)
+    made[:4], made[9:] = clip[2:], clip[:4]
+    joined = Extension(clip, 5, 8, loop=True).joined(stored(made))
+    np.testing.assert_array_equal(joined, np.concatenate([clip, made[4:9]]))
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_what_the_vae_took_is_given_back_where_nothing_moves(loop: bool) -> None:
+    clip = np.full((6, 4, 4, 3), 100, np.uint8)
+    clip[0] = 110
+    # The run has the clip's last frame 5 too dark, its first 3 too bright.
+    made = np.full((13 if loop else 9, 4, 4, 3), 95, np.uint8)
+    made[4:9, :2] = 250
+    made[9:] = 113
+    joined = np.asarray(Extension(clip, 5, 8, loop=loop).joined(stored(made)))
+    np.testing.assert_array_equal(joined[6:, :2], 250)
+    still = joined[6:, 2:]
+    if not loop:
+        np.testing.assert_array_equal(still, 100)
+        return
+    # Nearer to the clip's first frame, more is said by that.
+    assert (np.diff(still[:, 0, 0, 0].astype(int)) <= 0).all()
+    assert still[0].min() >= 98 and still[-1].max() <= 97
 
 
 def test_what_holds_at_frames_holds_at_the_same_pictures() -> None:

@@ -22,6 +22,10 @@ from hotshot_jax.models.layers.attention import (
     replace_attention,
 )
 from hotshot_jax.models.layers.layers import Layers
+from hotshot_jax.models.unet.spatial_transformer import (
+    BasicTransformerBlock,
+    attend_to_first_frame,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden-clips"
 
@@ -121,6 +125,24 @@ def test_contexts_are_added_with_their_weights_by_frame() -> None:
     expected = read.flatten(-2) @ torch.tensor(np.asarray(out.kernel[...]))
     expected = expected + torch.tensor(np.asarray(out.bias[...]))
     np.testing.assert_allclose(got, expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_every_frame_can_see_the_first_one() -> None:
+    layers = Layers.create(nnx.Rngs(0), jnp.float32, jnp.float32)
+    block = BasicTransformerBlock(16, 2, 12, layers)
+    x = normal(0, 2, 3, 6, 16)
+    alone = np.asarray(block.attn1(jnp.asarray(x)))
+    attend_to_first_frame(block)
+    got = block.attn1(jnp.asarray(x))
+    both = np.concatenate([x, np.broadcast_to(x[:, :1], x.shape)], axis=2)
+    out = block.attn1.to_out[0]
+    expected = attend(x, both, block.attn1).flatten(-2) @ torch.tensor(np.asarray(out.kernel[...]))
+    expected = expected + torch.tensor(np.asarray(out.bias[...]))
+    np.testing.assert_allclose(got, expected.numpy(), rtol=1e-5, atol=1e-6)
+    # The first frame sees itself twice, which changes nothing; the others see more.
+    np.testing.assert_allclose(got[:, 0], alone[:, 0], rtol=1e-5, atol=1e-6)
+    assert np.abs(got[:, 1:] - alone[:, 1:]).max() > 1e-3
+    assert block.attn2.attend is dot_product_attention
 
 
 def test_attention_is_handed_in(travel: Case) -> None:

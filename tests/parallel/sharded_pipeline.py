@@ -31,9 +31,12 @@ WINDOWS: dict[str, Any] = {
 }
 CLEAN = np.random.default_rng(2).standard_normal((1, FRAMES, 2, 4, 4)).astype(np.float32)
 MASK = np.random.default_rng(3).integers(0, 2, (FRAMES, 2, 4)).astype(np.float32)
-# Known frames, a mask and a clip beneath, one step of two of a solver that calls the model twice.
+# Known frames, a mask and a clip beneath, the first frame seen by all; one step of two of a solver
+# that calls the model twice.
 STARTED: dict[str, Any] = {
-    "start": StartInput(CLEAN, 0.5, MASK, {0: CLEAN[0, 1], 5: CLEAN[0, 2]}),
+    "start": StartInput(
+        CLEAN, 0.5, MASK, {0: CLEAN[0, 1], 5: CLEAN[0, 2]}, first_frame_attention=True
+    ),
     "scheduler": "heun",
 }
 CASES: dict[str, dict[str, Any]] = {

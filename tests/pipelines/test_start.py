@@ -106,6 +106,19 @@ def test_a_known_frame_stands_for_that_of_the_clip_and_is_encoded_once(
     assert len(encoded) == 2
 
 
+def test_the_first_frame_is_seen_by_all_where_that_is_asked(pipeline: HotshotXLPipeline) -> None:
+    known = {0: CLEAN[0, 0]}
+    plain = latents(pipeline, known_frames=known)
+    seen = latents(pipeline, known_frames=known, first_frame_attention=True)
+    np.testing.assert_array_equal(latents(pipeline, known_frames=known), plain)
+    np.testing.assert_array_equal(seen[:, 0], CLEAN[:, 0])
+    assert np.isfinite(seen).all() and np.abs(seen - plain)[:, 1:].max() > 1e-3
+    # Also in a clip of which nothing is kept.
+    anew = {"video": CLEAN, "mask": np.ones((2, 2))}
+    seen = latents(pipeline, **anew, first_frame_attention=True)
+    assert np.abs(seen - latents(pipeline, **anew)).max() > 1e-3
+
+
 def test_videos_of_several_seeds_are_what_each_gives_alone(pipeline: HotshotXLPipeline) -> None:
     # At 16 x 16 signs of round-off would be carried on.
     source = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
@@ -123,6 +136,7 @@ def test_videos_of_several_seeds_are_what_each_gives_alone(pipeline: HotshotXLPi
     [
         ({"strength": 0.5}, "`strength` needs `video`"),
         ({"mask": np.ones((2, 2))}, "`mask` needs `video`"),
+        ({"first_frame_attention": True}, "needs `video` or `known_frames`"),
         ({"video": CLEAN, "strength": 0.0}, "above 0, to 1"),
         ({"video": CLEAN, "strength": 1.5}, "above 0, to 1"),
         ({"video": CLEAN, "strength": float("nan")}, "above 0, to 1"),

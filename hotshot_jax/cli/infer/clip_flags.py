@@ -247,6 +247,13 @@ class ClipFlags:
         int,
         **_START,
     )
+    first_frame_attention: bool = flag(
+        False,
+        "has every frame see the first one directly (in windows, the window's first), so that they "
+        "look more alike and move less",
+        bool,
+        **_START,
+    )
 
     seed: int = flag(ClipSettings.seed, "same seed, same picture: 0 to 2**64 - 1", int, _SAMPLING)
     steps: int = flag(ClipSettings.steps, "denoising steps", int, _SAMPLING)

@@ -124,6 +124,11 @@ RULES = (
     Acts(("eta",), _takes_eta, "on this --scheduler; it is for ddim"),
     Acts(("video_duration",), _is_timed, "on pictures"),
     Acts(("repaint",), _keeps, "where nothing is kept, as by --first_frame or --mask"),
+    Acts(
+        ("first_frame_attention",),
+        lambda s: s.video is not None or _keeps(s),
+        "without something to start from, as --first_frame or --video",
+    ),
     Acts(("motion_scale",), _moves, "on a single frame, where the temporal layers are off"),
 )
 

@@ -48,7 +48,6 @@ class StartPlan:
         strength: the part of the schedule that is run.
         mask: uint8 `[frames, height, width]`, 255 where the clip is made anew.
         known: pictures by frame, uint8 `[height, width, 3]`.
-        repaint: how often each step is made.
         smoothed: frames of a clip between which others are made, uint8 like `video`.
         extension: what goes on, in the size of the clip that is made.
     """
@@ -57,7 +56,6 @@ class StartPlan:
     strength: float = 1.0
     mask: np.ndarray | None = None
     known: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
-    repaint: int = 1
     smoothed: np.ndarray | None = None
     extension: Extension | None = None
 
@@ -167,7 +165,7 @@ def plan_start(settings: InferSettings, source: Clip | None) -> StartPlan:
             if getattr(settings, flag) is not None:
                 raise UsageError(f"--{flag} needs --video, the clip that it is about.")
         extension = None if source is None else _extension(settings, source)
-        return StartPlan(known=known, repaint=settings.repaint, extension=extension)
+        return StartPlan(known=known, extension=extension)
     if settings.smooth is not None:
         twice = next((frame for frame in known if frame % (settings.smooth + 1) == 0), None)
         if twice is not None:
@@ -175,7 +173,7 @@ def plan_start(settings: InferSettings, source: Clip | None) -> StartPlan:
         frames = source.frames(range(len(source.durations_ms)))
         strength = BETWEEN_STRENGTH if settings.strength is None else settings.strength
         StartInput(True, strength).check(settings.video_length, settings.steps)
-        return StartPlan(None, strength, None, known, settings.repaint, frames)
+        return StartPlan(None, strength, None, known, frames)
     usual = _STRENGTH if settings.mask is None else 1.0
     strength = usual if settings.strength is None else settings.strength
     StartInput(True, strength).check(settings.video_length, settings.steps)
@@ -197,7 +195,7 @@ def plan_start(settings: InferSettings, source: Clip | None) -> StartPlan:
             mask = _mask(settings.mask, clip, count, indices)
         if mask.min() == 255:
             logger.warning("--mask is white everywhere: all of the clip is made anew.")
-    return StartPlan(video, strength, mask, known, settings.repaint)
+    return StartPlan(video, strength, mask, known)
 
 
 def start_input(plan: StartPlan, settings: InferSettings) -> StartInput:
@@ -216,6 +214,10 @@ def start_input(plan: StartPlan, settings: InferSettings) -> StartInput:
         frame: _scaled(f"The picture of frame {frame}", picture[None], *size)[0]
         for frame, picture in plan.known.items()
     }
+    how: dict[str, Any] = {
+        "repaint": settings.repaint,
+        "first_frame_attention": settings.first_frame_attention,
+    }
     if plan.smoothed is not None:
         assert settings.smooth is not None
         between = start_between(
@@ -223,11 +225,10 @@ def start_input(plan: StartPlan, settings: InferSettings) -> StartInput:
             settings.smooth,
             loop=settings.loop,
             strength=plan.strength,
-            repaint=plan.repaint,
         )
-        return dataclasses.replace(between, known_frames={**between.known_frames, **known})
+        return dataclasses.replace(between, known_frames={**between.known_frames, **known}, **how)
     video = None if plan.video is None else _scaled("--video", plan.video, *size)
-    start = StartInput(video, plan.strength, mask, known, plan.repaint)
+    start = StartInput(video, plan.strength, mask, known, **how)
     return start if plan.extension is None else plan.extension.start(start)
 
 

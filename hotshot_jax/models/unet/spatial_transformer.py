@@ -1,10 +1,13 @@
 """SDXL's spatial transformer: attention within a frame, and from a frame to the text."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
-from hotshot_jax.models.layers.attention import Attention, Contexts
+from hotshot_jax.models.layers.attention import Attention, AttentionFunction, Contexts
 from hotshot_jax.models.layers.feed_forward import FeedForward
 from hotshot_jax.models.layers.layers import Layers
 from hotshot_jax.models.layers.sharding_points import split_videos
@@ -105,3 +108,28 @@ class PointwiseTransformer2DModel(nnx.Module):
         """Maps `[batch, frames, height, width, channels]` to the same shape."""
         del contexts
         return x + self.proj_out(self.proj_in(self.norm(x)))
+
+
+def attend_to_first_frame(model: nnx.Module) -> None:
+    """Has every frame see the first one's keys and values beside its own; changes the model.
+
+    As in Text2Video-Zero (https://arxiv.org/abs/2303.13439, section 3.4), where frames see the
+    first one's alone, and in reference attention. Frames of a window see its own first one.
+
+    Args:
+        model: a UNet. Its spatial self-attentions are changed.
+    """
+    for _, part in nnx.iter_modules(model):
+        if isinstance(part, BasicTransformerBlock):
+            part.attn1.attend = functools.partial(_with_first_frame, part.attn1.attend)
+
+
+def _with_first_frame(
+    attend: AttentionFunction, query: jax.Array, key: jax.Array, value: jax.Array
+) -> jax.Array:
+    """Attends from `[batch, frames, pixels, heads, channels]`; same shape."""
+
+    def both(own: jax.Array) -> jax.Array:
+        return jnp.concatenate([own, jnp.broadcast_to(own[:, :1], own.shape)], axis=2)
+
+    return attend(query, both(key), both(value))

@@ -110,6 +110,10 @@ def test_a_clip_goes_on_from_its_last_half_window(files: Path) -> None:
     assert (settings.context_fuse, settings.repaint, start.repaint) == ("first", 2, 2)
     start, settings = planned(files, "--extend @cat.png --repaint 3 --context_fuse pyramid")
     assert (settings.context_fuse, start.repaint) == ("pyramid", 3)
+    assert not start.first_frame_attention
+    for line in ("--extend @cat.png", "--first_frame @cat.png", "--video @walk.webp --smooth 1"):
+        start, _ = planned(files, f"{line} --first_frame_attention")
+        assert start.first_frame_attention
 
 
 @pytest.mark.parametrize("loop", [False, True])
