@@ -52,6 +52,8 @@ def check_settings(settings: TrainSettings) -> None:
         _expect(settings, "snr_gamma", 0 < settings.snr_gamma < float("inf"), "a positive number")
     if settings.ema_decay is not None:
         _expect(settings, "ema_decay", 0 <= settings.ema_decay < 1, "0 or more and less than 1")
+    if settings.price is not None:
+        _expect(settings, "price", 0 <= settings.price < float("inf"), "0 or more")
     if settings.max_vae_encode is not None:
         _expect(settings, "max_vae_encode", settings.max_vae_encode >= 1, "at least 1")
     if settings.trained_layers == ("temporal",) and settings.video_length == 1:

@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from PIL import Image
 
 from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.errors import UsageError
 from hotshot_jax.files.plain_file import open_plain
 from hotshot_jax.training.running.metrics import is_metrics
+from hotshot_jax.training.running.summary import Summary, draw_losses, read_metrics
 from hotshot_jax.writing.places import check_made_here, check_no_dead_link, is_inside
 from hotshot_jax.writing.staging import replace_anything, staged_file
 
 EXPORT, CONFIG, METRICS = "export", "config.yaml", "metrics.jsonl"
+LOSSES, SUMMARY = "loss.png", "summary.json"
 _HEADER = "# Settings of a run of hotshot-jax; --config takes them.\n"
 _READ = (
     "data_dir",
@@ -48,6 +51,12 @@ def check_output_dir(settings: TrainSettings) -> None:
                 f"--output_dir {output} holds a {name} that no run of train.py wrote, and that "
                 "this one would replace. Name another folder."
             )
+    for name in (LOSSES, SUMMARY):
+        if (output / name).exists() and not (output / METRICS).exists():
+            raise UsageError(
+                f"--output_dir {output} holds a {name} and no {METRICS} that it would be made of; "
+                "this run would replace it. Name another folder."
+            )
 
 
 def save_config(output: Path, values: Mapping[str, Any]) -> None:
@@ -59,6 +68,31 @@ def save_config(output: Path, values: Mapping[str, Any]) -> None:
     text = _HEADER + yaml.safe_dump(dict(values), sort_keys=False)
     with staged_file(output / CONFIG, may_replace=replace_anything) as staged:
         staged.write_text(text, encoding="utf-8")
+
+
+def save_summary(output: Path, price: float | None) -> Summary | None:
+    """Writes what the metrics of a run come to, and a picture of its losses.
+
+    Args:
+        output: the run's folder.
+        price: of a device for an hour.
+
+    Returns:
+        The sums; None, and nothing is written, if no update was made.
+
+    Raises:
+        HotshotError: the folder cannot be written to.
+        OSError: the metrics cannot be read.
+    """
+    metrics = read_metrics(output / METRICS)
+    summary, picture = Summary.of(metrics, price), draw_losses(metrics)
+    if summary is None or picture is None:
+        return None
+    with staged_file(output / SUMMARY, may_replace=replace_anything) as staged:
+        staged.write_text(summary.to_json(), encoding="utf-8")
+    with staged_file(output / LOSSES, may_replace=replace_anything) as staged:
+        Image.fromarray(picture).save(staged, "PNG")
+    return summary
 
 
 def _is_config(file: Path) -> bool:

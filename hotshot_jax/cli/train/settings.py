@@ -213,6 +213,9 @@ class TrainSettings:
     project_name: str = flag("fine-tune-hotshot-xl", "project at wandb", str, _OUTPUT)
     run_name: str = flag("run-01", "name of the run", str, _OUTPUT)
     logging_dir: str = flag("logs", "TensorBoard's folder in output_dir", str, _OUTPUT, local=True)
+    price: float | None = flag(
+        None, "price of a device for an hour, for the summary at the end", float, _OUTPUT
+    )
     profile_steps: str | None = flag(
         None, "first and last update of a profiler trace, such as 10:12", str, _OUTPUT
     )

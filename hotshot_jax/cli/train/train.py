@@ -3,14 +3,12 @@
 import contextlib
 import dataclasses
 import logging
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
 from hotshot_jax.cli.flags import flags_of
@@ -26,7 +24,12 @@ from hotshot_jax.cli.train.checks import (
 )
 from hotshot_jax.cli.train.command import PROGRAM
 from hotshot_jax.cli.train.data import RunData, make_clip_validation, make_feeds, open_run_data
-from hotshot_jax.cli.train.output import EXPORT, check_output_dir, save_config
+from hotshot_jax.cli.train.output import (
+    EXPORT,
+    check_output_dir,
+    save_config,
+    save_summary,
+)
 from hotshot_jax.cli.train.plan import (
     control_maker,
     divide,
@@ -37,10 +40,12 @@ from hotshot_jax.cli.train.plan import (
     warn_of_small_buckets,
     where_numbers_go,
 )
+from hotshot_jax.cli.train.progress import TrainingProgress
 from hotshot_jax.cli.train.resume import Identity, checkpoints_to_resume, resume
 from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.compile_effort import effort_options
 from hotshot_jax.data.loader import Loader
+from hotshot_jax.errors import HotshotError
 from hotshot_jax.parallel.hosts import failing_together, is_first
 from hotshot_jax.parallel.mesh import create_mesh, mesh_config, slice_count
 from hotshot_jax.parallel.placement import check_share, on_host
@@ -54,6 +59,7 @@ from hotshot_jax.training.running.interruption import StopRequest
 from hotshot_jax.training.running.loop import Loop, LoopConfig
 from hotshot_jax.training.running.metrics import Report, Reports, open_reports
 from hotshot_jax.training.running.output_lock import only_training_in
+from hotshot_jax.training.running.pace import Pace
 from hotshot_jax.training.running.step import StepConfig, Trainer, TrainState, on_mesh
 from hotshot_jax.training.running.validation import ClipValidation, HeldOutLoss
 from hotshot_jax.training.trainees.models import TrainingModels, load_models
@@ -221,6 +227,8 @@ def _train(plan: _Plan, given: Collection[str]) -> None:
             state = _run_loop(plan, parts, reports, state, progress)
     finally:
         reports.close()
+        if is_first():
+            _say_summary(output, settings.price)
     average = on_host(state.trained if state.average is None else state.average)
     if is_first():
         export(
@@ -261,6 +269,17 @@ def _save_config(output: Path, settings: TrainSettings) -> None:
         save_config(output, values)
 
 
+def _say_summary(output: Path, price: float | None) -> None:
+    try:
+        summary = save_summary(output, price)
+    # The run is over, and its metrics are there.
+    except (OSError, HotshotError) as error:
+        logger.warning("There is no picture of the losses: %s", error)
+        return
+    if summary is not None:
+        _say(f"in all: {summary.describe()}")
+
+
 def _run_loop(
     plan: _Plan, parts: _Parts, reports: Reports, state: TrainState, progress: TerminalProgress
 ) -> TrainState:
@@ -272,20 +291,8 @@ def _run_loop(
             parts.clips.run(step, trained, frozen, reports)
         return {} if held_out is None else {"loss_held_out": held_out.run(trained, frozen)}
 
-    with tqdm(
-        total=plan.steps,
-        initial=int(state.step),
-        desc="training  ",
-        unit="step",
-        file=sys.stderr,
-        dynamic_ncols=True,
-        disable=jax.process_index() != 0,
-    ) as bar:
-
-        def advance(step: int, loss: float) -> None:
-            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-            bar.update(1)
-
+    shown = TrainingProgress(Pace(plan.steps), quiet=not is_first())
+    with shown.shown(int(state.step)):
         loop = Loop(
             parts.trainer,
             parts.feed,
@@ -305,7 +312,7 @@ def _run_loop(
                 compile_effort=settings.compile_effort,
             ),
             validate=validate,
-            advance=advance,
+            advance=shown.advance,
             compiling=progress.compiling,
         )
         stop = StopRequest()

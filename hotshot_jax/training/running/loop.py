@@ -32,12 +32,13 @@ class StepClock:
         self._since = time.monotonic()
         self._left_out = 0.0
 
-    def lap(self) -> float:
-        """Seconds since the last call, without those of pauses."""
+    def lap(self) -> tuple[float, float]:
+        """Seconds since the last call: without those of pauses, and those of pauses."""
         now = time.monotonic()
-        seconds = now - self._since - self._left_out
+        left_out = self._left_out
+        seconds = now - self._since - left_out
         self._since, self._left_out = now, 0.0
-        return seconds
+        return seconds, left_out
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -99,6 +100,7 @@ class _Done:
     metrics: list[dict[str, jax.Array]]
     batches: list[Batch]
     flops: float
+    data_seconds: float
 
     @property
     def finished(self) -> bool:
@@ -118,7 +120,7 @@ class Loop:
         reports: take the numbers.
         config: when things happen.
         validate: shows how far training is.
-        advance: told of each update, with its loss.
+        advance: told of each update, with its numbers.
         compiling: a context around each compilation.
     """
 
@@ -133,7 +135,7 @@ class Loop:
         config: LoopConfig,
         *,
         validate: Validate | None = None,
-        advance: Callable[[int, float], None] = lambda step, loss: None,
+        advance: Callable[[int, Mapping[str, Any]], None] = lambda step, values: None,
         compiling: Callable[[str], contextlib.AbstractContextManager[None]] = (
             lambda name: contextlib.nullcontext()
         ),
@@ -205,11 +207,12 @@ class Loop:
     def _update(self, state: TrainState, step: int) -> tuple[TrainState, _Done]:
         metrics: list[dict[str, jax.Array]] = []
         batches: list[Batch] = []
-        flops = 0.0
+        flops = waited = 0.0
         count = self.trainer.config.accumulation_steps
         last = False
         while not last:
-            batch, arrays = self._next(state)
+            batch, arrays, seconds = self._next(state)
+            waited += seconds
             number = len(batches)
             ends_epoch = (batch.number + 1) % self.feed.loader.batches_per_epoch == 0
             last = number == count - 1 or (self.config.whole_epochs and ends_epoch)
@@ -218,16 +221,19 @@ class Loop:
             metrics.append(numbers)
             batches.append(batch)
             flops += cost
-        return state, _Done(step, metrics, batches, flops)
+        return state, _Done(step, metrics, batches, flops, waited)
 
-    def _next(self, state: TrainState) -> tuple[Batch, dict[str, jax.Array]]:
+    def _next(self, state: TrainState) -> tuple[Batch, dict[str, jax.Array], float]:
+        """A batch, and the seconds of training in which it was waited for."""
         size = self.feed.loader.next_size
         if size in self._sizes:
-            return self.feed.next()
+            begin = time.monotonic()
+            batch, arrays = self.feed.next()
+            return batch, arrays, time.monotonic() - begin
         # What encodes frames of a new size is compiled on the way.
         with self._apart(state):
             self._sizes.add(size)
-            return self.feed.next()
+            return *self.feed.next(), 0.0
 
     @contextlib.contextmanager
     def _apart(self, state: TrainState) -> Iterator[None]:
@@ -261,7 +267,8 @@ class Loop:
         norm = float(fetched[-1]["grad_norm"])
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._refuse(done, loss, norm)
-        seconds = max(self._clock.lap(), 1e-9)
+        seconds, apart = self._clock.lap()
+        seconds = max(seconds, 1e-9)
         sums = np.sum([numbers["quarter_sums"] for numbers in fetched], 0)
         counts = np.sum([numbers["quarter_counts"] for numbers in fetched], 0)
         values: dict[str, Any] = {
@@ -274,6 +281,9 @@ class Loop:
             )
             / seconds,
             "step_seconds": seconds,
+            "data_seconds": done.data_seconds,
+            "other_seconds": apart,
+            "devices": self.feed.mesh.size,
             "flops_per_second": done.flops / seconds,
             "host_memory_bytes": host_memory(),
             "device_memory_bytes": device_memory(),
@@ -284,7 +294,7 @@ class Loop:
         if self._peak is not None:
             values["flop_utilisation"] = done.flops / seconds / self._peak
         self.reports.numbers(done.step, values)
-        self.advance(done.step, loss)
+        self.advance(done.step, values)
 
     def _refuse(self, done: _Done, loss: float, norm: float) -> None:
         self.checkpoints.wait()

@@ -30,7 +30,7 @@ Train = Callable[..., Run]
 def test_what_a_run_leaves_behind(unbroken: Run) -> None:
     assert unbroken.status == 0
     assert sorted(path.name for path in unbroken.output.iterdir()) == [
-        "checkpoints", "config.yaml", "export", "metrics.jsonl",
+        "checkpoints", "config.yaml", "export", "loss.png", "metrics.jsonl", "summary.json",
     ]  # fmt: skip
     kept = sorted(path.name for path in (unbroken.output / "checkpoints").iterdir())
     assert kept == ["7", "8"]
