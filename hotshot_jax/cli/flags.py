@@ -152,8 +152,12 @@ def parse_flags(
     }
 
 
-def written_settings(path: str) -> Any:
+def written_settings(path: str, flag: str = "--config") -> Any:
     """The content of a YAML or JSON file.
+
+    Args:
+        path: of the file.
+        flag: that names it.
 
     Raises:
         UsageError: it cannot be read.
@@ -163,20 +167,20 @@ def written_settings(path: str) -> Any:
         is_json = Path(path).suffix.lower() == ".json"
         return parse_json(text) if is_json else parse_yaml(text)
     except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror or error}.") from error
+        raise UsageError(f"{flag} {path}: {error.strerror or error}.") from error
     except (UnicodeDecodeError, ParseError) as error:
         reason = error if isinstance(error, ParseError) else "is not UTF-8 text"
-        raise UsageError(f"--config {path}: not readable as YAML or JSON: it {reason}.") from error
+        raise UsageError(f"{flag} {path}: not readable as YAML or JSON: it {reason}.") from error
 
 
 def checked_settings(
-    settings: type, path: str, values: Any, names: OtherNames | None = None
+    settings: type, where: str, values: Any, names: OtherNames | None = None
 ) -> dict[str, Any]:
     """The values of a configuration file, if they are what the dataclass has fields for.
 
     Args:
         settings: the dataclass.
-        path: of the file, for messages.
+        where: how messages begin, such as "--config run.yaml".
         values: its content.
         names: what other tools call the settings, for messages.
 
@@ -184,51 +188,50 @@ def checked_settings(
         UsageError: a key is unknown, or a value of the wrong type.
     """
     if not isinstance(values, Mapping):
-        raise UsageError(
-            f"--config {path}: expected keys and values, such as 'steps: 20', one a line."
-        )
+        raise UsageError(f"{where}: expected keys and values, such as 'steps: 20', one a line.")
     flags = flags_of(settings)
     # What is null is as if it were not there.
     return {
-        name: _checked(flags, path, name, value, names or OtherNames())
+        name: _checked(flags, where, name, value, names or OtherNames())
         for name, value in values.items()
         if name not in flags or value is not None
     }
 
 
-def _checked(flags: Mapping[str, Flag], path: str, name: Any, value: Any, names: OtherNames) -> Any:
+def _checked(
+    flags: Mapping[str, Flag], where: str, name: Any, value: Any, names: OtherNames
+) -> Any:
     flag = flags.get(name)
     if flag is None:
         near = [names.same[name]] if name in names.same else []
         near = near or difflib.get_close_matches(str(name)[:_LONGEST_NAME], flags, 1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise UsageError(f"--config {path}: unknown key {reprlib.repr(name)}{hint}")
+        raise UsageError(f"{where}: unknown key {reprlib.repr(name)}{hint}")
     if flag.repeatable:
         listed = list(value.items()) if flag.keyed and isinstance(value, Mapping) else value
         values = listed if isinstance(listed, list | tuple) else [listed]
-        return tuple(_checked_value(flag, path, name, each) for each in values)
-    return _checked_value(flag, path, name, value)
+        return tuple(_checked_value(flag, where, name, each) for each in values)
+    return _checked_value(flag, where, name, value)
 
 
-def _checked_value(flag: Flag, path: str, name: str, value: Any) -> Any:
+def _checked_value(flag: Flag, where: str, name: str, value: Any) -> Any:
     if not isinstance(flag.type, type):
         try:
             return flag.type(value)
         except argparse.ArgumentTypeError as error:
-            raise UsageError(f"--config {path}: {name} is {error}.") from error
+            raise UsageError(f"{where}: {name} is {error}.") from error
     if flag.type is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, flag.type) or (flag.type is int and isinstance(value, bool)):
         raise UsageError(
-            f"--config {path}: {name} is {reprlib.repr(value)}; expected a value of type "
+            f"{where}: {name} is {reprlib.repr(value)}; expected a value of type "
             f"{flag.type.__name__}."
         )
     if flag.local:
-        check_local(str(value), f"--config {path}: {name}")
+        check_local(str(value), f"{where}: {name}")
     if flag.choices is not None and value not in flag.choices:
         raise UsageError(
-            f"--config {path}: {name} is {reprlib.repr(value)}; expected "
-            f"{' or '.join(flag.choices)}."
+            f"{where}: {name} is {reprlib.repr(value)}; expected {' or '.join(flag.choices)}."
         )
     return value
 

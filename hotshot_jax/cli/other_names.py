@@ -211,7 +211,6 @@ TRAIN: Final = OtherNames(
         "cache_latents": _CACHE,
         "cache_latents_to_disk": _CACHE,
         "cache_text_encoder_outputs": _CACHE,
-        "sample_prompts": "--test_prompts takes the prompts themselves, split by |.",
         "validation_epochs": "--validate_every_steps counts updates.",
         "save_every_n_epochs": "--save_n_steps counts updates.",
         "num_workers": "reading ahead is done by itself; leave it out.",

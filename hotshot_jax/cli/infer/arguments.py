@@ -128,9 +128,11 @@ def _configured(config: str | None, given: dict[str, Any], trusted: bool) -> dic
     if not os.path.exists(config):
         raise UsageError(f"--config {config}: there is no such file.")
     if not picture:
-        return checked_settings(InferSettings, config, written_settings(config), INFER)
+        return checked_settings(
+            InferSettings, f"--config {config}", written_settings(config), INFER
+        )
     stored = stored_settings(InferSettings, config)
-    values = checked_settings(InferSettings, config, stored.values, INFER)
+    values = checked_settings(InferSettings, f"--config {config}", stored.values, INFER)
     if not trusted:
         check_repeated(InferSettings(), config, values, given)
     tell_differences(InferSettings, config, StoredSettings(values, stored.digests), values | given)

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from hotshot_jax.cli.flags import Acts, refuse_without_effect
+from hotshot_jax.cli.train.samples import read_samples
 from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.conditioning.control.preprocess import check_thresholds
 from hotshot_jax.data.buckets import bucket_sizes
@@ -70,6 +71,7 @@ def check_settings(settings: TrainSettings) -> None:
     check_thresholds(settings.canny_low_threshold, settings.canny_high_threshold)
     bucket_sizes(settings.resolution, settings.aspect_ratio)
     settings.profiled()
+    _check_samples(settings)
 
 
 def _expect(settings: TrainSettings, name: str, holds: bool, expected: str) -> None:
@@ -77,7 +79,23 @@ def _expect(settings: TrainSettings, name: str, holds: bool, expected: str) -> N
         raise UsageError(f"--{name} is {getattr(settings, name)}; expected {expected}.")
 
 
+def _check_samples(settings: TrainSettings) -> None:
+    if settings.sample_prompts is None:
+        return
+    if settings.test_prompts is not None:
+        raise UsageError("--sample_prompts and --test_prompts both say what to show; give one.")
+    samples = read_samples(settings.sample_prompts)
+    shaped = any(each.width or each.height or each.video_length for each in samples)
+    if settings.train == "controlnet" and shaped:
+        raise UsageError(
+            f"--sample_prompts {settings.sample_prompts} names sizes or lengths; with --train "
+            "controlnet the clips follow those of the data, and have theirs."
+        )
+
+
 def _prompts(settings: TrainSettings) -> bool:
+    if settings.sample_prompts is not None:
+        return True
     return settings.test_prompts is None or settings.test_prompts.strip(" |") != ""
 
 
@@ -193,7 +211,7 @@ RULES_OF_PLANNED = (
         "in a run without validation: it is shorter than --validate_every_steps, or that is 0",
     ),
     Acts(
-        ("validation_data", "validation_steps", "validation_batches"),
+        ("validation_data", "validation_steps", "validation_batches", "sample_prompts"),
         lambda run: run.validates,
         "in a run without validation: it is shorter than --validate_every_steps, or that is 0",
     ),

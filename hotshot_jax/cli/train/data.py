@@ -2,12 +2,12 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jax.sharding import Mesh
 
+from hotshot_jax.cli.train.samples import read_samples
 from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.data.batch import ClipRequest, decode_frames
 from hotshot_jax.data.loader import Loader
@@ -30,6 +30,7 @@ from hotshot_jax.training.running.validation import (
     ClipConfig,
     ClipValidation,
     HeldOutLoss,
+    Sample,
 )
 from hotshot_jax.training.trainees.models import TrainingModels
 from hotshot_jax.writing.places import is_inside
@@ -162,23 +163,26 @@ def make_clip_validation(
     Raises:
         HotshotError: a clip that is to be followed cannot be read.
     """
-    prompts: Sequence[str] = DEFAULT_PROMPTS
-    if settings.test_prompts is not None:
-        prompts = [part.strip() for part in settings.test_prompts.split("|") if part.strip()]
-    if not prompts:
+    samples = [Sample(prompt) for prompt in DEFAULT_PROMPTS]
+    if settings.sample_prompts is not None:
+        samples = read_samples(settings.sample_prompts)
+    elif settings.test_prompts is not None:
+        parts = settings.test_prompts.split("|")
+        samples = [Sample(part.strip()) for part in parts if part.strip()]
+    if not samples:
         return None
     size = feed.loader.used_sizes[-1]
     control: list[np.ndarray] | None = None
     if make_control is not None:
         source = (feed if held_out is None else held_out.feed).loader.source
-        clips = [source[number % len(source)] for number in range(len(prompts))]
+        clips = [source[number % len(source)] for number in range(len(samples))]
         frames = range(settings.video_length)
         prepare = ControlFrames(make_control)
         control = [np.asarray(prepare(ClipRequest(c, frames, size))["control"]) for c in clips]
-        if settings.test_prompts is None:
-            prompts = [clip.prompt for clip in clips]
+        if settings.test_prompts is None and settings.sample_prompts is None:
+            samples = [Sample(clip.prompt) for clip in clips]
     config = ClipConfig(
-        prompts=prompts,
+        samples=samples,
         size=size,
         resolution=settings.resolution,
         # Small models are trained on small clips, and know nothing of films.

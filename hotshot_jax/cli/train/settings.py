@@ -227,6 +227,14 @@ class TrainSettings:
     test_prompts: str | None = flag(
         None, "prompts of the clips, split by |; '' for none (default: three)", str, _VALIDATION
     )
+    sample_prompts: str | None = flag(
+        None,
+        "file of prompts in place of test_prompts, each with seed, size, frames, steps, guidance "
+        "and negative prompt of its own if wanted",
+        str,
+        _VALIDATION,
+        local=True,
+    )
     validation_steps: int = flag(30, "denoising steps of a clip", int, _VALIDATION)
     validation_data: str | None = flag(
         None,
@@ -321,5 +329,7 @@ def parse_train_arguments(
     if config is not None:
         if not os.path.isfile(config):
             raise UsageError(f"--config {config}: there is no such file.")
-        values = checked_settings(TrainSettings, config, written_settings(config), TRAIN)
+        values = checked_settings(
+            TrainSettings, f"--config {config}", written_settings(config), TRAIN
+        )
     return TrainSettings(**(values | given)), frozenset(given)

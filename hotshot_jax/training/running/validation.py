@@ -13,6 +13,7 @@ import numpy as np
 
 from hotshot_jax.conditioning.control.windows import ControlWindow
 from hotshot_jax.data.loader import Loader
+from hotshot_jax.errors import HotshotError
 from hotshot_jax.media.pixels import to_uint8
 from hotshot_jax.media.write import write_video
 from hotshot_jax.parallel.placement import on_host
@@ -23,6 +24,7 @@ from hotshot_jax.runtime.precision import Precision
 from hotshot_jax.training.feeding.feed import Feed
 from hotshot_jax.training.running.metrics import Reports
 from hotshot_jax.training.running.step import Trainer
+from hotshot_jax.training.running.step_sheet import step_folder, write_sheet_of_steps
 from hotshot_jax.training.trainees.trainee import Parameters, Trainee
 
 DEFAULT_PROMPTS = (
@@ -43,11 +45,36 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
+class Sample:
+    """A validation clip that is asked for; what is None is as `ClipConfig` says.
+
+    Attributes:
+        prompt: what to show.
+        negative_prompt: what not to show.
+        seed: fixes the noise.
+        width: pixels.
+        height: pixels.
+        video_length: frames.
+        steps: of denoising.
+        guidance_scale: of classifier-free guidance.
+    """
+
+    prompt: str
+    negative_prompt: str | None = None
+    seed: int = _SEED
+    width: int | None = None
+    height: int | None = None
+    video_length: int | None = None
+    steps: int | None = None
+    guidance_scale: float = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
 class ClipConfig:
     """How validation clips are made.
 
     Attributes:
-        prompts: one clip each.
+        samples: one clip each.
         size: (width, height).
         resolution: target size that the model is told, both ways.
         original_size: first two of the sizes that it is told.
@@ -56,7 +83,7 @@ class ClipConfig:
         precision: "f32" or "bf16".
     """
 
-    prompts: Sequence[str]
+    samples: Sequence[Sample]
     size: tuple[int, int]
     resolution: int
     original_size: tuple[int, int] = ORIGINAL_SIZE
@@ -108,11 +135,15 @@ class ClipValidation:
             precision=Precision.named(self.config.precision, "cpu"),
             low_vram_mode=True,
         )
-        for number, prompt in enumerate(self.config.prompts):
+        for number, sample in enumerate(self.config.samples):
+            prompt = sample.prompt
             try:
-                frames = self._clip(pipeline, number, prompt)
-                path = self.folder / f"step-{step:07d}" / f"{number:02d}-{_slug(prompt)}.gif"
-                write_video(path, frames, _MILLISECONDS, {"prompt": prompt}, overwrite=True)
+                frames = self._clip(pipeline, number, sample)
+                path = step_folder(self.folder, step) / f"{number:02d}-{_slug(prompt)}.gif"
+                lasts = _MILLISECONDS
+                if sample.video_length is not None:
+                    lasts = max(1, _MILLISECONDS * len(frames) // self.config.frames)
+                write_video(path, frames, lasts, {"prompt": prompt}, overwrite=True)
                 reports.video(step, f"{number:02d}", frames)
                 if self.control is not None:
                     path = path.with_name(f"{number:02d}-control.gif")
@@ -126,20 +157,26 @@ class ClipValidation:
                     step,
                     " ".join(str(error).split()) or type(error).__name__,
                 )
+        try:
+            write_sheet_of_steps(self.folder)
+        except (OSError, HotshotError) as error:
+            logger.warning("There is no sheet of the validation clips: %s", error)
         return failed
 
-    def _clip(self, pipeline: HotshotXLPipeline, number: int, prompt: str) -> np.ndarray:
+    def _clip(self, pipeline: HotshotXLPipeline, number: int, sample: Sample) -> np.ndarray:
         width, height = self.config.size
         controls = [] if self.control is None else [self.control[number]]
         output = pipeline(
-            prompt,
-            width=width,
-            height=height,
+            sample.prompt,
+            negative_prompt=sample.negative_prompt,
+            width=sample.width or width,
+            height=sample.height or height,
             original_size=self.config.original_size,
             target_size=(self.config.resolution, self.config.resolution),
-            num_inference_steps=self.config.steps,
-            video_length=self.config.frames,
-            seed=_SEED,
+            num_inference_steps=sample.steps or self.config.steps,
+            guidance_scale=sample.guidance_scale,
+            video_length=sample.video_length or self.config.frames,
+            seed=sample.seed,
             controls=[ControlInput(frames, ControlWindow()) for frames in controls],
         )
         return to_uint8(np.asarray(output.videos)[0])
