@@ -75,6 +75,19 @@ def flag(default: Any, help: str, type: Callable[[Any], Any], group: str, **opti
     return dataclasses.field(default=default, metadata={"flag": Flag(help, type, group, **options)})
 
 
+def same_flag(settings: type, name: str, **options: Any) -> Any:
+    """A flag as another command has it.
+
+    Args:
+        settings: the dataclass of that command's settings.
+        name: of the flag.
+        options: those of `Flag` that differ.
+    """
+    field = next(each for each in dataclasses.fields(settings) if each.name == name)
+    changed = dataclasses.replace(field.metadata["flag"], **options)
+    return dataclasses.field(default=field.default, metadata={"flag": changed})
+
+
 def host_flag(name: str, group: str) -> Any:
     """A flag about hosts, the same for every command that runs on several."""
     type, help = _OF_HOSTS[name]

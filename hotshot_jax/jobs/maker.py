@@ -223,21 +223,27 @@ def batches(
         size: clips of a call; all calls are of that size, so that one program serves them.
         positions: frames that the temporal layers know.
     """
-    for alike, neighbours in itertools.groupby(
-        clips, lambda clip: dataclasses.replace(clip, prompt="", seed=0)
-    ):
+    for key, neighbours in itertools.groupby(clips, lambda clip: shared_call(clip, positions)):
         group = list(neighbours)
-        context = alike.context(positions)
-        windowed = context is not None and alike.video_length > context.length
-        alone = (
-            len(group) == 1
-            or alike.num_videos > 1
-            or windowed
-            or any(clip.read_in_pieces for clip in group)
-        )
-        together = 1 if alone else size
+        together = size if key is not None and len(group) > 1 else 1
         for first in range(0, len(group), together):
             yield group[first : first + together], together
+
+
+def shared_call(
+    clip: ClipSettings, positions: int = TemporalShape.positions
+) -> ClipSettings | None:
+    """What clips have in common that one call can make; None for a clip that is made alone.
+
+    Args:
+        clip: the clip.
+        positions: frames that the temporal layers know.
+    """
+    context = clip.context(positions)
+    windowed = context is not None and clip.video_length > context.length
+    if clip.num_videos > 1 or windowed or clip.read_in_pieces:
+        return None
+    return dataclasses.replace(clip, prompt="", seed=0)
 
 
 def _usable(frames: StoredFrames) -> StoredFrames:

@@ -10,10 +10,9 @@ import jax
 
 from hotshot_jax.builtin import NAME as BUILTIN_NAME
 from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
-from hotshot_jax.cli.flags import flags_of
 from hotshot_jax.cli.hosts import explained_memory_errors, on_hosts, use_device
-from hotshot_jax.cli.infer.arguments import native_settings
-from hotshot_jax.cli.infer.clip import check_clip, context_of, windows_of_clip
+from hotshot_jax.cli.infer.checks import check_settings, with_size
+from hotshot_jax.cli.infer.clip import check_clip, windows_of_clip
 from hotshot_jax.cli.infer.command import PROGRAM
 from hotshot_jax.cli.infer.control import (
     ControlPlan,
@@ -35,21 +34,12 @@ from hotshot_jax.cli.infer.start import (
     start_input,
     with_source,
 )
-from hotshot_jax.cli.infer.stored_settings import (
-    SOURCES,
-    STORED,
-    check_not_replaced,
-    digests,
-    public_settings,
-)
+from hotshot_jax.cli.infer.stored_settings import check_not_replaced, digests, result_metadata
 from hotshot_jax.cli.run import program_name, say
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.compile_effort import effort_options
 from hotshot_jax.conditioning.key_frames import extremes
-from hotshot_jax.convert.assembly import known_positions
-from hotshot_jax.errors import UsageError
 from hotshot_jax.jobs.maker import Clip, ClipMaker
-from hotshot_jax.media import aspect_ratios
 from hotshot_jax.media.stored_frames import StoredFrames
 from hotshot_jax.media.write import write_video
 from hotshot_jax.parallel.hosts import is_first
@@ -58,18 +48,8 @@ from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
 from hotshot_jax.pipelines.memory import MemoryEstimate, describe_size, estimate_memory
 from hotshot_jax.runtime.precision import current_platform
 from hotshot_jax.runtime.program_folder import ProgramFolder
-from hotshot_jax.sampling.request import Request, block_names
-from hotshot_jax.schedulers import make_scheduler
 
 logger = logging.getLogger(__name__)
-
-_DEFAULT_SIZE = (672, 384)
-# What every SDXL model has; the pipeline checks again with what the loaded one has.
-_LATENT_PIXELS = 8
-_ENCODER_DEPTH = 12
-_LEVELS = 3
-_MOST_STEPS = 1000
-_SEEDS = 2**64
 
 
 def generate(
@@ -92,7 +72,7 @@ def generate(
     """
     with opened_source(settings) as source:
         settings = with_source(settings, source, {*given, *named}).sized()
-        _check(settings)
+        check_settings(settings)
         check_clip(settings, given)
         check_effects(given, settings)
         start = plan_start(settings, source)
@@ -132,7 +112,7 @@ def _generate(
             "real one with --pretrained_path hotshotco/Hotshot-XL.",
             BUILTIN_NAME,
         )
-    settings = _with_size(settings)
+    settings = with_size(settings)
     warn_of_unknown(settings, [job.prompt for job in jobs])
     with explained_memory_errors(lambda: _describe_loading(progress)):
         maker = ClipMaker.load(
@@ -225,42 +205,6 @@ def _describe_loading(progress: TerminalProgress) -> str:
     return f"weights {describe_size(progress.totals.get('loading', 0))}"
 
 
-def _check(settings: InferSettings) -> None:
-    """Refuses what no model could do, before anything is loaded."""
-    if not 0 <= settings.seed < _SEEDS:
-        raise UsageError(f"--seed is {settings.seed}; expected a whole number from 0 to 2**64 - 1.")
-    if not 1 <= settings.steps <= _MOST_STEPS:
-        raise UsageError(f"--steps is {settings.steps}; expected 1 to {_MOST_STEPS}.")
-    try:
-        make_scheduler(settings.scheduler, {"_class_name": "EulerDiscreteScheduler"})
-    except UsageError as error:
-        raise UsageError(f"--scheduler {settings.scheduler}: {error}") from error
-    width, height = _DEFAULT_SIZE
-    Request(
-        height=height if settings.height is None else settings.height,
-        width=width if settings.width is None else settings.width,
-        video_length=settings.video_length,
-        num_inference_steps=settings.steps,
-        guidance_scale=settings.guidance_scale,
-        guidance_rescale=settings.guidance_rescale,
-        original_size=(settings.og_width, settings.og_height),
-        crops_coords_top_left=(0, 0),
-        target_size=(settings.target_width, settings.target_height),
-        eta=settings.eta,
-        clip_skip=settings.clip_skip,
-        denoising_end=None,
-        context=context_of(settings),
-        motion_scale=settings.motion_scale,
-        cache_interval=settings.cache_interval,
-        guidance_interval=settings.guidance_interval,
-    ).check(
-        multiple=_LATENT_PIXELS,
-        positions=known_positions(settings.temporal or settings.pretrained_path),
-        encoder_depth=_ENCODER_DEPTH,
-        blocks=block_names(_LEVELS),
-    )
-
-
 def _write(
     clip: Clip,
     frames: StoredFrames,
@@ -269,33 +213,10 @@ def _write(
     output: str,
     read: Mapping[str, Sequence[str]],
 ) -> str:
-    kept = dataclasses.replace(settings, prompt=job.prompt, prompts_file=None).stored()
-    public = public_settings(InferSettings, kept)
-    metadata = {
-        STORED: json.dumps(public),
-        **({SOURCES: json.dumps(read)} if read else {}),
-        "model": public.get("pretrained_path", BUILTIN_NAME),
-        **clip.metadata,
-    }
+    metadata = {**result_metadata(settings, job.prompt, read), **clip.metadata}
     # Played back and forth, or behind those of a clip, every frame still lasts as long.
     duration = settings.video_duration * len(frames) / settings.video_length
     return str(write_video(output, frames, duration, metadata, settings.overwrite))
-
-
-def _with_size(settings: InferSettings) -> InferSettings:
-    native = native_settings(settings.pretrained_path, flags_of(InferSettings))
-    width, height = _DEFAULT_SIZE
-    if settings.width is not None:
-        width = settings.width
-    if settings.height is not None:
-        height = settings.height
-    if not native and not aspect_ratios.is_trained_size(width, height):
-        logger.warning(
-            "Hotshot-XL was not trained on %d x %d; --aspect_ratio takes the sizes it knows.",
-            width,
-            height,
-        )
-    return dataclasses.replace(settings, width=width, height=height)
 
 
 def _report(

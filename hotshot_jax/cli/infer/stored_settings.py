@@ -11,6 +11,7 @@ large, so that a digest covers samples of them: see `digest`.
 
 import dataclasses
 import hashlib
+import json
 import logging
 import os
 import shlex
@@ -22,6 +23,7 @@ from urllib.parse import urlsplit
 from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
+from hotshot_jax.builtin import NAME as BUILTIN_NAME
 from hotshot_jax.cli.flags import flags_of
 from hotshot_jax.conditioning.text.textual_inversion import parse_embedding
 from hotshot_jax.convert.hub import parse_hub_id
@@ -90,6 +92,25 @@ def public_settings(settings: type, stored: Mapping[str, Any]) -> dict[str, Any]
     sources = source_flags(settings)
     return {
         name: _public(name, value) if name in sources else value for name, value in stored.items()
+    }
+
+
+def result_metadata(
+    settings: Any, prompt: str, read: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """What is stored in a result beside what its maker tells.
+
+    Args:
+        settings: of the run.
+        prompt: of the result.
+        read: digests of what the run read.
+    """
+    kept = dataclasses.replace(settings, prompt=prompt, prompts_file=None).stored()
+    public = public_settings(type(settings), kept)
+    return {
+        STORED: json.dumps(public),
+        **({SOURCES: json.dumps(read)} if read else {}),
+        "model": public.get("pretrained_path", BUILTIN_NAME),
     }
 
 

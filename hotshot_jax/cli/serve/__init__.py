@@ -1,0 +1,1 @@
+"""`hotshot-jax-serve`: flags, and what they come to."""

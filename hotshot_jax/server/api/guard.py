@@ -1,0 +1,167 @@
+"""Who may ask: looked at before anything of a request is read.
+
+* Without a key only this machine is served, and the name that a browser looked up has to be this
+  machine's: a page elsewhere could otherwise have its own name point here (DNS rebinding).
+* A page of another origin is refused, also where the browser would not ask first.
+* With a key, all but `/health` needs it.
+* A body ends where the limit is, however long it claims to be.
+"""
+
+import dataclasses
+import hmac
+import ipaddress
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hotshot_jax.server.api.errors import error_response
+from hotshot_jax.server.worker import log_without_words
+
+OPEN_PATHS = ("/health",)
+"""What balancers ask, which have no key."""
+
+_MOST_SECONDS_OF_A_BODY = 300.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Access:
+    """Who may ask.
+
+    Attributes:
+        api_key: what has to be sent as `Authorization: Bearer KEY`; None for nothing.
+        origins: of other pages that may ask, such as `https://example.com`.
+        most_body_bytes: of a request.
+    """
+
+    api_key: str | None = dataclasses.field(default=None, repr=False)
+    origins: tuple[str, ...] = ()
+    most_body_bytes: int = 64 << 20
+
+
+class Guard:
+    """Looks at every request first; sees to it that a mistake is told in the API's shape.
+
+    Args:
+        app: what is guarded.
+        access: who may ask.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access):
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refused = self._refusal(scope, headers)
+        if refused is not None:
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            else:
+                await refused(scope, receive, send)
+            return
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, self._limited(receive), watched)
+        except Exception as error:
+            log_without_words(error)
+            if begun or scope["type"] != "http":
+                # The connection ends, which is all that can still be told.
+                return
+            failed = error_response(500, "The server made a mistake.", "server_error")
+            await failed(scope, receive, send)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> Any:
+        key, origin = self._access.api_key, headers.get("origin")
+        if key is None and not _is_this_machine(headers.get("host", "")):
+            return error_response(
+                403,
+                "Without a key only this machine is served, by the names localhost and 127.0.0.1.",
+                "host_not_allowed",
+            )
+        if not self._is_own(origin, headers):
+            return error_response(
+                403, "Pages of other origins are not served.", "origin_not_allowed"
+            )
+        if key is not None and scope["path"] not in OPEN_PATHS and not _has_key(headers, key):
+            return error_response(
+                401,
+                "The key is missing or wrong: send it as Authorization: Bearer KEY.",
+                "invalid_api_key",
+                {"WWW-Authenticate": "Bearer"},
+            )
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length[:20]) > self._access.most_body_bytes:
+            return _too_large_response(self._access.most_body_bytes)
+        return None
+
+    def _is_own(self, origin: str | None, headers: Headers) -> bool:
+        if origin is None:
+            return headers.get("sec-fetch-site") in (None, "same-origin", "same-site", "none")
+        if origin in self._access.origins:
+            return True
+        try:
+            return urlsplit(origin).netloc.lower() == headers.get("host", "").lower() != ""
+        except ValueError:
+            return False
+
+    def _limited(self, receive: Receive) -> Callable[[], Any]:
+        read = 0
+        until = time.monotonic() + _MOST_SECONDS_OF_A_BODY
+        finished = False
+
+        async def limited() -> Message:
+            nonlocal read, finished
+            message = await receive()
+            if message["type"] == "http.request" and not finished:
+                read += len(message.get("body", b""))
+                finished = not message.get("more_body", False)
+                if read > self._access.most_body_bytes:
+                    raise HTTPException(413, _too_large(self._access.most_body_bytes))
+                if time.monotonic() > until:
+                    raise HTTPException(408, "The request took too long to arrive.")
+            return message
+
+        return limited
+
+
+def _has_key(headers: Headers, key: str) -> bool:
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    # Headers are Latin-1, and the comparison takes as long whatever is given.
+    same = hmac.compare_digest(given.strip().encode("latin-1"), key.encode())
+    return scheme.lower() == "bearer" and same
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _too_large(most: int) -> str:
+    return f"The request has more than {most / 2**20:g} MiB, which is what this server takes."
+
+
+def _too_large_response(most: int) -> Any:
+    return error_response(413, _too_large(most), "content_too_large")
