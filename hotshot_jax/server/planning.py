@@ -28,6 +28,7 @@ class PlannedClip:
         ping_pong: whether what is joined to that clip is played back and forth.
         loras: strengths of the LoRAs that act, by name.
         controlnets: names of the ControlNets that act, in the order of `controls`.
+        warnings: what whoever asked should know.
     """
 
     clip: ClipSettings
@@ -39,6 +40,7 @@ class PlannedClip:
     ping_pong: bool = False
     loras: tuple[tuple[str, float], ...] = ()
     controlnets: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def shared(self, positions: int = TemporalShape.positions) -> Any:
         """What jobs have in common that are made in one call; None if it is made alone.

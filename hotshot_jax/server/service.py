@@ -19,7 +19,7 @@ from hotshot_jax.server.failures import (
     ShuttingDown,
     Unknown,
 )
-from hotshot_jax.server.heard import kept_from_log, warnings_heard
+from hotshot_jax.server.heard import kept_from_log
 from hotshot_jax.server.job import Job, Status, is_id
 from hotshot_jax.server.metrics import Metrics
 from hotshot_jax.server.models import Models
@@ -141,12 +141,11 @@ class Service:
             self._live[job.id] = live
             if not results.uploads(self._store.job_folder(job.id)):
                 try:
-                    with warnings_heard():
-                        live.plan = self._planned(job.values, {})
+                    live.plan = self._planned(job.values, {})
                     live.shared = live.plan.shared(self._positions)
                 except HotshotError as error:
                     self._live.pop(job.id)
-                    self._store.fail(job.id, "invalid_value", str(error))
+                    self._store.fail(job.id, "invalid_value", in_api_words(str(error)))
                     continue
             self._waiting.add(live)
         self._worker.start()
@@ -216,15 +215,15 @@ class Service:
             self.check_room()
             self._entered += 1
         try:
-            plan, warnings = self._checked(values, uploads or {})
+            plan = self._checked(values, uploads or {})
 
             def put(folder: Path) -> None:
                 if fill is not None:
                     fill(results.uploads_folder(folder))
 
             told = plan.told() | {"model": self.served.id, "prompt": plan.clip.prompt}
-            if warnings:
-                told["warnings"] = warnings
+            if plan.warnings:
+                told["warnings"] = list(plan.warnings)
             job = self._store.add(kind, values, told, put)
             shared = plan.shared(self._positions)
             live = Live(job, None if uploads else plan, shared)
@@ -336,24 +335,17 @@ class Service:
         if self._live.get(id) is None:
             self._store.remove(id)
 
-    def _checked(
-        self, values: Mapping[str, Any], uploads: Mapping[str, Path]
-    ) -> tuple[PlannedClip, list[str]]:
+    def _checked(self, values: Mapping[str, Any], uploads: Mapping[str, Path]) -> PlannedClip:
         # What is sent along may take a lot of memory to be looked at.
-        with self._planning, warnings_heard() as heard:
+        with self._planning:
             try:
-                return self._planned(values, uploads), [in_api_words(text) for text in heard]
+                return self._planned(values, uploads)
             except HotshotError as error:
-                raise BadRequest(str(error)) from error
+                raise BadRequest(in_api_words(str(error))) from error
 
     def _planned(self, values: Mapping[str, Any], uploads: Mapping[str, Path]) -> PlannedClip:
-        try:
-            plan = self._planner(values, uploads)
-            self.limits.check(plan)
-        except HotshotError as error:
-            message = in_api_words(str(error), uploads)
-            kind = UsageError if isinstance(error, UsageError) else HotshotError
-            raise kind(message) from error
+        plan = self._planner(values, uploads)
+        self.limits.check(plan)
         return plan
 
     def _as_it_stands(self, job: Job) -> Job:

@@ -1,8 +1,6 @@
-"""Messages of the library and of the command line in the API's words."""
+"""Messages of the library in the API's words."""
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
 
 # What the API calls otherwise, after vLLM-Omni's and OpenAI's names.
 _NAMES = {
@@ -12,21 +10,13 @@ _NAMES = {
     "gif": "control",
     "controlnets": "controlnet",
 }
-_SETTING = re.compile(r"`([a-z][a-z0-9_]*)`|--(?:no-)?([a-z][a-z0-9_]*)")
+_SETTING = re.compile(r"`([a-z][a-z0-9_]*)`")
 
 
-def in_api_words(text: str, uploads: Mapping[str, Path] | None = None) -> str:
+def in_api_words(text: str) -> str:
     """A message as it makes sense to somebody who sent a request.
 
     Args:
-        text: with settings in backticks, or spelled as flags.
-        uploads: files by their names in the API, whose paths are nobody's business.
+        text: with settings in backticks.
     """
-    for name, path in (uploads or {}).items():
-        for before in (f"--{name} {path}", f"--gif {path}", f"`{name}` {path}", str(path)):
-            text = text.replace(before, f"`{name}`")
-    return _SETTING.sub(lambda found: f"`{_api_name(found[1] or found[2])}`", text)
-
-
-def _api_name(name: str) -> str:
-    return _NAMES.get(name, name)
+    return _SETTING.sub(lambda found: f"`{_NAMES.get(found[1], found[1])}`", text)

@@ -23,6 +23,7 @@ from hotshot_jax.server.planning import PlannedClip, Planner
 from hotshot_jax.server.progress import WatchedProgress
 from hotshot_jax.server.store import JobStore
 from hotshot_jax.server.waiting import Live, Waiting
+from hotshot_jax.server.words import in_api_words
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +181,7 @@ class Worker:
             if progress.seconds_since_denoising is not None:
                 self._seconds_after[shape] = progress.seconds_since_denoising
             # Warnings of a batch quote the prompts of others.
-            warnings = list(heard) if len(batch) == 1 else []
+            warnings = [in_api_words(text) for text in heard] if len(batch) == 1 else []
             self._hand_over(live, plan, clip, warnings)
         self._metrics.batches.observe(len(batch))
         self._metrics.made.observe(time.monotonic() - start)
@@ -267,10 +268,9 @@ def failure_of(error: BaseException) -> tuple[str, str]:
             )
     if isinstance(error, NoRoom):
         return error.code, str(error)
-    if isinstance(error, UsageError):
-        return "invalid_value", str(error)
     if isinstance(error, HotshotError):
-        return "failed", str(error)
+        code = "invalid_value" if isinstance(error, UsageError) else "failed"
+        return code, in_api_words(str(error))
     return "server_error", "The server made a mistake; its log says where."
 
 

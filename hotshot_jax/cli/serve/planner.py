@@ -1,6 +1,7 @@
 """From a request to a clip, by the rules of `infer.py`."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ from hotshot_jax.cli.infer.prompts import check_prompts, warn_of_unknown
 from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.cli.infer.start import opened_source, plan_start, start_input, with_source
 from hotshot_jax.cli.infer.stored_settings import digests, result_metadata
-from hotshot_jax.errors import UsageError
+from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.media.formats.output_form import check_duration
 from hotshot_jax.pipelines.start import FROM_NOISE, StartInput
+from hotshot_jax.server.heard import warnings_heard
 from hotshot_jax.server.planning import PlannedClip
 from hotshot_jax.server.request import known_frame
+from hotshot_jax.server.words import in_api_words
 
+_FLAG = re.compile(r"--(?:no-)?([a-z][a-z0-9_]*)")
 _REPEATABLE = (
     "control_type",
     "control_type_id",
@@ -52,7 +56,16 @@ class InferPlanner:
 
     def __call__(self, values: Mapping[str, Any], uploads: Mapping[str, Path]) -> PlannedClip:
         """See `Planner`."""
-        values = dict(values)
+        with warnings_heard() as heard:
+            try:
+                plan = self._planned(dict(values), uploads)
+            except HotshotError as error:
+                kind = UsageError if isinstance(error, UsageError) else HotshotError
+                raise kind(without_flags(str(error), uploads)) from error
+        told = tuple(in_api_words(without_flags(text, uploads)) for text in heard)
+        return dataclasses.replace(plan, warnings=told)
+
+    def _planned(self, values: dict[str, Any], uploads: Mapping[str, Path]) -> PlannedClip:
         frame_ms = values.pop("frame_ms", None)
         chosen = [(str(name), float(scale)) for name, scale in values.pop("lora", [])]
         controlnet = values.pop("controlnet", None)
@@ -139,6 +152,19 @@ class InferPlanner:
         if path in map(str, builtin_controlnets().values()):
             return {"control_type": (controlnet,)}
         return {"controlnet": (path,), **depth}
+
+
+def without_flags(text: str, uploads: Mapping[str, Path]) -> str:
+    """A message without flags, and without the paths of files, which are nobody's business.
+
+    Args:
+        text: of the command line.
+        uploads: files by their names in the API.
+    """
+    for name, path in uploads.items():
+        for shown in (f"--{name} {path}", f"--gif {path}", f"`{name}` {path}", str(path)):
+            text = text.replace(shown, f"`{name}`")
+    return _FLAG.sub(r"`\1`", text)
 
 
 def _starts(start: StartInput) -> bool:
