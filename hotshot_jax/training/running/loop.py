@@ -1,7 +1,9 @@
 """The loop: batches in, parameters and numbers out, and nothing lost on the way."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +25,12 @@ from hotshot_jax.training.running.interruption import Interrupted, StopRequest
 from hotshot_jax.training.running.metrics import Reports
 from hotshot_jax.training.running.step import Trainer, TrainState, compile_step, trace_step
 from hotshot_jax.training.trainees.trainee import Parameters
+
+
+# Each takes gigabytes of main memory for a large UNet.
+_MOST_COMPILED_AT_ONCE = 4
+# What a batch has of its pixels or latents, each with `[batch, frames, height, width, ...]`.
+_SPATIAL = ("mean", "deviation", "control")
 
 
 class StepClock:
@@ -246,17 +254,43 @@ class Loop:
     def _program(
         self, state: TrainState, batch: Batch, arrays: Any, *, last: bool
     ) -> tuple[Any, float]:
-        key = (batch.size, last)
-        if key not in self._programs:
-            name = f"training step, {batch.size[0]} x {batch.size[1]}"
-            with self._apart(state), self.compiling(name), jax.set_mesh(self.feed.mesh):
-                traced = trace_step(self.trainer, state, self.frozen, arrays, last=last)
-                platform = self.feed.mesh.devices.flat[0].platform
-                program = compile_step(traced, platform, self.config.compile_effort)
-                # The share of each device.
-                flops = traced_flops(traced.jaxpr) / self.feed.mesh.size
-            self._programs[key] = program, flops
-        return self._programs[key]
+        if (batch.size, last) not in self._programs:
+            self._compile_all(state, batch.size, arrays)
+        return self._programs[batch.size, last]
+
+    def _compile_all(self, state: TrainState, size: Size, arrays: Any) -> None:
+        """Compiles the steps of all sizes, so that none of them stops the training later.
+
+        Args:
+            state: of the training.
+            size: of a batch.
+            arrays: of that batch.
+        """
+        kinds = [True] if self.trainer.config.accumulation_steps == 1 else [False, True]
+        sizes = dict.fromkeys([size, *self.feed.loader.used_sizes])
+        platform = self.feed.mesh.devices.flat[0].platform
+
+        def compiled(traced: Any) -> Any:
+            with jax.set_mesh(self.feed.mesh):
+                return compile_step(traced, platform, self.config.compile_effort)
+
+        names = ", ".join(f"{width} x {height}" for width, height in sizes)
+        with self._apart(state), self.compiling(f"training step, {names}"):
+            traced = {}
+            with jax.set_mesh(self.feed.mesh):
+                for each, last in itertools.product(sizes, kinds):
+                    shapes = arrays if each == size else _of_size(arrays, size, each)
+                    traced[each, last] = trace_step(
+                        self.trainer, state, self.frozen, shapes, last=last
+                    )
+            # Compilers of several hosts may wait for each other, in one order.
+            at_once = 1 if jax.process_count() > 1 else _MOST_COMPILED_AT_ONCE
+            with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+                programs = pool.map(compiled, traced.values())
+                for key, program in zip(traced, programs, strict=True):
+                    # The share of each device.
+                    flops = traced_flops(traced[key].jaxpr) / self.feed.mesh.size
+                    self._programs[key] = program, flops
 
     def _report_pending(self) -> None:
         done, self._pending = self._pending, None
@@ -337,3 +371,17 @@ class Loop:
         if self._profiling:
             jax.profiler.stop_trace()
             self._profiling = False
+
+
+def _of_size(arrays: Mapping[str, jax.Array], size: Size, other: Size) -> dict[str, Any]:
+    """Shapes of a batch's arrays, had it another size."""
+
+    def resized(name: str, array: jax.Array) -> jax.ShapeDtypeStruct:
+        shape = list(array.shape)
+        if name in _SPATIAL:
+            width, height = other
+            shape[2] = shape[2] * height // size[1]
+            shape[3] = shape[3] * width // size[0]
+        return jax.ShapeDtypeStruct(tuple(shape), array.dtype, sharding=array.sharding)
+
+    return {name: resized(name, array) for name, array in arrays.items()}

@@ -160,6 +160,20 @@ def test_clips_that_fill_their_batch_alone_are_named(
         assert all(text in caplog.text for text in told) and bool(caplog.text) == bool(told)
 
 
+@pytest.mark.slow
+def test_steps_of_all_sizes_are_compiled_before_the_first(train: Train, tmp_path: Path) -> None:
+    write_data(tmp_path / "data", [(16, 16), (16, 16), (32, 8), (32, 8)], frames=4)
+    run = train(
+        "--data_dir", tmp_path / "data", "--max_train_steps", 6,
+        "--gradient_accumulation_steps", 2, "--compilation_cache", "none",
+    )  # fmt: skip
+    assert run.status == 0, run.stderr
+    lines = [line for line in run.stderr.splitlines() if "training step" in line]
+    assert len(lines) == 1 and "16 x 16" in lines[0] and "24 x 8" in lines[0], run.stderr
+    assert run.stderr.index("training step") < run.stderr.index("step 1 of 6")
+    assert len(run.losses) == 6
+
+
 def test_a_loss_that_is_no_number_stops_with_step_samples_and_checkpoint(train: Train) -> None:
     run = train("--learning_rate", "1e30", "--max_train_steps", "30")
     assert run.status == 1 and "Traceback" not in run.stderr
@@ -255,7 +269,7 @@ def test_a_broken_data_set_is_told_whole_before_the_first_step(
     (write_sample(data / "silent", frames=4, size=(16, 16)), (data / "silent/prompt.txt").unlink())
     write_sample(data / "torn", frames=4, size=(16, 16))
     (data / "torn" / "2.png").write_bytes((data / "torn" / "2.png").read_bytes()[:60])
-    (data / "film.mov").write_text("")
+    (data / "film.mpg").write_text("")
     run = train("--data_dir", data)
     assert run.status == 1 and not run.output.exists()
     for name in ("short: has 2 frames", "silent/prompt.txt: is missing", "torn/2.png"):
@@ -263,7 +277,7 @@ def test_a_broken_data_set_is_told_whole_before_the_first_step(
     skipping = train("--data_dir", data, "--on_bad_sample", "skip", "--max_train_steps", "1")
     assert skipping.status == 0
     assert "2 samples in 1 buckets" in skipping.stderr and "Skipped: silent" in skipping.stderr
-    assert "are): 1 (film.mov)" in skipping.stderr
+    assert "are): 1 (film.mpg)" in skipping.stderr
 
 
 def test_a_model_that_is_not_there_is_told_and_nothing_else(
