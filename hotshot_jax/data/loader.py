@@ -28,6 +28,22 @@ from hotshot_jax.errors import HotshotError, UsageError
 _ENDLESS: Final = 1 << 40
 
 
+class OtherDataError(HotshotError):
+    """A position that is one in other data.
+
+    Args:
+        changes: what is not as it was, in words.
+    """
+
+    def __init__(self, changes: str) -> None:
+        super().__init__(
+            f"The saved position in the data does not fit: {changes}.\n"
+            "Resume with the data and the settings of that run, go on with the new ones by "
+            "`resume_data` restart, or start a new one."
+        )
+        self.changes = changes
+
+
 @dataclass(frozen=True)
 class LoaderConfig:
     """How clips become batches.
@@ -205,7 +221,7 @@ class Loader:
         """Go on where `get_state` was called.
 
         Raises:
-            HotshotError: the data or the settings are not those of the saved position.
+            OtherDataError: the data or the settings are not those of the saved position.
         """
         here = self.get_state()
         changed = [
@@ -214,11 +230,7 @@ class Loader:
             if name != "next_batch" and state.get(name) != value
         ]
         if changed or type(state.get("next_batch")) is not int:
-            raise HotshotError(
-                "The saved position in the data does not fit: "
-                f"{'; '.join(changed) or 'next_batch is no number'}.\n"
-                "Resume with the data and the settings of that run, or start a new one."
-            )
+            raise OtherDataError("; ".join(changed) or "next_batch is no number")
         self.close()
         self._next_batch = int(state["next_batch"])
 

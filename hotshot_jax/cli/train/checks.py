@@ -72,6 +72,12 @@ def check_settings(settings: TrainSettings) -> None:
     bucket_sizes(settings.resolution, settings.aspect_ratio)
     settings.profiled()
     _check_samples(settings)
+    if settings.save == "best" and settings.validation_data is None:
+        raise UsageError("--save best needs --validation_data, whose loss says which is best.")
+    if settings.resume_data == "restart" and settings.counts_epochs:
+        raise UsageError(
+            "--resume_data restart needs --max_train_steps: epochs of other data have others."
+        )
 
 
 def _expect(settings: TrainSettings, name: str, holds: bool, expected: str) -> None:
@@ -158,6 +164,11 @@ RULES = (
         lambda s: not s.disable_optimizer_restore or s.resume != "none",
         "with --resume none",
     ),
+    Acts(
+        ("resume_data",),
+        lambda s: s.resume_data == "continue" or s.resume != "none",
+        "with --resume none",
+    ),
 )
 """By the settings alone."""
 
@@ -211,7 +222,7 @@ RULES_OF_PLANNED = (
         "in a run without validation: it is shorter than --validate_every_steps, or that is 0",
     ),
     Acts(
-        ("validation_data", "validation_steps", "validation_batches", "sample_prompts"),
+        ("validation_data", "validation_steps", "validation_batches", "sample_prompts", "save"),
         lambda run: run.validates,
         "in a run without validation: it is shorter than --validate_every_steps, or that is 0",
     ),

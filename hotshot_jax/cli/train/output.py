@@ -1,5 +1,6 @@
 """What a run of `train.py` leaves in its folder, and what it must not replace there."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.errors import UsageError
 from hotshot_jax.files.plain_file import open_plain
 from hotshot_jax.training.running.metrics import is_metrics
-from hotshot_jax.training.running.summary import Summary, draw_losses, read_metrics
+from hotshot_jax.training.running.summary import Summary, draw_losses, is_number, read_metrics
 from hotshot_jax.writing.places import check_made_here, check_no_dead_link, is_inside
 from hotshot_jax.writing.staging import replace_anything, staged_file
 
-EXPORT, CONFIG, METRICS = "export", "config.yaml", "metrics.jsonl"
+EXPORT, BEST = "export", "best"
+CONFIG, METRICS = "config.yaml", "metrics.jsonl"
 LOSSES, SUMMARY = "loss.png", "summary.json"
 _HEADER = "# Settings of a run of hotshot-jax; --config takes them.\n"
 _READ = (
@@ -34,16 +36,17 @@ def check_output_dir(settings: TrainSettings) -> None:
     """
     output = Path(settings.output_dir)
     check_no_dead_link(output)
-    export = output / EXPORT
-    for name in _READ:
-        source = getattr(settings, name)
-        if source is not None and export.exists() and is_inside(source, export):
-            raise UsageError(
-                f"--output_dir {output}: its {EXPORT} is what --{name} reads, and would be "
-                "replaced. Name another folder."
-            )
-    if export.exists() and not (export.is_dir() and not any(export.iterdir())):
-        check_made_here(export)
+    for folder in (EXPORT, BEST):
+        export = output / folder
+        for name in _READ:
+            source = getattr(settings, name)
+            if source is not None and export.exists() and is_inside(source, export):
+                raise UsageError(
+                    f"--output_dir {output}: its {folder} is what --{name} reads, and would be "
+                    "replaced. Name another folder."
+                )
+        if export.exists() and not (export.is_dir() and not any(export.iterdir())):
+            check_made_here(export)
     for name, is_ours in ((CONFIG, _is_config), (METRICS, is_metrics)):
         file = output / name
         if file.exists() and not is_ours(file):
@@ -93,6 +96,25 @@ def save_summary(output: Path, price: float | None) -> Summary | None:
     with staged_file(output / LOSSES, may_replace=replace_anything) as staged:
         Image.fromarray(picture).save(staged, "PNG")
     return summary
+
+
+def least_held_out_loss(output: Path, last_step: int) -> float:
+    """The lowest loss on held-out data that a run has measured; infinite without any.
+
+    Args:
+        output: the run's folder.
+        last_step: what was measured later does not count.
+    """
+    try:
+        metrics = read_metrics(output / METRICS)
+    except OSError:
+        return math.inf
+    losses = [
+        line["loss_held_out"]
+        for line in metrics
+        if line["step"] <= last_step and is_number(line.get("loss_held_out"))
+    ]
+    return min(losses, default=math.inf)
 
 
 def _is_config(file: Path) -> bool:

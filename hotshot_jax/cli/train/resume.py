@@ -12,7 +12,7 @@ import numpy as np
 
 from hotshot_jax.cli.flags import flags_of
 from hotshot_jax.cli.train.settings import TrainSettings
-from hotshot_jax.data.loader import Loader
+from hotshot_jax.data.loader import Loader, OtherDataError
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.parallel.hosts import failing_together
 from hotshot_jax.schedulers.base import Scheduler
@@ -167,8 +167,13 @@ def resume(
             f"No checkpoint can be restored (tried {tried}).\nGo on from another one by --resume "
             "PATH, or start anew in another --output_dir."
         )
-    loader.set_state(metadata["data"])
     said = [f"going on from step {saved.step} of {saved.path}"]
+    try:
+        loader.set_state(metadata["data"])
+    except OtherDataError as error:
+        if settings.resume_data != "restart":
+            raise
+        said.append(f"the data from their beginning: {error.changes}")
     changed = changed_settings(metadata["settings"], settings)
     if changed:
         said.append(f"other settings than there: {', '.join(changed)}")

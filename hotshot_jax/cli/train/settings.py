@@ -196,11 +196,26 @@ class TrainSettings:
         _OUTPUT,
         local=True,
     )
+    resume_data: str = flag(
+        "continue",
+        "restart goes on with other data or another batch size than the checkpoint's: weights and "
+        "optimiser as they are, the data from their beginning",
+        str,
+        _OUTPUT,
+        choices=("continue", "restart"),
+    )
     disable_optimizer_restore: bool = flag(
         False, "resume the parameters without the optimiser's moments", bool, _OUTPUT
     )
     save_n_steps: int = flag(100, "updates between checkpoints; 0 for none", int, _OUTPUT)
     save_starting_step: int = flag(100, "first update that is saved", int, _OUTPUT)
+    save: str = flag(
+        "last",
+        "best also exports the weights with the lowest loss on held-out data, to best/",
+        str,
+        _OUTPUT,
+        choices=("last", "best"),
+    )
     keep_checkpoints: int = flag(2, "how many of the last to keep", int, _OUTPUT)
     report_to: str = flag(
         "auto",

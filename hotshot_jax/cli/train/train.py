@@ -25,8 +25,10 @@ from hotshot_jax.cli.train.checks import (
 from hotshot_jax.cli.train.command import PROGRAM
 from hotshot_jax.cli.train.data import RunData, make_clip_validation, make_feeds, open_run_data
 from hotshot_jax.cli.train.output import (
+    BEST,
     EXPORT,
     check_output_dir,
+    least_held_out_loss,
     save_config,
     save_summary,
 )
@@ -229,17 +231,25 @@ def _train(plan: _Plan, given: Collection[str]) -> None:
         reports.close()
         if is_first():
             _say_summary(output, settings.price)
+    _export(output / EXPORT, settings, models, state)
+    if is_first():
+        print(output / EXPORT)
+
+
+def _export(
+    folder: Path, settings: TrainSettings, models: TrainingModels, state: TrainState
+) -> None:
+    """Writes what is trained; all hosts have to call it together."""
     average = on_host(state.trained if state.average is None else state.average)
     if is_first():
         export(
-            output / EXPORT,
+            folder,
             models.folder,
             settings.unet_resume_path,
             models.division,
             average,
             models.components.scheduler_config,
         )
-        print(output / EXPORT)
 
 
 def _schedule(settings: TrainSettings, loader: Loader, steps: int) -> Schedule:
@@ -284,12 +294,22 @@ def _run_loop(
     plan: _Plan, parts: _Parts, reports: Reports, state: TrainState, progress: TerminalProgress
 ) -> TrainState:
     settings, frozen, held_out = plan.settings, parts.models.frozen, parts.held_out
+    output = Path(settings.output_dir)
+    # What an earlier start has measured; all hosts read the same file.
+    least = [least_held_out_loss(output, int(state.step))]
 
     def validate(step: int, state: TrainState) -> Mapping[str, float]:
         trained = state.trained if state.average is None else state.average
         if parts.clips is not None:
             parts.clips.run(step, trained, frozen, reports)
-        return {} if held_out is None else {"loss_held_out": held_out.run(trained, frozen)}
+        if held_out is None:
+            return {}
+        loss = held_out.run(trained, frozen)
+        if settings.save == "best" and loss < least[0]:
+            least[0] = loss
+            _export(output / BEST, settings, parts.models, state)
+            _say(f"{output / BEST} is step {step}, with a held-out loss of {loss:.4g}")
+        return {"loss_held_out": loss}
 
     shown = TrainingProgress(Pace(plan.steps), quiet=not is_first())
     with shown.shown(int(state.step)):

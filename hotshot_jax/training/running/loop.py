@@ -26,7 +26,6 @@ from hotshot_jax.training.running.metrics import Reports
 from hotshot_jax.training.running.step import Trainer, TrainState, compile_step, trace_step
 from hotshot_jax.training.trainees.trainee import Parameters
 
-
 # Each takes gigabytes of main memory for a large UNet.
 _MOST_COMPILED_AT_ONCE = 4
 # What a batch has of its pixels or latents, each with `[batch, frames, height, width, ...]`.

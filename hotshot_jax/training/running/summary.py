@@ -59,7 +59,7 @@ class Summary:
             metrics: of the run.
             price: of a device for an hour.
         """
-        updates = [line for line in metrics if all(_is_number(line.get(name)) for name in _NEEDED)]
+        updates = [line for line in metrics if all(is_number(line.get(name)) for name in _NEEDED)]
         if not updates:
             return None
 
@@ -136,7 +136,7 @@ def draw_losses(metrics: Metrics) -> npt.NDArray[np.uint8] | None:
     Returns:
         uint8 `[height, width, 3]`; None if there is no loss.
     """
-    updates = [line for line in metrics if _is_number(line.get("loss"))]
+    updates = [line for line in metrics if is_number(line.get("loss"))]
     if not updates:
         return None
     smoothed = Smoothed()
@@ -149,7 +149,7 @@ def draw_losses(metrics: Metrics) -> npt.NDArray[np.uint8] | None:
             "smoothed": _fewer(averages, lambda part: part[-1]),
         }
     }
-    held_out = [line for line in metrics if _is_number(line.get("loss_held_out"))]
+    held_out = [line for line in metrics if is_number(line.get("loss_held_out"))]
     if held_out:
         panels[f"loss on held-out data, steps {held_out[0]['step']} to {held_out[-1]['step']}"] = {
             "held out": [line["loss_held_out"] for line in held_out]
@@ -173,5 +173,6 @@ def _fewer(values: Sequence[float], choose: Any) -> list[float]:
     return [float(choose(part)) for part in parts]
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value of a line is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)

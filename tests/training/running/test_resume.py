@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from hotshot_jax.cli.train.resume import Identity, changed_settings
-from hotshot_jax.cli.train.settings import TrainSettings
+from hotshot_jax.cli.train.settings import NO_LIMIT, TrainSettings
 from hotshot_jax.errors import UsageError
 from hotshot_jax.training.running.output_lock import only_training_in
 from tests.training.conftest import Run, signal_after, start
@@ -185,6 +185,25 @@ def test_resuming_with_other_settings_is_refused(
     for message in other.values():
         assert message in run.stderr
     assert len(run.losses) == 8
+
+
+def test_with_other_data_it_goes_on_from_their_beginning_where_that_is_asked(
+    unbroken: Run, train: Train, tmp_path: Path
+) -> None:
+    output = tmp_path / "again"
+    shutil.copytree(unbroken.output, output)
+    given = ["--output_dir", output, "--resume_data", "restart", "--seed", "5"]
+    run = train(*given, "--max_train_steps", "9")
+    assert run.status == 0, run.stderr
+    assert "going on from step 8" in run.stderr
+    assert "the data from their beginning: seed was 111 and is 5" in run.stderr
+    assert len(run.losses) == 9 and run.metrics[-1]["epoch"] == 0
+    # The same command goes on: the position is one in these data now.
+    run = train(*given, "--max_train_steps", "10")
+    assert run.status == 0 and "from their beginning" not in run.stderr
+    assert len(run.losses) == 10
+    epochs = train(*given, "--max_train_steps", NO_LIMIT)
+    assert epochs.status == 2 and "--resume_data restart needs --max_train_steps" in epochs.stderr
 
 
 def change_tensor(file: Path, name: str) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from hotshot_jax.cli.train import progress
-from hotshot_jax.cli.train.output import save_summary
+from hotshot_jax.cli.train.output import least_held_out_loss, save_summary
 from hotshot_jax.cli.train.progress import TrainingProgress
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.training.running.pace import Pace, Smoothed
@@ -96,6 +97,14 @@ def test_a_picture_and_an_object_are_left_behind(tmp_path: Path) -> None:
     both, alone = draw_losses(metrics), draw_losses(metrics[:300])
     assert both is not None and alone is not None and both.shape[0] > alone.shape[0]
     assert draw_losses([]) is None
+
+
+def test_the_least_loss_on_held_out_data_is_that_of_before(tmp_path: Path) -> None:
+    assert least_held_out_loss(tmp_path, 9) == math.inf
+    lines = [{"step": step, "loss_held_out": loss} for step, loss in ((2, 0.5), (4, 0.7), (6, 0.1))]
+    lines.append({"step": 3, "loss_held_out": None})
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, [update(1), *lines])))
+    assert [least_held_out_loss(tmp_path, step) for step in (1, 5, 6)] == [math.inf, 0.5, 0.1]
 
 
 def test_nothing_is_written_for_a_run_without_updates(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class Time:
 
 class FakeLoader:
     batches_per_epoch = 4
-    used_sizes = [(32, 16), (16, 16)]
+    used_sizes = ((32, 16), (16, 16))
 
     def __init__(self) -> None:
         self.number = 0

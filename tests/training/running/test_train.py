@@ -1,5 +1,6 @@
 """Whole runs of train.py: what they leave behind, and how they end when something is wrong."""
 
+import filecmp
 import shutil
 import sys
 from collections.abc import Callable
@@ -191,8 +192,12 @@ def test_validation_writes_clips_and_the_held_out_loss(
 ) -> None:
     given: list[Any] = ["--validation_data", clips, "--validation_steps", 1]
     given += ["--validate_every_steps", 2, "--max_train_steps", 2, "--gradient_checkpointing"]
-    run = train(*given, "--test_prompts", "a red ball | \ud800")
+    run = train(*given, "--test_prompts", "a red ball | \ud800", "--save", "best")
     assert run.status == 0, run.stderr
+    assert (run.output / "validation" / "sheet.png").is_file()
+    assert "best is step 2, with a held-out loss of" in run.stderr
+    for file in ("unet/diffusion_pytorch_model.safetensors", "model_index.json"):
+        assert filecmp.cmp(run.output / "best" / file, run.output / "export" / file, shallow=False)
     (clip,) = (run.output / "validation").rglob("*.gif")
     assert clip.parent.name == "step-0000002" and clip.name == "00-a-red-ball.gif"
     with Image.open(clip) as image:
@@ -220,6 +225,9 @@ def test_validation_writes_clips_and_the_held_out_loss(
         (("--lr_scheduler", "cosine"), "--lr_warmup_steps 500 is not shorter than the run of 4"),
         (("--mesh", "data=3"), "does not fit"),
         (("--data_dir", "/nowhere/at/all"), "/nowhere/at/all does not exist"),
+        (("--price", "nan"), "--price is nan; expected 0 or more"),
+        (("--save", "best"), "--save best needs --validation_data"),
+        (("--sample_prompts", "/nowhere.txt"), "both say what to show; give one"),
         (("--config", "/nowhere.yaml"), "--config /nowhere.yaml: there is no such file"),
         (("--trian", "unet"), "did you mean --train?"),
         (("--adam_beta1", "1"), "--adam_beta1 is 1.0"),
