@@ -71,6 +71,11 @@ def test_the_command_line_is_imported_by_nothing_else() -> None:
     assert not [file for file, here, there in arrows() if there == COMMANDS != here]
 
 
+def test_making_a_gif_needs_no_server() -> None:
+    infer = "hotshot_jax/cli/infer/"
+    assert not [file for file, _, there in arrows() if there == "server" and file.startswith(infer)]
+
+
 def test_folders_and_files_stay_small() -> None:
     folders = [
         path for path in (ROOT / "benchmarks", PACKAGE) for path in (path, *path.rglob("*/"))

@@ -10,10 +10,12 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from hotshot_jax.server.failures import QueueFull, Refusal
+from hotshot_jax.files.printable import printable
+from hotshot_jax.server.failures import Refusal
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _MOST_TOLD = 5
+_MOST_CHARACTERS = 2000
 
 
 class ErrorContent(BaseModel):
@@ -38,6 +40,7 @@ def error_content(status: int, message: str, code: str) -> dict[str, Any]:
         message: for a person.
         code: for a program.
     """
+    message = printable(message, _MOST_CHARACTERS)
     usual = "server_error" if status >= 500 else "invalid_request_error"
     return {"error": {"message": message, "type": _TYPES.get(status, usual), "code": code}}
 
@@ -105,6 +108,3 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {"model": ErrorBody, "description": HTTPStatus(status).phrase} for status in every
     }
-
-
-QUEUE_FULL = QueueFull.status

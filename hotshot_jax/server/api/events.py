@@ -17,6 +17,19 @@ from hotshot_jax.server.service import Service
 # Proxies give up connections on which nothing comes.
 _SILENT_SECONDS = 15.0
 
+EVENT_SCHEMA = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {
+            "enum": ["progress", "completed", "failed", "cancelled", "deleted"],
+            "description": "`progress`, or how the job came to its end.",
+        },
+        "data": {"type": "string", "description": "JSON: the job as it stands."},
+    },
+}
+"""Of one event."""
+
 
 def events(request: Request, service: Service, job: Job) -> StreamingResponse:
     """The events of a job, `progress` until it comes to its end, which is the last.

@@ -148,7 +148,7 @@ def _has_key(headers: Headers, key: str) -> bool:
 
 def _is_this_machine(host: str) -> bool:
     try:
-        name = urlsplit(f"//{host}").hostname or ""
+        name = "" if "@" in host else urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return False
     if name == "localhost":

@@ -10,7 +10,7 @@ from starlette.responses import StreamingResponse
 
 from hotshot_jax.server.api.body import received
 from hotshot_jax.server.api.errors import responses
-from hotshot_jax.server.api.events import events
+from hotshot_jax.server.api.events import EVENT_SCHEMA, events
 from hotshot_jax.server.api.forms import CONTENTS, form_asked_for
 from hotshot_jax.server.api.schema import VIDEO_BODY
 from hotshot_jax.server.api.shown import Deleted, Video, Videos, shown
@@ -191,7 +191,7 @@ async def content_by_ending(
     "/{video_id}/events",
     response_class=StreamingResponse,
     responses=responses(404, 429, 503)
-    | {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    | {200: {"content": {"text/event-stream": {"schema": EVENT_SCHEMA}}}},
     summary="Follow a job",
 )
 async def followed(request: Request, video_id: _Id) -> Any:
