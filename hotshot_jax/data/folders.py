@@ -8,7 +8,7 @@ pictures are frames, `frame_names` tells.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -16,15 +16,12 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from hotshot_jax.data.captions import (
-    SIDECAR_ENDINGS,
     Row,
-    check_caption,
-    decode_sidecar,
     is_table,
     matched_rows,
-    one_caption,
     read_table,
 )
 from hotshot_jax.data.clip_source import (
@@ -38,14 +35,11 @@ from hotshot_jax.data.clip_source import (
     read_picture,
     refuse_or_skip,
 )
+from hotshot_jax.data.folder_prompts import PROMPT_FILE, join, prompt_files, read_prompt
 from hotshot_jax.data.frame_names import GAPS, is_numbered, sort_out_frames
 from hotshot_jax.data.left_out import SEEN_BEFORE, LeftOut, Tally, kind_of_file, listed
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.files.plain_file import MOST_PROMPT_BYTES, open_plain
 from hotshot_jax.media.reading.read import natural_order
-
-PROMPT_FILE: Final = "prompt.txt"
-_PROMPT_FILES: Final = frozenset(f"prompt{ending}" for ending in SIDECAR_ENDINGS)
 
 Check = Literal["auto", "headers", "decode"]
 
@@ -140,7 +134,7 @@ class FolderSource:
             name=name,
             prompt=read_prompt(folder, name, self._rows.get(name, ())),
             pictures=files,
-            picture_names=[_join(name, file.name) for file in files],
+            picture_names=[join(name, file.name) for file in files],
         )
 
 
@@ -237,11 +231,6 @@ def sample_names(root: Path) -> FolderNames:
     return FolderNames(names, tally.left_out(), rows)
 
 
-def prompt_files(names: Iterable[str]) -> list[str]:
-    """Those of the files in a sample's folder that hold its prompt, in order of their names."""
-    return sorted(name for name in names if name.lower() in _PROMPT_FILES)
-
-
 def picture_files(folder: Path) -> list[Path]:
     """The frames in a sample's folder in natural order.
 
@@ -250,38 +239,6 @@ def picture_files(folder: Path) -> list[Path]:
     """
     pictures = [entry.name for entry in os.scandir(folder) if _is_picture(entry)]
     return [folder / name for name in sort_out_frames(pictures).frames]
-
-
-def read_prompt(folder: Path, name: str, rows: Sequence[Row] = ()) -> str:
-    """The prompt of a sample, without white space around it.
-
-    Args:
-        folder: of the sample.
-        name: what messages call it.
-        rows: that tables have for it.
-
-    Raises:
-        HotshotError: it is missing, there are several, or it cannot be read, is empty, too long, or
-            not UTF-8.
-    """
-    try:
-        labels = [_join(name, file) for file in prompt_files(os.listdir(folder))]
-    except OSError as error:
-        raise HotshotError(f"{name}: cannot be read: {error.strerror or error}") from error
-    one_caption(name, [*labels, *(row.label for row in rows)])
-    for row in rows:
-        return check_caption(row)
-    label = labels[0] if labels else _join(name, PROMPT_FILE)
-    try:
-        with open_plain(folder / Path(label).name) as file:
-            text = file.read(MOST_PROMPT_BYTES + 1)
-    except FileNotFoundError:
-        raise HotshotError(f"{label}: is missing") from None
-    except OSError as error:
-        raise HotshotError(f"{label}: cannot be read: {error.strerror or error}") from error
-    if len(text) > MOST_PROMPT_BYTES:
-        raise HotshotError(f"{label}: is longer than {MOST_PROMPT_BYTES} bytes")
-    return decode_sidecar(text, label)
 
 
 def _sample_folders(root: Path, tally: Tally) -> Iterator[Path]:
@@ -315,7 +272,7 @@ def _sample_folders(root: Path, tally: Tally) -> Iterator[Path]:
             read |= {entry.name for entry in entries if is_table(entry.name)}
         for entry in entries:
             if entry.name not in read:
-                tally.add(kind_of_file(entry.name, PICTURE_ENDINGS), _join(name, entry.name))
+                tally.add(kind_of_file(entry.name, PICTURE_ENDINGS), join(name, entry.name))
         _tell_of_pictures(name, pictures, is_sample, tally)
         if is_sample or (not inner and folder != root):
             yield folder
@@ -324,11 +281,11 @@ def _sample_folders(root: Path, tally: Tally) -> Iterator[Path]:
 def _tell_of_pictures(sample: str, pictures: Sequence[str], is_sample: bool, tally: Tally) -> None:
     if not is_sample:
         for picture in pictures:
-            tally.add(_OF_NO_SAMPLE, _join(sample, picture))
+            tally.add(_OF_NO_SAMPLE, join(sample, picture))
         return
     sorted_out = sort_out_frames(pictures)
     for kind, picture in sorted_out.others:
-        tally.add(kind, _join(sample, picture))
+        tally.add(kind, join(sample, picture))
     if sorted_out.missing is not None:
         tally.add(GAPS, f"{sample}: no {sorted_out.missing}")
 
@@ -350,7 +307,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def check_sample(
-    root: Path, name: str, frames: int, decode: bool, rows: Sequence[Row] = ()
+    root: Path,
+    name: str,
+    frames: int,
+    decode: bool,
+    rows: Sequence[Row] = (),
+    see: Callable[[npt.NDArray[np.uint8]], object] = id,
 ) -> tuple[tuple[int, int, int], list[str]]:
     """(width, height, frames) of a sample, and everything that is wrong with it.
 
@@ -360,6 +322,7 @@ def check_sample(
         frames: that it must have at least.
         decode: decode all pictures rather than read their headers.
         rows: that tables of captions have for it.
+        see: is shown each picture that is decoded.
     """
     folder = root / name
     messages = []
@@ -375,11 +338,11 @@ def check_sample(
         messages.append(f"{name}: has {len(files)} frames, but {frames} are needed")
     sizes: dict[tuple[int, int], str] = {}
     for file in files:
-        label = _join(name, file.name)
+        label = join(name, file.name)
         try:
             size = picture_size(file, label)
             if decode:
-                read_picture(file, label)
+                see(read_picture(file, label))
             sizes.setdefault(size, label)
         except HotshotError as error:
             messages.append(str(error))
@@ -392,7 +355,3 @@ def check_sample(
         ]
     width, height = next(iter(sizes), (0, 0))
     return (width, height, len(files)), messages
-
-
-def _join(name: str, file: str) -> str:
-    return file if name == "." else f"{name}/{file}"

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from hotshot_jax.data.clip_source import OnBadSample, Problem, refuse_or_skip
+from hotshot_jax.data.findings import Findings
+from hotshot_jax.data.in_order import made_in_order
+from hotshot_jax.data.left_out import LeftOut
 from hotshot_jax.data.origins import ClipRecord, Origin
 from hotshot_jax.data.records import write_table
 from hotshot_jax.errors import HotshotError, UsageError, causes
@@ -42,21 +45,24 @@ class BuildReport:
         folder: where the data set lies.
         clips: how many it holds; None where it cannot be read from here.
         problems: why items were left out; through Beam they go to its log instead.
+        warnings: what training would learn wrongly; not looked for through Beam.
     """
 
     folder: str
     clips: int | None
     problems: tuple[Problem, ...]
+    warnings: tuple[LeftOut, ...] = ()
 
 
 @dataclass(eq=False)
 class ClipsConfig(tfds.core.BuilderConfig):
-    """What to build from; `problems` fills while building on this machine."""
+    """What to build from; `problems` and `findings` fill while building on this machine."""
 
     origin: Origin | None = None
     on_bad_sample: OnBadSample = "error"
     through_beam: bool = False
     problems: list[Problem] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
 
 
 class HotshotClips(tfds.core.GeneratorBasedBuilder):
@@ -125,8 +131,9 @@ def build_clips(
     on_bad_sample: OnBadSample = "error",
     beam_arguments: list[str] | None = None,
     overwrite: bool = False,
+    count_tokens: Callable[[str], int] | None = None,
 ) -> BuildReport:
-    """Build a data set. A local one appears under its name only once it is whole.
+    """Build a data set, on all cores. A local one appears under its name only once it is whole.
 
     Args:
         origin: what from.
@@ -136,14 +143,17 @@ def build_clips(
             `skip` leaves broken items out.
         beam_arguments: Beam's own flags, such as `--runner=DirectRunner`, to build through Beam.
         overwrite: replace what is at `output`, if it was built by this and nothing was added.
+        count_tokens: of a prompt, to tell those that are too long; see `Findings`.
 
     Raises:
         HotshotError: items are broken, nothing is left to build from, or the disk is full.
         UsageError: the origin holds nothing, the output is there already, or is not to be replaced.
     """
     if "://" in os.fspath(output):
-        config, folder = _build(origin, os.fspath(output), on_bad_sample, beam_arguments)
-        return BuildReport(folder, None, tuple(config.problems))
+        config, folder = _build(
+            origin, os.fspath(output), on_bad_sample, beam_arguments, count_tokens
+        )
+        return BuildReport(folder, None, tuple(config.problems), config.findings.found())
     target = Path(os.path.realpath(output))
 
     def may_replace(folder: Path) -> None:
@@ -156,15 +166,19 @@ def build_clips(
         check_made_here(folder)
 
     with staged_folder(output, may_replace=may_replace) as staged:
-        config, folder = _build(origin, str(staged), on_bad_sample, beam_arguments)
+        config, folder = _build(origin, str(staged), on_bad_sample, beam_arguments, count_tokens)
         clips = len(write_table(Path(folder)))
         list_files(staged)
     folder = str(target / os.path.relpath(folder, staged))
-    return BuildReport(folder, clips, tuple(config.problems))
+    return BuildReport(folder, clips, tuple(config.problems), config.findings.found())
 
 
 def _build(
-    origin: Origin, output: str, on_bad_sample: OnBadSample, beam_arguments: list[str] | None
+    origin: Origin,
+    output: str,
+    on_bad_sample: OnBadSample,
+    beam_arguments: list[str] | None,
+    count_tokens: Callable[[str], int] | None,
 ) -> tuple[ClipsConfig, str]:
     total = len(origin.items())
     config = ClipsConfig(
@@ -172,6 +186,7 @@ def _build(
         origin=origin,
         on_bad_sample=on_bad_sample,
         through_beam=beam_arguments is not None,
+        findings=Findings(count_tokens),
     )
     options: dict[str, Any] = {}
     if beam_arguments is not None:
@@ -198,16 +213,17 @@ def _examples(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     assert config.origin is not None
     made = 0
-    for number, name in items:
-        try:
-            clips = config.origin.clips(name)
-        except HotshotError as error:
-            config.problems += [Problem(name, line) for line in str(error).split("\n")]
+    everything = made_in_order(config.origin, [name for _, name in items])
+    for (number, name), clips in zip(items, everything, strict=True):
+        if isinstance(clips, str):
+            config.problems += [Problem(name, line) for line in clips.split("\n")]
             continue
         # After the first problem the rest is read only to tell what else is wrong.
         if config.problems and config.on_bad_sample == "error":
             continue
         made += len(clips)
+        for clip in clips:
+            config.findings.add(clip.name, clip.prompt, clip.remarks, clip.signature)
         yield from _keyed(number, clips)
     bad = len({problem.sample for problem in config.problems})
     refuse_or_skip(config.problems, bad + made, "The source", config.on_bad_sample)

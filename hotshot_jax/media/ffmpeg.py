@@ -4,8 +4,9 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import IO
 
 import numpy as np
@@ -70,7 +71,7 @@ def run_ffmpeg(
             its log.
         HotshotError: there is no ffmpeg.
     """
-    command = [ffmpeg_executable(), "-nostdin", "-hide_banner", "-loglevel", "error", *arguments]
+    command = _command(arguments)
     # In a session of its own, so that Ctrl-C reaches this process only, which then ends ffmpeg.
     try:
         with subprocess.Popen(
@@ -100,11 +101,62 @@ def run_ffmpeg(
         raise FfmpegError(
             f"{subject}: ffmpeg could not be started ({error.strerror or error}).", ""
         ) from error
+    _check(process, errors, subject)
+    return output
+
+
+def stream_ffmpeg(
+    arguments: list[str],
+    read: Callable[[IO[bytes]], object],
+    *,
+    subject: str,
+    folder: str | os.PathLike[str],
+) -> None:
+    """Run ffmpeg and read what it writes to its standard output as it comes.
+
+    Args:
+        arguments: without the program's name.
+        read: reads it; what it leaves is not read.
+        subject: what an error message is about, such as the path of the file.
+        folder: where ffmpeg works: names of files that it writes are relative to it.
+
+    Raises:
+        FfmpegError: it ended with an error; the message holds the last line of its log.
+        HotshotError: there is no ffmpeg.
+    """
+    with tempfile.TemporaryFile() as errors:
+        try:
+            with subprocess.Popen(
+                _command(arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=folder,
+                start_new_session=True,
+            ) as process:
+                assert process.stdout is not None
+                try:
+                    read(process.stdout)
+                except BaseException:
+                    process.kill()
+                    raise
+        except OSError as error:
+            raise FfmpegError(
+                f"{subject}: ffmpeg could not be started ({error.strerror or error}).", ""
+            ) from error
+        errors.seek(0)
+        _check(process, errors.read(), subject)
+
+
+def _command(arguments: list[str]) -> list[str]:
+    return [ffmpeg_executable(), "-nostdin", "-hide_banner", "-loglevel", "error", *arguments]
+
+
+def _check(process: subprocess.Popen[bytes], errors: bytes, subject: str) -> None:
     log = errors.decode(errors="replace").strip()
     if process.returncode != 0:
         reason = log.splitlines()[-1] if log else f"exit status {process.returncode}"
         raise FfmpegError(f"{subject}: ffmpeg failed: {reason}", log)
-    return output
 
 
 def _write_all(pipe: IO[bytes], arrays: Iterable[npt.NDArray[np.uint8]]) -> None:

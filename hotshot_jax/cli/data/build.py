@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from hotshot_jax.cli.data.command import BUILD
+from hotshot_jax.cli.data.tokens import token_counter
 from hotshot_jax.cli.flags import Acts, refuse_without_effect
 from hotshot_jax.cli.run import say
 from hotshot_jax.data.origins import FolderOrigin, Origin, ShapesOrigin, VideoOrigin, find_origin
@@ -20,7 +21,7 @@ _EFFECTS = (
         "without --kind shapes",
     ),
     Acts(
-        ("duration", "clips_per_video", "picture_format"),
+        ("duration", "clips_per_video", "picture_format", "cut_threshold"),
         lambda origin: isinstance(origin, VideoOrigin),
         "on anything but videos",
     ),
@@ -63,13 +64,19 @@ def build(given: argparse.Namespace, flags: Collection[str], beam: list[str] | N
             "Building a data set needs the training extra: pip install 'hotshot-jax[train]' "
             f"({error})"
         ) from error
-    report = build_clips(origin, given.output, given.on_bad_sample, beam, given.overwrite)
+    report = build_clips(
+        origin, given.output, given.on_bad_sample, beam, given.overwrite, token_counter()
+    )
     left_out = [problem.message for problem in report.problems]
     left_out += map(str, origin.left_out())
     for each in left_out:
         say(f"{BUILD}: left out: {each}")
+    warnings = list(map(str, report.warnings))
+    for each in warnings:
+        say(f"{BUILD}: warning: {each}")
     if given.json:
-        print(json.dumps({"folder": report.folder, "clips": report.clips, "left_out": left_out}))
+        told = {"folder": report.folder, "clips": report.clips}
+        print(json.dumps({**told, "left_out": left_out, "warnings": warnings}))
         return
     if report.clips is not None:
         say(f"{BUILD}: {report.clips} clips")
@@ -89,7 +96,14 @@ def _origin(given: argparse.Namespace) -> Origin:
         return FolderOrigin(root, given.frames)
     if not root.is_dir():
         raise UsageError(f"--source {root} is not a folder.")
-    return origin(root, given.frames, given.duration, given.clips_per_video, given.picture_format)
+    return origin(
+        root,
+        given.frames,
+        given.duration,
+        given.clips_per_video,
+        given.picture_format,
+        given.cut_threshold,
+    )
 
 
 def _check(given: argparse.Namespace) -> None:
@@ -100,3 +114,7 @@ def _check(given: argparse.Namespace) -> None:
         raise UsageError(f"--seed {given.seed} must not be negative.")
     if not 0 < given.duration < float("inf"):
         raise UsageError(f"--duration {given.duration} must be a positive number of milliseconds.")
+    if not 0 < given.cut_threshold <= 100:
+        raise UsageError(
+            f"--cut_threshold {given.cut_threshold} must be a number above 0, and at most 100."
+        )

@@ -94,6 +94,13 @@ def _build_parser() -> argparse.ArgumentParser:
         default="png",
         help="png keeps pixels exactly, jpeg is smaller",
     )
+    videos.add_argument(
+        "--cut_threshold",
+        type=float,
+        default=10.0,
+        metavar="PERCENT",
+        help="change of brightness from which a frame begins another scene; clips keep within one",
+    )
     shapes = parser.add_argument_group("shapes")
     shapes.add_argument("--length", type=int, default=10_000, help="number of clips")
     shapes.add_argument("--seed", type=int, default=0, help="another seed gives other clips")

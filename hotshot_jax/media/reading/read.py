@@ -34,7 +34,7 @@ from hotshot_jax.media.reading.key_frames import key_frame_indices
 _PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 _PNM = re.compile(rb"P[1-7fF]\s")
 # Pixels that are not square are made so by width.
-_SQUARE_PIXELS = "scale=w=round(iw*sar):h=ih:flags=bicubic+accurate_rnd+full_chroma_int,setsar=1"
+SQUARE_PIXELS = "scale=w=round(iw*sar):h=ih:flags=bicubic+accurate_rnd+full_chroma_int,setsar=1"
 
 
 def video_container(head: bytes) -> str | None:
@@ -64,22 +64,18 @@ def open_video(path: Path, container: str, limits: ReadLimits) -> Clip:
         HotshotError: no video track, cut short, damaged, beyond the limits, or ffmpeg is missing.
     """
     # Compressed frames first, as they lie in the file: what may be too much is not decoded.
-    for decoding in (["-c", "copy"], ["-vf", _SQUARE_PIXELS]):
-        time_base, width, height, starts, last_duration = _frames(
-            path, container, decoding, limits.most_frames + 1
-        )
-        if not starts:
+    for decoding in (["-c", "copy"], ["-vf", SQUARE_PIXELS]):
+        output = ["-f", "framecrc"]
+        listed = _ffmpeg(path, container, decoding, limits.most_frames + 1, output).decode()
+        width, height, durations = frame_times(listed)
+        if not durations:
             raise HotshotError(f"{path} has a video track without a frame in it.")
         limits.check_size(path, width, height)
-        limits.check_count(path, len(starts))
-        limits.check_pixels(path, len(starts) * width * height, limits.most_video_pixels)
-    ticks = [later - earlier for earlier, later in itertools.pairwise(starts)]
-    ticks.append(last_duration or (ticks[-1] if ticks else 0))
-    durations = tuple(float(1000 * time_base * tick) for tick in ticks)
+        limits.check_count(path, len(durations))
+        limits.check_pixels(path, len(durations) * width * height, limits.most_video_pixels)
 
     def decode(indices: Sequence[int]) -> list[npt.NDArray[np.uint8]]:
-        chosen = "+".join(f"eq(n\\,{index})" for index in indices)
-        filters = ["-vf", f"select={chosen},{_SQUARE_PIXELS}"]
+        filters = ["-vf", f"{selection(indices)},{SQUARE_PIXELS}"]
         raw = ["-f", "rawvideo", "-pix_fmt", "rgb24"]
         pixels = _ffmpeg(path, container, filters, len(indices), raw)
         if len(pixels) != len(indices) * height * width * 3:
@@ -89,15 +85,16 @@ def open_video(path: Path, container: str, limits: ReadLimits) -> Clip:
     return Clip(path, width, height, durations, False, decode)
 
 
-def _frames(
-    path: Path, container: str, decoding: list[str], most: int
-) -> tuple[Fraction, int, int, list[int], int]:
-    """Time base, width, height, when each frame starts, and how long the last lasts."""
-    checksums = _ffmpeg(path, container, decoding, most, ["-f", "framecrc"]).decode()
+def frame_times(listed: str) -> tuple[int, int, tuple[float, ...]]:
+    """Width, height, and how long each frame lasts in milliseconds.
+
+    Args:
+        listed: what ffmpeg's `framecrc` wrote of the frames.
+    """
     time_base, width, height = Fraction(0), 0, 0
     starts: list[int] = []
     last_duration = 0
-    for line in checksums.splitlines():
+    for line in listed.splitlines():
         if line.startswith("#tb 0:"):
             time_base = Fraction(line.split(":")[1].strip())
         elif line.startswith("#dimensions 0:"):
@@ -106,26 +103,77 @@ def _frames(
             _, _, start, duration, *_ = line.split(",")
             starts.append(int(start))
             last_duration = int(duration)
-    return time_base, width, height, starts, last_duration
+    ticks = [later - earlier for earlier, later in itertools.pairwise(starts)]
+    if starts:
+        ticks.append(last_duration or (ticks[-1] if ticks else 0))
+    return width, height, tuple(float(1000 * time_base * tick) for tick in ticks)
+
+
+def selection(indices: Sequence[int]) -> str:
+    """ffmpeg's filter that lets frames of some numbers pass.
+
+    Args:
+        indices: in ascending order, at least one.
+    """
+    return f"select={_any_of([_within(run) for run in _even_runs(indices)])}"
+
+
+def _even_runs(indices: Sequence[int]) -> list[range]:
+    """The same numbers as ranges, since the length of a command is limited."""
+    runs: list[range] = []
+    for index in indices:
+        last = runs[-1] if runs else None
+        if last is not None and len(last) == 1:
+            runs[-1] = range(last.start, index + 1, index - last.start)
+        elif last is not None and last.stop - 1 + last.step == index:
+            runs[-1] = range(last.start, index + 1, last.step)
+        else:
+            runs.append(range(index, index + 1))
+    return runs
+
+
+def _within(run: range) -> str:
+    first, last = run.start, run.stop - 1
+    if len(run) < 3:
+        return "+".join(f"eq(n\\,{index})" for index in run)
+    stride = "" if run.step == 1 else f"*not(mod(n-{first}\\,{run.step}))"
+    return f"between(n\\,{first}\\,{last}){stride}"
+
+
+def _any_of(terms: Sequence[str]) -> str:
+    """Their sum, in halves: ffmpeg takes no more than a hundred terms in a row."""
+    if len(terms) == 1:
+        return terms[0]
+    half = len(terms) // 2
+    return f"({_any_of(terms[:half])}+{_any_of(terms[half:])})"
+
+
+def source_arguments(path: Path, container: str) -> list[str]:
+    """How ffmpeg is told to read a video, and to take damage for an error."""
+    # -xerror makes damage an error where ffmpeg would show what it can and go on.
+    source = ["-xerror", "-max_pixels", str(MOST_PICTURE_PIXELS), "-protocol_whitelist", "file"]
+    return [*source, "-f", container, "-i", file_url(path)]
+
+
+def explained(error: FfmpegError, path: Path) -> HotshotError:
+    """What ffmpeg's failure to read a video means."""
+    if "matches no streams" in error.log:
+        return HotshotError(f"{path} has no video track, or its header is cut short.")
+    lines = error.log.splitlines()
+    reason = lines[0].rpartition("] ")[2] if lines else str(error)
+    return HotshotError(f"{path} is cut short or damaged; ffmpeg says: {reason}")
 
 
 def _ffmpeg(path: Path, container: str, decoding: list[str], most: int, output: list[str]) -> bytes:
-    # -xerror makes damage an error where ffmpeg would show what it can and go on.
-    source = ["-xerror", "-max_pixels", str(MOST_PICTURE_PIXELS), "-protocol_whitelist", "file"]
-    source += ["-f", container, "-i", file_url(path)]
     frames = ["-map", "0:V:0", "-fps_mode", "passthrough", *decoding, "-frames:v", str(most)]
     try:
         return run_ffmpeg(
-            [*source, *frames, *output, "pipe:1"],
+            [*source_arguments(path, container), *frames, *output, "pipe:1"],
             subject=str(path),
             most_seconds=MOST_READING_SECONDS,
         )
     except FfmpegError as error:
-        if "matches no streams" in error.log:
-            raise HotshotError(f"{path} has no video track, or its header is cut short.") from error
-        lines = error.log.splitlines()
-        reason = lines[0].rpartition("] ")[2] if lines else str(error)
-        raise HotshotError(f"{path} is cut short or damaged; ffmpeg says: {reason}") from error
+        raise explained(error, path) from error
 
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif")
