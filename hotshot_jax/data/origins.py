@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import chain, pairwise, product
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
@@ -42,6 +42,8 @@ PictureFormat = Literal["png", "jpeg"]
 # A frame, encoded, and its part of a signature.
 _Finished = tuple[bytes, npt.NDArray[np.uint8]]
 
+# Kept beside the key frames, in case that these cross a cut: converting frames takes time.
+_NEAR_STRIDES: Final = 3
 _WAITING_BYTES: Final = 256_000_000
 # Times the duration that is asked for.
 _TOO_LONG: Final = 1.25
@@ -198,8 +200,7 @@ class VideoOrigin:
             near = [
                 index + move
                 for clip, stretch in zip(clips, self._stretches(durations_ms), strict=True)
-                for move in (0, clip[0] - clip[-1], clip[-1] - clip[0])
-                for index in clip
+                for index, move in product(clip, _near_moves(clip))
                 if index + move in stretch
             ]
             waiting = len(near) * frame_bytes <= _WAITING_BYTES
@@ -352,6 +353,12 @@ def _moves(chosen: Sequence[int], stretch: range) -> Iterator[int]:
             yield -move
         if chosen[-1] + move in stretch:
             yield move
+
+
+def _near_moves(chosen: Sequence[int]) -> range:
+    """The moves of a few strides in either direction."""
+    stride = chosen[1] - chosen[0] if len(chosen) > 1 else 1
+    return range(-_NEAR_STRIDES * stride, _NEAR_STRIDES * stride + 1, stride)
 
 
 def _times(durations_ms: Sequence[float], frames: Sequence[int], most: int = 3) -> str:

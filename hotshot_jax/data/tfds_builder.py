@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import example_serializer
 
 from hotshot_jax.data.clip_source import OnBadSample, Problem, refuse_or_skip
 from hotshot_jax.data.findings import Findings
@@ -192,7 +193,7 @@ def _build(
     if beam_arguments is not None:
         options["beam_options"] = _beam_options(beam_arguments)
     # TFDS wants a place for downloads, of which there are none.
-    with _quiet(), tempfile.TemporaryDirectory() as downloads:
+    with _quiet(), _same_bytes(), tempfile.TemporaryDirectory() as downloads:
         builder = HotshotClips(data_dir=output, config=config, file_format="array_record")
         try:
             builder.download_and_prepare(
@@ -253,6 +254,25 @@ def _beam_options(arguments: list[str]) -> Any:
             "Building through Beam needs Apache Beam: pip install apache-beam"
         ) from error
     return PipelineOptions(arguments)
+
+
+class _OrderedSerializer(example_serializer.ExampleSerializer):
+    """Writes the features of a record in one order, which protobuf draws by process."""
+
+    def serialize_example(self, example: Any) -> bytes:
+        serialized: bytes = self.get_tf_example(example).SerializeToString(deterministic=True)
+        return serialized
+
+
+@contextlib.contextmanager
+def _same_bytes() -> Iterator[None]:
+    """Lets equal clips become equal files: TFDS takes no serialiser of ours."""
+    before = example_serializer.ExampleSerializer
+    example_serializer.ExampleSerializer = _OrderedSerializer
+    try:
+        yield
+    finally:
+        example_serializer.ExampleSerializer = before
 
 
 @contextlib.contextmanager

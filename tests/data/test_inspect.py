@@ -97,3 +97,22 @@ def test_the_sheet_does_not_become_a_sample(
     status, _, err = run(capsys, ".", "--frames", 2, "--contact_sheet", "sample_0/9.png")
     assert status == 2 and "lies among the samples" in err
     assert [path.name for path in tmp_path.iterdir()] == ["sample_0"]
+
+
+def test_what_training_would_learn_wrongly_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sample(tmp_path / "in/a", 6, prompt="word " * 76)
+    write_sample(tmp_path / "in/b", 6, prompt="the same pictures")
+    write_sample(tmp_path / "in/c", 2, seed=3, names=["0.png", "2.png"])
+    for number in range(6):
+        level = (40 if number < 3 else 200) + number
+        Image.new("RGB", (32, 32), (level,) * 3).save(tmp_path / f"in/c/{2 * number}.png")
+    arguments = (tmp_path / "in", "--frames", 2, "--contact_sheet", "")
+    status, out, _ = run(capsys, *arguments, "--json")
+    report = json.loads(out)
+    told = {tuple(each["names"]) for each in report["warnings"]}
+    assert status == 0 and told == {("a",), ("c",), ("b like a",)} and report["looked_at"] == 3
+    out = run(capsys, *arguments)[1]
+    assert "clips that look like an earlier one: 1 (b like a)" in out
+    assert "of more than the 75 tokens" in out and "another scene may begin: 1 (c)" in out

@@ -13,7 +13,10 @@ from clips import picture
 from hotshot_jax.data.clip_source import read_picture
 from hotshot_jax.data.findings import CUTS, FEW_FRAMES, SHORT, Findings, near_pairs, signature
 from hotshot_jax.data.in_order import made_in_order
-from hotshot_jax.data.origins import ClipRecord, VideoOrigin, encode
+from hotshot_jax.data.origins import ClipRecord, ShapesOrigin, VideoOrigin, encode
+from hotshot_jax.data.records import RecordSource
+from hotshot_jax.data.shapes import ShapesSource
+from hotshot_jax.data.tfds_builder import build_clips
 from hotshot_jax.media import ffmpeg
 from hotshot_jax.media.ffmpeg import ffmpeg_executable, run_ffmpeg
 from hotshot_jax.media.reading import one_pass
@@ -225,3 +228,14 @@ def test_a_real_film_streams_whole(tmp_path: Path) -> None:
     real(tmp_path)
     frames = list(open_clip(tmp_path / "carphone_distorted.mp4").stream())
     assert len(frames) == 120
+
+
+def test_records_are_written_in_one_order(tmp_path: Path) -> None:
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    source = ShapesSource(length=8, size=8)
+    folder = Path(build_clips(ShapesOrigin(source), tmp_path / "set").folder)
+    stored = RecordSource(folder)._records.data_source
+    for serialized in stored.__getitems__(list(range(8))):
+        example = tf_example_pb2.Example.FromString(serialized)
+        assert serialized == example.SerializeToString(deterministic=True)

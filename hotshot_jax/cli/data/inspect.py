@@ -2,26 +2,32 @@
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hotshot_jax.cli.data.command import INSPECT, SHEET
+from hotshot_jax.cli.data.tokens import token_counter
 from hotshot_jax.cli.flags import Acts, refuse_without_effect
 from hotshot_jax.cli.run import say
 from hotshot_jax.data.buckets import assign_buckets, bucket_sizes, enlarged
-from hotshot_jax.data.clip_source import ClipTable, EncodedClip
+from hotshot_jax.data.clip_source import ClipSource, ClipTable, EncodedClip
+from hotshot_jax.data.findings import CUT_CLIPS, Findings, signature
 from hotshot_jax.data.folders import FolderSource, scan_folders
 from hotshot_jax.data.left_out import LeftOut
 from hotshot_jax.data.open_data import OpenedData, open_data, refuse_videos
 from hotshot_jax.data.records import find_data_set
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.files.printable import printable
+from hotshot_jax.media.reading.one_pass import cuts, measured_changes
 from hotshot_jax.media.sheet import draw_sheet, spread_indices
 from hotshot_jax.media.write import write_video
 from hotshot_jax.writing.places import check_local, is_inside
@@ -29,6 +35,10 @@ from hotshot_jax.writing.places import check_local, is_inside
 _EFFECTS = (
     Acts(("clips", "seed"), lambda given: given.contact_sheet != "", "without --contact_sheet"),
 )
+
+
+# Of a large data set, evenly spread: to decode all would take hours.
+_MOST_LOOKED_AT = 2000
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,8 @@ class Report:
         enlarged: samples that are smaller than their bucket.
         problems: one line for each reason why a sample cannot be used.
         left_out: what lies among the samples and is not read.
+        looked_at: how many usable samples were looked at for the warnings.
+        warnings: what training would learn wrongly.
     """
 
     data_dir: str
@@ -58,6 +70,8 @@ class Report:
     enlarged: int
     problems: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
+    looked_at: int
+    warnings: tuple[LeftOut, ...]
 
 
 def inspect(given: argparse.Namespace, flags: Collection[str]) -> None:
@@ -139,6 +153,7 @@ def inspect_data(
     table = opened.source.table
     buckets = assign_buckets(table, sizes)
     names = [f"{width}x{height}" for width, height in sizes]
+    looked_at = spread_indices(len(table), _MOST_LOOKED_AT) if opened.kind != "shapes" else []
     chosen = np.sort(np.random.default_rng(seed).permutation(len(table))[:clips])
     report = Report(
         data_dir=data_dir,
@@ -151,8 +166,31 @@ def inspect_data(
         enlarged=enlarged(table, buckets, sizes),
         problems=tuple(problem.message for problem in opened.problems),
         left_out=opened.left_out,
+        looked_at=len(looked_at),
+        warnings=_found(opened.source, looked_at),
     )
     return report, [opened.source[int(index)] for index in chosen]
+
+
+def _found(source: ClipSource, indices: Sequence[int]) -> tuple[LeftOut, ...]:
+    findings = Findings(token_counter())
+
+    def look(index: int) -> tuple[EncodedClip, list[tuple[str, str]], Any] | None:
+        try:
+            clip = source[index]
+            frames = [clip.frame(number) for number in range(len(clip.pictures))]
+            remarks = [(CUT_CLIPS, clip.name)] if cuts(measured_changes(frames)) else []
+            return clip, remarks, signature(frames)
+        except HotshotError:
+            # It broke since it was checked, and will be told again.
+            return None
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for seen in pool.map(look, indices):
+            if seen is not None:
+                clip, remarks, compared = seen
+                findings.add(clip.name, clip.prompt, remarks, compared)
+    return findings.found()
 
 
 def describe(report: Report) -> str:
@@ -173,6 +211,10 @@ def describe(report: Report) -> str:
         lines += ["", f"{report.enlarged} samples are smaller than their bucket: enlarged."]
     if report.left_out:
         lines += ["", "not read:", *(f"  {each}" for each in report.left_out)]
+    if report.looked_at < report.usable:
+        lines += ["", f"{report.looked_at} samples were looked at for warnings."]
+    if report.warnings:
+        lines += ["", "training may learn wrongly of:", *(f"  {each}" for each in report.warnings)]
     if report.problems:
         lines += ["", "cannot be used:", *(f"  {problem}" for problem in report.problems)]
     return "\n".join(lines)

@@ -40,7 +40,7 @@ much as `scdet` takes for a cut."""
 
 # Where everything changes much all the time, nothing is a cut.
 _TIMES_NEIGHBOURS: Final = 2
-_WHOLE_BYTES: Final = 64_000_000
+_WHOLE_BYTES: Final = 8_000_000
 _PPM: Final = re.compile(rb"P6\n(\d+) (\d+)\n255\n")
 # As ffmpeg's conversion to video's brightness has it (ITU-R BT.601, 219 levels).
 _BRIGHTNESS: Final = np.array([0.299, 0.587, 0.114], np.float32) * (219 / 255)
