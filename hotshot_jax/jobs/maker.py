@@ -20,6 +20,9 @@ from hotshot_jax.pipelines.start import FROM_NOISE, StartInput
 from hotshot_jax.runtime.progress import Progress
 from hotshot_jax.version import __version__
 
+Watch = Callable[[jax.Array], object]
+"""Is handed latents, `[videos, frames, height / 8, width / 8, channels]`."""
+
 
 class Cancelled(HotshotError):  # noqa: N818, as in asyncio and concurrent.futures
     """Whoever asked for a clip does not want it any more."""
@@ -109,6 +112,7 @@ class ClipMaker:
         *,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
+        watch: Watch | None = None,
     ) -> Iterator[Clip]:
         """Makes clips, and gives each as soon as it is there.
 
@@ -120,6 +124,7 @@ class ClipMaker:
             start: what all of them start from.
             progress: shows the stages of this job; by default as the pipeline was loaded with.
             cancelled: asked before each step, and has to give the same on all hosts.
+            watch: is handed the latents after each step.
 
         Raises:
             UsageError: a setting is out of range.
@@ -132,7 +137,8 @@ class ClipMaker:
         for batch, size in batches(clips, self.batch_size, positions):
             runtime.progress = progress or usual
             try:
-                videos = self.decoded(self._call(batch, size, controls, start, cancelled or _never))
+                latents = self._call(batch, size, controls, start, cancelled or _never, watch)
+                videos = self.decoded(latents)
             finally:
                 runtime.progress = usual
             each = len(videos) // size
@@ -150,6 +156,7 @@ class ClipMaker:
         controls: Sequence[ControlInput],
         start: StartInput,
         cancelled: Callable[[], bool],
+        watch: Watch | None,
     ) -> jax.Array:
         """Latents of clips that are alike; the last is made several times to fill up the batch."""
 
@@ -157,6 +164,8 @@ class ClipMaker:
             if cancelled():
                 pipeline.runtime.rest("unet", *pipeline.components.controlnet_names)
                 raise Cancelled("The job was cancelled.")
+            if watch is not None:
+                watch(given["latents"])
             return given
 
         filled = [*clips, *[clips[-1]] * (size - len(clips))]
@@ -193,7 +202,7 @@ class ClipMaker:
             start=start,
             guess_mode=first.guess_mode,
             output_type="latent",
-            callback_on_step_end=None if cancelled is _never else go_on,
+            callback_on_step_end=None if cancelled is _never and watch is None else go_on,
         )
         return output.videos
 

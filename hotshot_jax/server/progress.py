@@ -2,13 +2,21 @@
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
+
+import jax
+import numpy as np
 
 from hotshot_jax.runtime.progress import Advance
 
 # Shares of the whole, in percent: where a stage begins and ends.
 _SHARES = {"encoding": (1, 5), "denoising": (5, 90), "decoding": (90, 97), "writing": (97, 99)}
+
+# Latents are fetched from the device for whoever looked so lately, and no more often.
+_LOOKED_SECONDS = 3.0
+_BETWEEN_SECONDS = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +46,8 @@ class WatchedProgress:
     def __init__(self, seconds_after: float | None = None) -> None:
         self._seconds_after = seconds_after
         self._denoised_at: float | None = None
+        self._latents: np.ndarray | None = None
+        self._looked_at = self._fetched_at = -math.inf
         self.standing = Standing()
 
     @property
@@ -73,6 +83,22 @@ class WatchedProgress:
     def write(self) -> None:
         """Tells that the files are written."""
         self._tell("writing", _SHARES["writing"][0], None)
+
+    def watch(self, latents: jax.Array) -> None:
+        """Keeps latents as they stand, if somebody looks at them.
+
+        Args:
+            latents: `[videos, frames, height / 8, width / 8, channels]`.
+        """
+        now = time.monotonic()
+        if now - self._looked_at < _LOOKED_SECONDS and now - self._fetched_at >= _BETWEEN_SECONDS:
+            self._latents = np.asarray(latents)
+            self._fetched_at = now
+
+    def look(self) -> np.ndarray | None:
+        """The latents that were kept last; has them kept for a while."""
+        self._looked_at = time.monotonic()
+        return self._latents
 
     def _left(self, name: str, seconds: float, done: int, total: int) -> float | None:
         if name == "denoising":

@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.pipelines.latent_colors import LatentColors
 from hotshot_jax.server import results
 from hotshot_jax.server.failures import (
     BadRequest,
@@ -100,6 +103,7 @@ class Service:
         served: what is served.
         limits: what is taken and kept.
         pace: how jobs are made.
+        colors: what latents look like; without it there are no previews.
     """
 
     def __init__(
@@ -110,6 +114,7 @@ class Service:
         served: ServedModel,
         limits: Limits | None = None,
         pace: Pace | None = None,
+        colors: LatentColors | None = None,
     ):
         self.served = served
         self.limits = limits or Limits()
@@ -128,6 +133,7 @@ class Service:
         self._worker = Worker(
             store, models, self._planned, self._waiting, self._pace, self.metrics, self._ended
         )
+        self._colors = colors
         self._stopped = threading.Event()
         self._at_end = contextlib.ExitStack()
         self._keeper = threading.Thread(target=self._keep_house, name="hotshot-keeper", daemon=True)
@@ -272,6 +278,18 @@ class Service:
         if now.compiled:
             told["note"] = "This size was not compiled yet, which takes a while, once."
         return told
+
+    def preview(self, id: str) -> np.ndarray | None:
+        """What a clip that is being made looks like by now; None where nothing can be told.
+
+        Returns:
+            uint8 `[frames, height / 8, width / 8, 3]`.
+        """
+        live = self._live.get(id)
+        if self._colors is None or live is None or live.progress is None:
+            return None
+        latents = live.progress.look()
+        return None if latents is None else self._colors(latents[live.row])
 
     def result(self, id: str, form: str) -> Path:
         """The file of a result; writes it if that form is asked for the first time.

@@ -23,6 +23,7 @@ class Live:
         cancelled: whether somebody said that it is not wanted any more.
         unkept: whether nothing of it is to be kept after its end.
         progress: where it is, once it is begun.
+        row: which clip of its batch it is.
         handed_over: whether its frames are made.
         failure: code and message of what failed, where the table could not be told yet.
     """
@@ -33,6 +34,7 @@ class Live:
     cancelled: bool = False
     unkept: bool = False
     progress: WatchedProgress | None = None
+    row: int = 0
     handed_over: bool = False
     failure: tuple[str, str] | None = None
 

@@ -155,8 +155,8 @@ class Worker:
         first = plans[0]
         shape = (first.clip.width, first.clip.height, first.clip.video_length, len(batch))
         progress = WatchedProgress(self._seconds_after.get(shape))
-        for live in batch:
-            live.progress = progress
+        for row, live in enumerate(batch):
+            live.progress, live.row = progress, row
         start = time.monotonic()
         until = start + self._pace.seconds_a_job
 
@@ -175,6 +175,7 @@ class Worker:
             first.start,
             progress=progress,
             cancelled=unwanted,
+            watch=progress.watch,
         )
         for live, plan in zip(batch, plans, strict=True):
             clip = next(clips)

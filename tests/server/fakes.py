@@ -27,6 +27,13 @@ def frames_of(clip: ClipSettings) -> np.ndarray:
     return random.integers(0, 256, shape, np.uint8)
 
 
+def latents_of(clips: Sequence[ClipSettings]) -> np.ndarray:
+    """What latents of clips could be."""
+    first = clips[0]
+    shape = (len(clips), first.video_length, first.height // 8, first.width // 8, 4)
+    return np.random.default_rng(first.seed).normal(size=shape).astype(np.float32)
+
+
 @dataclasses.dataclass
 class Making:
     """What a fake maker does, and what it was asked for.
@@ -79,6 +86,7 @@ class FakeMaker(ClipMaker):
         *,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
+        watch: Callable[[Any], object] | None = None,
     ) -> Iterator[Clip]:
         progress, making = progress or NoProgress(), self._making
         making.batches.append([clip.prompt for clip in clips])
@@ -92,6 +100,8 @@ class FakeMaker(ClipMaker):
                 if cancelled is not None and cancelled():
                     raise Cancelled("The job was cancelled.")
                 advance(1)
+                if watch is not None:
+                    watch(latents_of(clips))
         for clip in clips:
             making.at_clip(clip)
             frames = StoredFrames(clip.height or 0, clip.width or 0)
