@@ -3,6 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
+import jax.numpy as jnp
 import numpy as np
 
 from hotshot_jax.pipelines.latents import decode_latents
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 # Fields of one colour, of which a picture has so many in each direction: of those that were tried,
 # from 2 to 16, the map that they give predicts best what clips decode to.
 _FIELDS = 4
+# Latents of clips without noise lie below it.
+_MOST_DEVIATION = 1.4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +63,7 @@ class LatentColors:
         # Latents have a standard deviation of about 1.
         each = np.arange(side) * _FIELDS // side
         latents = fields[:, each][:, :, each].astype(np.float32)
-        decoded = decode_latents(pipeline.runtime, latents[None], most_frames=frames)
+        decoded = decode_latents(pipeline.runtime, jnp.asarray(latents)[None], most_frames=frames)
         return cls.fitted(latents, np.concatenate(list(decoded)))
 
     def __call__(self, latents: np.ndarray) -> np.ndarray:
@@ -72,5 +75,8 @@ class LatentColors:
             latents: `[..., height, width, channels]`.
         """
         with np.errstate(all="ignore"):
-            colors = latents / max(1.0, float(latents.std())) @ self.weights + self.offset
+            colors = (
+                latents / max(1.0, float(latents.std()) / _MOST_DEVIATION) @ self.weights
+                + self.offset
+            )
         return (255 * np.nan_to_num(np.clip(colors, 0, 1)) + 0.5).astype(np.uint8)

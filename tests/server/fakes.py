@@ -13,9 +13,11 @@ from hotshot_jax.cli.serve.planner import InferPlanner
 from hotshot_jax.jobs.maker import Cancelled, Clip, ClipMaker
 from hotshot_jax.jobs.settings import ClipSettings
 from hotshot_jax.media.stored_frames import StoredFrames
+from hotshot_jax.pipelines.latent_colors import LatentColors
 from hotshot_jax.runtime.progress import NoProgress, Progress
 from hotshot_jax.server.job import Job
-from hotshot_jax.server.service import Limits, ServedModel, Service
+from hotshot_jax.server.limits import Limits, ServedModel
+from hotshot_jax.server.service import Service
 from hotshot_jax.server.store import JobStore
 from hotshot_jax.server.worker import Pace
 
@@ -119,6 +121,7 @@ class Serving:
         limits: Limits | None = None,
         pace: Pace | None = None,
         planner: InferPlanner | None = None,
+        colors: LatentColors | None = None,
     ):
         self.making = making or Making()
         self.store = JobStore(folder)
@@ -129,6 +132,7 @@ class Serving:
             ServedModel("fake"),
             limits,
             pace,
+            colors,
         )
 
     def __enter__(self) -> "Serving":

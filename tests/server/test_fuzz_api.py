@@ -15,7 +15,7 @@ from schemathesis.checks import CHECKS
 
 from hotshot_jax.server.api.app import create_app
 from hotshot_jax.server.api.guard import Access
-from hotshot_jax.server.service import Limits
+from hotshot_jax.server.limits import Limits
 from tests.server.fakes import Serving
 
 # Thousands of requests are to take no time.

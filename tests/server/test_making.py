@@ -15,7 +15,7 @@ from hotshot_jax.server import results
 from hotshot_jax.server.failures import BadRequest, NoRoom, QueueFull, ShuttingDown, Unknown
 from hotshot_jax.server.job import Status
 from hotshot_jax.server.kept_frames import KeptFrames
-from hotshot_jax.server.service import Limits
+from hotshot_jax.server.limits import Limits
 from hotshot_jax.server.worker import Pace
 from tests.server.fakes import Making, Serving, asked, frames_of, until
 

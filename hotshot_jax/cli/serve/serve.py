@@ -27,13 +27,15 @@ from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.errors import UsageError
 from hotshot_jax.jobs.maker import ClipMaker
 from hotshot_jax.parallel.mesh import mesh_config, slice_count
+from hotshot_jax.pipelines.latent_colors import LatentColors
 from hotshot_jax.runtime.precision import current_platform
 from hotshot_jax.runtime.program_folder import ProgramFolder
 from hotshot_jax.server.api.app import create_app
 from hotshot_jax.server.api.guard import Access
+from hotshot_jax.server.limits import Limits, ServedModel
 from hotshot_jax.server.models import LoadedModels
 from hotshot_jax.server.running import bound_socket, run_app
-from hotshot_jax.server.service import Limits, ServedModel, Service
+from hotshot_jax.server.service import Service
 from hotshot_jax.server.store import JobStore
 from hotshot_jax.server.warm import warm
 from hotshot_jax.server.worker import Pace
@@ -85,6 +87,7 @@ def serve(settings: ServeSettings, given: Mapping[str, Any]) -> None:
             ServedModel(_model_id(settings), tuple(loras), tuple(controlnets)),
             _limits(settings),
             Pace(batch_sizes, settings.job_seconds),
+            LatentColors.of_vae(models.maker().pipeline),
         )
         host, port = listening.getsockname()[:2]
         name = f"[{host}]" if ":" in host else host
