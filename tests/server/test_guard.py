@@ -56,6 +56,8 @@ def test_without_a_key_only_names_of_this_machine_are_served(
         ({"Origin": "http://localhost:81"}, False),
         ({"Origin": "http://["}, False),
         ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"}, False),
         ({"Sec-Fetch-Site": "same-origin"}, True),
         ({"Sec-Fetch-Site": "none"}, True),
     ],
@@ -67,6 +69,13 @@ def test_pages_of_other_origins_are_refused(
     answer = client.post("/v1/videos", json=body, headers=headers)
     assert code(answer) == (None if served else "origin_not_allowed")
     assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_link_from_elsewhere_may_be_followed(client: TestClient) -> None:
+    followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"}
+    assert client.get("/health", headers=followed).status_code == 200
+    for otherwise in ({"Sec-Fetch-Dest": "iframe"}, {"Origin": "http://example.com"}):
+        assert client.get("/health", headers=followed | otherwise).status_code == 403
 
 
 def test_an_origin_that_is_allowed_may_ask(serving: Serving) -> None:

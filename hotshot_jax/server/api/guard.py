@@ -93,7 +93,7 @@ class Guard:
                 "Without a key only this machine is served, by the names localhost and 127.0.0.1.",
                 "host_not_allowed",
             )
-        if not self._is_own(origin, headers):
+        if not self._is_own(origin, headers) and not _is_link(scope, headers):
             return error_response(
                 403, "Pages of other origins are not served.", "origin_not_allowed"
             )
@@ -111,7 +111,7 @@ class Guard:
 
     def _is_own(self, origin: str | None, headers: Headers) -> bool:
         if origin is None:
-            return headers.get("sec-fetch-site") in (None, "same-origin", "same-site", "none")
+            return headers.get("sec-fetch-site") in (None, "same-origin", "none")
         if origin in self._access.origins:
             return True
         try:
@@ -137,6 +137,12 @@ class Guard:
             return message
 
         return limited
+
+
+def _is_link(scope: Scope, headers: Headers) -> bool:
+    """Whether a person follows a link to here, of which the page that has it sees nothing."""
+    document = headers.get("sec-fetch-dest") == "document" and "origin" not in headers
+    return document and scope.get("method") in ("GET", "HEAD")
 
 
 def _has_key(headers: Headers, key: str) -> bool:
