@@ -31,7 +31,7 @@ from hotshot_jax.server.planning import PlannedClip, Planner
 from hotshot_jax.server.store import JobStore
 from hotshot_jax.server.waiting import Live, Waiting
 from hotshot_jax.server.words import in_api_words
-from hotshot_jax.server.worker import Pace, Worker
+from hotshot_jax.server.worker import Pace, Worker, log_without_words
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +100,9 @@ class Service:
                     self._live.pop(job.id)
                     self._store.fail(job.id, "invalid_value", in_api_words(str(error)))
                     continue
+                except Exception as error:
+                    # The worker will fail it in its turn.
+                    log_without_words(error)
             self._waiting.add(live)
         self._worker.start()
         self._keeper.start()

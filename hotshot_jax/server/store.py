@@ -161,7 +161,7 @@ class JobStore:
         folder = self.job_folder(id)
         row = (id, Status.QUEUED, json.dumps(values), json.dumps(told), time.time())
         try:
-            with _room_needed():
+            with room_needed():
                 folder.mkdir()
                 fill(folder)
             with self._changing() as table:
@@ -297,7 +297,7 @@ class JobStore:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, _room_needed(), self._table:
+        with self._lock, room_needed(), self._table:
             yield self._table
 
 
@@ -311,7 +311,7 @@ def size_of(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def _room_needed() -> Iterator[None]:
+def room_needed() -> Iterator[None]:
     """Says in words that something cannot be kept.
 
     Raises:

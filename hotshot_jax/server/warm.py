@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.server.heard import warnings_heard
+from hotshot_jax.server.heard import kept_from_log, warnings_heard
 from hotshot_jax.server.models import Models
 from hotshot_jax.server.planning import Planner
 
@@ -28,7 +28,7 @@ def warm(
     """
     width, height, frames = size
     values = {"prompt": "a", "width": width, "height": height, "video_length": frames, "seed": 0}
-    with warnings_heard():
+    with kept_from_log(), warnings_heard():
         clip = planner(values, {}).clip
         few = dataclasses.replace(clip, steps=min(_STEPS, clip.steps))
         for batch in batch_sizes:

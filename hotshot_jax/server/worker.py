@@ -109,7 +109,8 @@ class Worker:
             except Exception as error:
                 # Whatever it is, the next job has a right to be made.
                 for live in batch:
-                    self._fail(live, error)
+                    if not live.handed_over:
+                        self._fail(live, error)
         for future in self._writing:
             future.result()
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import anyio
 import pytest
 from starlette.testclient import TestClient
 
@@ -127,6 +128,27 @@ def test_neither_keys_nor_prompts_are_logged(
     assert "RuntimeError" in caplog.text
     assert KEY not in caplog.text and "words" not in caplog.text
     assert KEY not in repr(Access(KEY))
+
+
+def test_a_request_that_does_not_arrive_is_not_waited_for(serving: Serving) -> None:
+    app = create_app(serving.service, Access(seconds_of_a_body=0.05))
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await anyio.sleep(30)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/videos",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+    }
+    anyio.run(app, scope, receive, send)
+    assert sent[0]["status"] == 408 and b"too long" in sent[1]["body"]
 
 
 def test_a_request_ends_where_the_limit_is(serving: Serving) -> None:

@@ -1,7 +1,9 @@
 """Files that are sent along: what becomes of them, and what is not taken from their senders."""
 
+import errno
 import io
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,17 @@ def test_a_clip_beyond_the_limits_is_refused(client: TestClient) -> None:
     wide.save(kept, "PNG")
     told = post(client, {"first_frame": kept.getvalue()}).json()["error"]["message"]
     assert "at most 8192" in told
+
+
+def test_a_full_disk_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    answer = post(client, {"first_frame": png()})
+    assert answer.status_code == 507
+    told = "The server cannot keep this: No space left on device."
+    assert answer.json()["error"]["message"] == told
 
 
 def test_nothing_of_uploads_is_left_in_the_temporary_folder(

@@ -17,6 +17,7 @@ from hotshot_jax.files.parsed import ParseError, parse_json
 from hotshot_jax.server.api.errors import WrongBody
 from hotshot_jax.server.failures import BadRequest, Refusal
 from hotshot_jax.server.request import UPLOADS, upload_name
+from hotshot_jax.server.store import room_needed
 
 _MOST_FIELDS = 200
 _MOST_FILES = 64
@@ -70,6 +71,7 @@ async def received(
         WrongMediaType: it is neither JSON nor such a form.
         WrongBody: a value is not of the right form.
         BadRequest: it cannot be read, or has a file that nothing is known of.
+        NoRoom: the disk is full.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     with tempfile.TemporaryDirectory(prefix="hotshot-jax-") as name:
@@ -79,7 +81,8 @@ async def received(
         if media_type == "application/json":
             values = await _json(request)
         elif files and media_type == "multipart/form-data":
-            values, uploads = await _form(request, kind, folder)
+            with room_needed():
+                values, uploads = await _form(request, kind, folder)
         else:
             expected = "application/json" + (" or multipart/form-data" if files else "")
             raise WrongMediaType(f"The Content-Type of the request has to be {expected}.")

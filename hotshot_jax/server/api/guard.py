@@ -10,11 +10,11 @@
 import dataclasses
 import hmac
 import ipaddress
-import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+import anyio
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,8 +25,6 @@ from hotshot_jax.server.worker import log_without_words
 OPEN_PATHS = ("/health",)
 """What balancers ask, which have no key."""
 
-_MOST_SECONDS_OF_A_BODY = 300.0
-
 
 @dataclasses.dataclass(frozen=True)
 class Access:
@@ -36,11 +34,13 @@ class Access:
         api_key: what has to be sent as `Authorization: Bearer KEY`; None for nothing.
         origins: of other pages that may ask, such as `https://example.com`.
         most_body_bytes: of a request.
+        seconds_of_a_body: that it may take to arrive.
     """
 
     api_key: str | None = dataclasses.field(default=None, repr=False)
     origins: tuple[str, ...] = ()
     most_body_bytes: int = 64 << 20
+    seconds_of_a_body: float = 300.0
 
 
 class Guard:
@@ -121,19 +121,24 @@ class Guard:
 
     def _limited(self, receive: Receive) -> Callable[[], Any]:
         read = 0
-        until = time.monotonic() + _MOST_SECONDS_OF_A_BODY
+        until = anyio.current_time() + self._access.seconds_of_a_body
         finished = False
 
         async def limited() -> Message:
             nonlocal read, finished
-            message = await receive()
-            if message["type"] == "http.request" and not finished:
+            if finished:
+                # Waits for the end of the connection, which takes as long as it takes.
+                return await receive()
+            try:
+                with anyio.fail_after(until - anyio.current_time()):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, "The request took too long to arrive.") from None
+            if message["type"] == "http.request":
                 read += len(message.get("body", b""))
                 finished = not message.get("more_body", False)
                 if read > self._access.most_body_bytes:
                     raise HTTPException(413, _too_large(self._access.most_body_bytes))
-                if time.monotonic() > until:
-                    raise HTTPException(408, "The request took too long to arrive.")
             return message
 
         return limited

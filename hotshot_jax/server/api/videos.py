@@ -28,7 +28,7 @@ _Form = Annotated[
     Literal["gif", "mp4", "webp"] | None, Query(description="Instead of `Accept`; GIF by default.")
 ]
 _STATUS_OF_FAILURES = {"no_room": 507, "server_error": 500, "invalid_value": 400}
-_AcceptedStatuses = responses(400, 408, 413, 415, 429, 503, 507)
+_ACCEPTED = responses(400, 404, 408, 413, 415, 429, 503, 507)
 
 
 def service_of(request: Request) -> Service:
@@ -76,7 +76,7 @@ def video_job(service: Service, id: str) -> Job:
     "",
     response_model=Video,
     response_model_exclude_none=True,
-    responses=_AcceptedStatuses,
+    responses=_ACCEPTED,
     openapi_extra=VIDEO_BODY,
     summary="Make a job",
 )
@@ -88,7 +88,7 @@ async def make(request: Request) -> Any:
 
 @router.post(
     "/sync",
-    responses=_AcceptedStatuses | responses(409, 500) | CONTENTS,
+    responses=_ACCEPTED | responses(409, 500) | CONTENTS,
     response_class=FileResponse,
     openapi_extra=VIDEO_BODY,
     summary="Make a clip and wait for it",
