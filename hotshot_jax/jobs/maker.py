@@ -170,12 +170,14 @@ class ClipMaker:
 
         filled = [*clips, *[clips[-1]] * (size - len(clips))]
         first, seeds = clips[0], [clip.seed for clip in filled]
+        negative: list[Any] = [clip.negative_prompts for clip in filled]
+        same = all(each == negative[0] for each in negative)
         if cancelled():
             raise Cancelled("The job was cancelled.")
         output = self.pipeline(
             [clip.prompts for clip in filled],
             None if first.prompt_2 is None else [first.prompt_2] * size,
-            negative_prompt=first.negative_prompts,
+            negative_prompt=negative[0] if same else negative,
             negative_prompt_2=first.negative_prompt_2,
             height=first.height,
             width=first.width,
@@ -223,7 +225,7 @@ def batches(
 ) -> Iterator[tuple[Sequence[ClipSettings], int]]:
     """Divides clips into those that one call makes, and the size that it is filled up to.
 
-    Neighbours that differ in prompt and seed alone go together, if they are of one video each, as
+    Neighbours that differ in prompts and seed alone go together, if they are of one video each, as
     the videos of one clip share a seed. Texts of several pieces stay alone: the others would be
     padded to the longest, which changes what they draw. So do clips of windows, which fill a batch.
 
@@ -252,7 +254,9 @@ def shared_call(
     windowed = context is not None and clip.video_length > context.length
     if clip.num_videos > 1 or windowed or clip.read_in_pieces:
         return None
-    return dataclasses.replace(clip, prompt="", seed=0)
+    # None is not an empty negative prompt: its embeddings are zeros.
+    negative = clip.negative_prompt and ""
+    return dataclasses.replace(clip, prompt="", negative_prompt=negative, seed=0)
 
 
 def _usable(frames: StoredFrames) -> StoredFrames:

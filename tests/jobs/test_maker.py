@@ -57,15 +57,21 @@ def test_what_would_not_be_as_it_is_alone_is_made_alone(settings: dict[str, Any]
     assert made(clips("ab", **settings), 4) == [("a", 1), ("b", 1)]
 
 
+def test_negative_prompts_may_differ_unless_one_is_missing() -> None:
+    alike = clips("a", negative_prompt="x") + clips("b", negative_prompt="")
+    assert made(alike, 2) == [("ab", 2)]
+    assert made(alike + clips("c", negative_prompt=None), 4) == [("ab", 4), ("c", 1)]
+
+
 def test_clips_of_a_batch_are_what_the_pipeline_makes_of_each(maker: ClipMaker) -> None:
     batched = ClipMaker(maker.pipeline, batch_size=2)
-    third = dataclasses.replace(FOX, seed=3)
-    results = list(batched.make([FOX, WHALE, third]))
-    assert [clip.settings for clip in results] == [FOX, WHALE, third]
+    third = dataclasses.replace(FOX, seed=3, negative_prompt="a house")
+    results = list(batched.make([FOX, WHALE, third, FOX]))
+    assert [clip.settings for clip in results] == [FOX, WHALE, third, FOX]
     for clip in results:
         videos = maker.pipeline(
             clip.settings.prompt,
-            negative_prompt="blurry",
+            negative_prompt=clip.settings.negative_prompt,
             height=64,
             width=64,
             video_length=2,
