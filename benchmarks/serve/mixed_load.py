@@ -88,8 +88,10 @@ def mixed_load(server: Server, minutes: float, steps: int) -> dict[str, Any]:
     for thread in threads:
         thread.join()
     early = [size for at, size in memory if at <= 60 * min(2.0, minutes / 2)]
+    by_minute = {int(at // 60): size >> 20 for at, size in memory}
     return {
         "minutes": minutes,
+        "resident_mb_by_minute": list(by_minute.values()),
         "resident_early": early[-1],
         "resident_at_end": memory[-1][1],
         "ratio": round(memory[-1][1] / early[-1], 4),

@@ -106,10 +106,10 @@ class Programs:
             self._compiled.popitem(last=False)
             given_up = True
         if given_up:
-            _return_free_memory()
+            return_free_memory()
 
 
-def _return_free_memory() -> None:
+def return_free_memory() -> None:
     """Has the C library give free memory back to the system, where it can (glibc).
 
     What a program and its compilation leave is scattered; without this it stays with the process,

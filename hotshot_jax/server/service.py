@@ -13,6 +13,7 @@ import numpy as np
 
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.pipelines.latent_colors import LatentColors
+from hotshot_jax.runtime.programs import return_free_memory
 from hotshot_jax.server import results
 from hotshot_jax.server.failures import (
     BadRequest,
@@ -348,6 +349,10 @@ class Service:
                         self._live.pop(live.id, None)
             except HotshotError as error:
                 logger.warning("%s", error)
+            except Exception as error:
+                log_without_words(error)
+            # What many threads took and gave back is scattered.
+            return_free_memory()
             if self._stopped.wait(_HOUSEKEEPING_SECONDS):
                 return
 

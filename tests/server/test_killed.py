@@ -97,28 +97,33 @@ def killed(folder: Path, kills: int, seed: int) -> None:
     assert accepted
     with server(folder) as (process, port):
 
-        def standing() -> dict[str, str]:
-            found: dict[str, str] = {}
+        def standing() -> dict[str, Any]:
+            found: dict[str, Any] = {}
             after = ""
             while True:
                 page = ask(port, f"/v1/videos?limit=100{after}")
-                found |= {job["id"]: job["status"] for job in page["data"]}
+                found |= {job["id"]: job for job in page["data"]}
                 if not page["has_more"]:
                     return found
                 after = f"&after={page['last_id']}"
 
-        ended = until(
-            lambda: not {"queued", "in_progress"} & set((now := standing()).values()) and now, 120
-        )
+        def all_ended() -> dict[str, Any] | None:
+            now = standing()
+            live = [each for each in now.values() if each["status"] in ("queued", "in_progress")]
+            return None if live else now
+
+        ended = until(all_ended, 300)
         lost = {id for id in accepted if id not in ended} - cancelled
         assert not lost
-        wrong = {id: ended[id] for id in accepted if ended.get(id) != "completed"}
-        assert set(wrong) <= cancelled
+        for id in ended.keys() - cancelled:
+            if ended[id]["status"] != "completed":
+                # The bad luck of being made at three of the moments.
+                assert kills > 2 and "ended 3 times" in ended[id]["error"]["message"]
         process.terminate()
         assert process.wait(20) == -signal.SIGTERM
-    for id, status in ended.items():
+    for id, job in ended.items():
         place = folder / "jobs" / id
-        if status != "completed":
+        if job["status"] != "completed":
             assert not place.exists()
             continue
         assert sorted(each.name for each in place.iterdir()) == ["clip.gif", "frames.kept"]
