@@ -81,7 +81,7 @@ def mixed_load(server: Server, minutes: float, steps: int) -> dict[str, Any]:
     start = time.monotonic()
     for thread in threads:
         thread.start()
-    memory: list[tuple[float, int]] = []
+    memory = [(0.0, server.resident_bytes)]
     while time.monotonic() < end:
         time.sleep(2)
         memory.append((time.monotonic() - start, server.resident_bytes))

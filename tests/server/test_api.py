@@ -60,6 +60,7 @@ def test_a_job_is_made_looked_at_and_fetched(client: TestClient) -> None:
         ("video/*, image/*;q=0.5", "mp4"),
         ("image/webp,image/apng,image/*;q=0.8", "webp"),
         ("image/gif;q=0, image/*;q=0.3", "webp"),
+        ("application/binary", "mp4"),
         ("text/html", None),
         ("image/gif;q=nonsense", None),
     ],
@@ -209,6 +210,32 @@ def test_the_official_client_makes_pictures(client: TestClient, serving: Serving
         assert [model.id for model in official.models.list()] == ["fake"]
     # Pictures are not kept.
     until(lambda: not serving.store.page("image", 10))
+
+
+@pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
+def test_the_official_client_makes_clips(client: TestClient) -> None:
+    with openai.OpenAI(
+        api_key="none", base_url="http://localhost/v1", http_client=client, max_retries=0
+    ) as official:
+        videos: Any = official.videos
+        options = {"num_inference_steps": 2, "num_frames": 2}
+        made = videos.create_and_poll(
+            prompt="a fox", model="fake", size="16x16", seconds="1", extra_body=options
+        )
+        assert made.status == "completed" and made.progress == 100
+        assert videos.download_content(made.id).content.startswith(MAGIC["mp4"])
+        picture = io.BytesIO()
+        Image.new("RGB", (16, 16)).save(picture, "PNG")
+        begun = videos.create(
+            prompt="a fox",
+            size="16x16",
+            input_reference=("a.png", picture.getvalue()),
+            extra_body=options,
+        )
+        assert [each.id for each in videos.list(limit=1)] == [begun.id, made.id]
+        assert videos.delete(made.id).deleted
+        with pytest.raises(openai.NotFoundError):
+            videos.retrieve(made.id)
 
 
 @pytest.mark.parametrize(("form", "expected"), [("jpeg", "JPEG"), ("webp", "WEBP")])

@@ -7,6 +7,9 @@ from fastapi import Request
 from hotshot_jax.server.failures import Refusal
 from hotshot_jax.server.results import CLIP_FORMS
 
+# What OpenAI's client asks for, whose users expect what OpenAI sends.
+_ANY_BYTES = ("application/binary", "application/octet-stream")
+
 CONTENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The clip.",
@@ -39,6 +42,8 @@ def form_asked_for(request: Request, given: str | None) -> str:
     accepted = request.headers.get("accept", "").strip()
     if given is not None or not accepted:
         return given or next(iter(CLIP_FORMS))
+    if accepted in _ANY_BYTES:
+        return "mp4"
     weights = {form: _weight(accepted, kind) for form, kind in CLIP_FORMS.items()}
     best = max(weights, key=lambda form: weights[form])
     if weights[best] <= 0:
