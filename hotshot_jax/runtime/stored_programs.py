@@ -68,11 +68,20 @@ class StoredPrograms:
             made_of: all that it is made of, see `key`.
             compile_program: compiles it.
         """
+        return self.get_or_make(made_of, lambda: (compile_program(), None))[0]
+
+    def get_or_make(self, made_of: Any, make: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
+        """The same, with what is known of the program, which is kept beside it.
+
+        Args:
+            made_of: all that it is made of, see `key`.
+            make: gives the program, and a number or a text.
+        """
         key = self.key(made_of)
         if key is None:
-            return compile_program()
-        program = self.get(key)
-        return self._compiled(key, compile_program) if program is None else program
+            return make()
+        found = self.get(key)
+        return self._made(key, make) if found is None else found
 
     def key(self, *parts: Any) -> str | None:
         """What a program is kept under; None if it cannot be told from others.
@@ -85,35 +94,36 @@ class StoredPrograms:
             return None
         return f"{_PREFIX}{hashlib.sha256(text.encode()).hexdigest()}"
 
-    def get(self, key: str) -> Callable[..., Any] | None:
-        """The program of a key; None if there is none, or it does not run here."""
+    def get(self, key: str) -> tuple[Callable[..., Any], Any] | None:
+        """The program of a key, and what is known of it; None if there is none that runs here."""
         content = self._folder.get(key)
         if content is None:
             return None
         try:
-            program: Callable[..., Any] = deserialize_and_load(*pickle.loads(content))
+            serialized, known = pickle.loads(content)
+            program: Callable[..., Any] = deserialize_and_load(*serialized)
         # Whatever XLA and pickle have against a file that this user wrote: it is compiled anew.
         except Exception as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             logger.warning("A stored program cannot be loaded and is compiled anew: %s", reason)
             return None
         jax.monitoring.record_event(LOADED)
-        return program
+        return program, known
 
-    def _compiled(self, key: str, compile_program: Callable[[], Any]) -> Any:
+    def _made(self, key: str, make: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
         """A program that there is none of yet, which is kept where its platform can."""
         with _counted(_TAKEN) as taken:
-            program = compile_program()
+            program, known = make()
         if taken and jax.default_backend() == "cpu":
             # What JAX has taken from its own cache has lost its machine code on CPUs: written
             # again, it would load and then fail when it is run.
-            return program
-        self._put(key, program)
-        return program
+            return program, known
+        self._put(key, program, known)
+        return program, known
 
-    def _put(self, key: str, program: Any) -> None:
+    def _put(self, key: str, program: Any, known: Any) -> None:
         try:
-            content = pickle.dumps(serialize(program))
+            content = pickle.dumps((serialize(program), known))
         except (ValueError, NotImplementedError, pickle.PicklingError) as error:
             logger.debug("A program is not stored: %s", error)
             return

@@ -8,7 +8,8 @@ import jax
 from jax.sharding import Mesh
 
 from hotshot_jax.choices import AUTO
-from hotshot_jax.cli.train.settings import TrainSettings
+from hotshot_jax.cli.flags import flags_of
+from hotshot_jax.cli.train.settings import WITHOUT_A_SAY, TrainSettings
 from hotshot_jax.conditioning.control.preprocess import (
     Preprocessing,
     check_available,
@@ -20,9 +21,10 @@ from hotshot_jax.training.feeding.feed import MakeControl
 from hotshot_jax.training.loss import LossConfig
 from hotshot_jax.training.optimizer import OptimizerConfig
 from hotshot_jax.training.running.metrics import chosen_reports
-from hotshot_jax.training.running.step import StepConfig
+from hotshot_jax.training.running.step import StepConfig, Trainer
 from hotshot_jax.training.trainees.controlnet import ControlNetTrainee
 from hotshot_jax.training.trainees.lora import LoraTrainee
+from hotshot_jax.training.trainees.models import TrainingModels
 from hotshot_jax.training.trainees.trainee import Division, Trainee
 
 logger = logging.getLogger(__name__)
@@ -74,6 +76,29 @@ def step_count(settings: TrainSettings, loader: Loader) -> int:
         return settings.max_train_steps
     updates = math.ceil(loader.batches_per_epoch / settings.gradient_accumulation_steps)
     return settings.num_train_epochs * updates
+
+
+def step_identity(
+    settings: TrainSettings, steps: int, models: TrainingModels, trainer: Trainer
+) -> str:
+    """All that a compiled training step is made of, but for shapes and devices.
+
+    More than that stands in it: a setting that does not matter costs a compilation, and one that is
+    missing would run another step than the one that is asked for.
+
+    Args:
+        settings: of the run.
+        steps: updates of the whole run.
+        models: of the run.
+        trainer: whose step it is.
+    """
+    asked = {
+        name: getattr(settings, name)
+        for name, flag in flags_of(TrainSettings).items()
+        if flag.group not in WITHOUT_A_SAY
+    }
+    components = models.components
+    return repr((asked, steps, trainer.config, components.structure, components.scheduler_config))
 
 
 def warn_of_small_buckets(loader: Loader) -> None:

@@ -32,6 +32,9 @@ from hotshot_jax.errors import UsageError
 _MODEL, _DATA, _TRAINING, _OPTIMIZER = "model", "data", "training", "optimiser"
 _OUTPUT, _VALIDATION, _MACHINE = "output", "validation", "machine"
 
+WITHOUT_A_SAY = (_OUTPUT, _VALIDATION, _MACHINE)
+"""Groups of settings that change no training step."""
+
 TRAINEES = (*SELECTIONS, "lora", "controlnet")
 """What `--train` takes."""
 

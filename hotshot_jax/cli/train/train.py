@@ -39,6 +39,7 @@ from hotshot_jax.cli.train.plan import (
     loader_config,
     step_config,
     step_count,
+    step_identity,
     warn_of_small_buckets,
     where_numbers_go,
 )
@@ -52,6 +53,8 @@ from hotshot_jax.parallel.hosts import failing_together, is_first
 from hotshot_jax.parallel.mesh import create_mesh, mesh_config, slice_count
 from hotshot_jax.parallel.placement import check_share, on_host
 from hotshot_jax.runtime.precision import current_platform
+from hotshot_jax.runtime.program_folder import ProgramFolder
+from hotshot_jax.runtime.stored_programs import StoredPrograms
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.training.feeding.feed import Feed, MakeControl
 from hotshot_jax.training.optimizer import Schedule, learning_rate_schedule
@@ -119,7 +122,7 @@ def train(settings: TrainSettings, given: Collection[str] = ()) -> None:
     )
     _say(where_numbers_go(settings.report_to))
     with (
-        compilation_cache(chosen_folder(settings.compilation_cache)),
+        compilation_cache(chosen_folder(settings.compilation_cache)) as programs,
         explained_memory_errors(
             lambda: f"the model and {loader.config.batch_size} samples", TRAINING_WAYS_OUT
         ),
@@ -129,7 +132,16 @@ def train(settings: TrainSettings, given: Collection[str] = ()) -> None:
         ) as checkpoints,
     ):
         plan = _Plan(
-            settings, config, data, loader, make_control, mesh, steps, schedule, checkpoints
+            settings,
+            config,
+            data,
+            loader,
+            make_control,
+            mesh,
+            steps,
+            schedule,
+            checkpoints,
+            programs,
         )
         _train(plan, given)
 
@@ -147,6 +159,7 @@ class _Plan:
     steps: int
     schedule: Schedule
     checkpoints: Checkpoints
+    programs: ProgramFolder | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,6 +292,13 @@ def _save_config(output: Path, settings: TrainSettings) -> None:
         save_config(output, values)
 
 
+def _stored_programs(plan: _Plan, parts: _Parts) -> StoredPrograms | None:
+    if plan.programs is None or jax.process_count() > 1:
+        return None
+    made_of = step_identity(plan.settings, plan.steps, parts.models, parts.trainer)
+    return StoredPrograms(plan.programs, made_of)
+
+
 def _say_summary(output: Path, price: float | None) -> None:
     try:
         summary = save_summary(output, price)
@@ -334,6 +354,7 @@ def _run_loop(
             validate=validate,
             advance=shown.advance,
             compiling=progress.compiling,
+            stored=_stored_programs(plan, parts),
         )
         stop = StopRequest()
         with stop.listening():

@@ -1,9 +1,7 @@
 """The loop: batches in, parameters and numbers out, and nothing lost on the way."""
 
-import concurrent.futures
 import contextlib
 import dataclasses
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,18 +16,15 @@ from hotshot_jax.compile_effort import DEFAULT_EFFORT
 from hotshot_jax.data.batch import Batch
 from hotshot_jax.data.buckets import Size
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.runtime.stored_programs import StoredPrograms
 from hotshot_jax.training.feeding.feed import Feed
-from hotshot_jax.training.resources import device_memory, host_memory, peak_flops, traced_flops
+from hotshot_jax.training.resources import device_memory, host_memory, peak_flops
 from hotshot_jax.training.running.checkpoint import Checkpoints
+from hotshot_jax.training.running.compiled_steps import CompiledSteps
 from hotshot_jax.training.running.interruption import Interrupted, StopRequest
 from hotshot_jax.training.running.metrics import Reports
-from hotshot_jax.training.running.step import Trainer, TrainState, compile_step, trace_step
+from hotshot_jax.training.running.step import Trainer, TrainState
 from hotshot_jax.training.trainees.trainee import Parameters
-
-# Each takes gigabytes of main memory for a large UNet.
-_MOST_COMPILED_AT_ONCE = 4
-# What a batch has of its pixels or latents, each with `[batch, frames, height, width, ...]`.
-_SPATIAL = ("mean", "deviation", "control")
 
 
 class StepClock:
@@ -129,6 +124,7 @@ class Loop:
         validate: shows how far training is.
         advance: told of each update, with its numbers.
         compiling: a context around each compilation.
+        stored: compiled steps of earlier runs; by all that `trainer` is made of.
     """
 
     def __init__(
@@ -146,6 +142,7 @@ class Loop:
         compiling: Callable[[str], contextlib.AbstractContextManager[None]] = (
             lambda name: contextlib.nullcontext()
         ),
+        stored: StoredPrograms | None = None,
     ):
         self.trainer = trainer
         self.feed = feed
@@ -157,7 +154,7 @@ class Loop:
         self.validate = validate
         self.advance = advance
         self.compiling = compiling
-        self._programs: dict[Any, Any] = {}
+        self.steps = CompiledSteps(trainer, feed.mesh, config.compile_effort, stored)
         self._peak = peak_flops(jax.local_devices()[0])
         self._clock = StepClock()
         self._sizes: set[Size] = set()
@@ -253,43 +250,12 @@ class Loop:
     def _program(
         self, state: TrainState, batch: Batch, arrays: Any, *, last: bool
     ) -> tuple[Any, float]:
-        if (batch.size, last) not in self._programs:
-            self._compile_all(state, batch.size, arrays)
-        return self._programs[batch.size, last]
-
-    def _compile_all(self, state: TrainState, size: Size, arrays: Any) -> None:
-        """Compiles the steps of all sizes, so that none of them stops the training later.
-
-        Args:
-            state: of the training.
-            size: of a batch.
-            arrays: of that batch.
-        """
-        kinds = [True] if self.trainer.config.accumulation_steps == 1 else [False, True]
-        sizes = dict.fromkeys([size, *self.feed.loader.used_sizes])
-        platform = self.feed.mesh.devices.flat[0].platform
-
-        def compiled(traced: Any) -> Any:
-            with jax.set_mesh(self.feed.mesh):
-                return compile_step(traced, platform, self.config.compile_effort)
-
-        names = ", ".join(f"{width} x {height}" for width, height in sizes)
-        with self._apart(state), self.compiling(f"training step, {names}"):
-            traced = {}
-            with jax.set_mesh(self.feed.mesh):
-                for each, last in itertools.product(sizes, kinds):
-                    shapes = arrays if each == size else _of_size(arrays, size, each)
-                    traced[each, last] = trace_step(
-                        self.trainer, state, self.frozen, shapes, last=last
-                    )
-            # Compilers of several hosts may wait for each other, in one order.
-            at_once = 1 if jax.process_count() > 1 else _MOST_COMPILED_AT_ONCE
-            with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
-                programs = pool.map(compiled, traced.values())
-                for key, program in zip(traced, programs, strict=True):
-                    # The share of each device.
-                    flops = traced_flops(traced[key].jaxpr) / self.feed.mesh.size
-                    self._programs[key] = program, flops
+        if (batch.size, last) not in self.steps:
+            sizes = [batch.size, *self.feed.loader.used_sizes]
+            names = ", ".join(f"{width} x {height}" for width, height in dict.fromkeys(sizes))
+            with self._apart(state), self.compiling(f"training step, {names}"):
+                self.steps.compile(state, self.frozen, arrays, sizes)
+        return self.steps[batch.size, last]
 
     def _report_pending(self) -> None:
         done, self._pending = self._pending, None
@@ -370,17 +336,3 @@ class Loop:
         if self._profiling:
             jax.profiler.stop_trace()
             self._profiling = False
-
-
-def _of_size(arrays: Mapping[str, jax.Array], size: Size, other: Size) -> dict[str, Any]:
-    """Shapes of a batch's arrays, had it another size."""
-
-    def resized(name: str, array: jax.Array) -> jax.ShapeDtypeStruct:
-        shape = list(array.shape)
-        if name in _SPATIAL:
-            width, height = other
-            shape[2] = shape[2] * height // size[1]
-            shape[3] = shape[3] * width // size[0]
-        return jax.ShapeDtypeStruct(tuple(shape), array.dtype, sharding=array.sharding)
-
-    return {name: resized(name, array) for name, array in arrays.items()}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hotshot_jax.training.running import loop
+from hotshot_jax.training.running import compiled_steps, loop
 from hotshot_jax.training.running.loop import Loop, LoopConfig
 
 LOADING, STEP = 1.0, 2.0
@@ -98,10 +98,10 @@ def test_only_training_counts(monkeypatch: pytest.MonkeyPatch, accumulation: int
             time.now += STEP
             return state, numbers
 
-    monkeypatch.setattr(loop, "trace_step", lambda *_, **__: SimpleNamespace(jaxpr=None))
-    monkeypatch.setattr(loop, "traced_flops", lambda _: 12.0)
-    monkeypatch.setattr(loop, "compile_step", time.takes(COMPILING, Program()))
-    monkeypatch.setattr(loop.jax, "set_mesh", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(compiled_steps, "trace_step", lambda *_, **__: SimpleNamespace(jaxpr=None))
+    monkeypatch.setattr(compiled_steps, "traced_flops", lambda _: 12.0)
+    monkeypatch.setattr(compiled_steps, "compile_step", time.takes(COMPILING, Program()))
+    monkeypatch.setattr(compiled_steps.jax, "set_mesh", lambda _: contextlib.nullcontext())
     for name in ("start_trace", "stop_trace"):
         monkeypatch.setattr(loop.jax.profiler, name, time.takes(TRACING))
     reports = Seen()

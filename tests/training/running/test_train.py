@@ -253,7 +253,7 @@ def test_the_compile_effort_reaches_the_compiler_of_the_step(
         efforts.append(effort)
         raise HotshotError("seen")
 
-    monkeypatch.setattr("hotshot_jax.training.running.loop.compile_step", compile_seen)
+    monkeypatch.setattr("hotshot_jax.training.running.compiled_steps.compile_step", compile_seen)
     monkeypatch.setattr("hotshot_jax.cli.train.train.current_platform", lambda: "tpu")
     run = train("--compile_effort", "O1", "--max_train_steps", 1)
     assert run.status == 1, run.stderr
