@@ -162,6 +162,28 @@ def test_clips_that_fill_their_batch_alone_are_named(
 
 
 @pytest.mark.slow
+def test_a_compiled_step_is_loaded_by_the_next_run_that_asks_for_the_same(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["--compilation_cache", tmp_path / "cache", "--max_train_steps", 2]
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    first = train(*given, "--output_dir", tmp_path / "first")
+    assert first.status == 0, first.stderr
+
+    def trace(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a step was traced")
+
+    monkeypatch.setattr("hotshot_jax.training.running.compiled_steps.trace_step", trace)
+    again = train(*given, "--output_dir", tmp_path / "again", "--test_prompts", "")
+    assert again.losses == first.losses
+    numbers = [run.metrics[-1] for run in (first, again)]
+    flops = [each["flops_per_second"] * each["step_seconds"] for each in numbers]
+    assert flops[0] == pytest.approx(flops[1]) and flops[0] > 0
+    with pytest.raises(AssertionError, match="traced"):
+        train(*given, "--output_dir", tmp_path / "other", "--learning_rate", "2e-3")
+
+
+@pytest.mark.slow
 def test_steps_of_all_sizes_are_compiled_before_the_first(train: Train, tmp_path: Path) -> None:
     write_data(tmp_path / "data", [(16, 16), (16, 16), (32, 8), (32, 8)], frames=4)
     run = train(
