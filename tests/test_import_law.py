@@ -76,6 +76,19 @@ def test_making_a_gif_needs_no_server() -> None:
     assert not [file for file, _, there in arrows() if there == "server" and file.startswith(infer)]
 
 
+def test_the_page_is_known_to_commands_alone() -> None:
+    page = "hotshot_jax.server.page"
+    known = {
+        path.relative_to(PACKAGE).parts[:2]
+        for path in PACKAGE.rglob("*.py")
+        if any(name.startswith(page) for name in imports(ast.parse(path.read_text())))
+    }
+    assert known - {("server", "page")} == {("cli", "serve")}
+    for path in (PACKAGE / "server").rglob("*.py"):
+        gradio = "gradio" in imports(ast.parse(path.read_text()))
+        assert not gradio or path.parent.name == "page", path
+
+
 def test_folders_and_files_stay_small() -> None:
     folders = [
         path for path in (ROOT / "benchmarks", PACKAGE) for path in (path, *path.rglob("*/"))

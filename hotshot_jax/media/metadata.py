@@ -20,6 +20,8 @@ from hotshot_jax.media.formats.output_form import OutputForm, frame_files, outpu
 from hotshot_jax.media.reading.image_file import opened_image
 
 METADATA_KEY = "hotshot_jax"
+SETTINGS_KEY = "settings"
+"""Under which a result has the settings of the run, as JSON."""
 
 
 def pack_metadata(metadata: Mapping[str, str]) -> str:

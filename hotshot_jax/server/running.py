@@ -68,7 +68,7 @@ def run_app(app: FastAPI, service: Service, listening: socket.socket) -> None:
         # Requests are not logged: paths are of no use, and bodies are nobody's business.
         log_config=None,
         access_log=False,
-        lifespan="off",
+        lifespan="auto",
         server_header=False,
         timeout_graceful_shutdown=_SECONDS_TO_END,
         proxy_headers=False,

@@ -23,7 +23,7 @@ from hotshot_jax.server.failures import (
     ShuttingDown,
     Unknown,
 )
-from hotshot_jax.server.heard import kept_from_log
+from hotshot_jax.server.heard import kept_from_log, warnings_heard
 from hotshot_jax.server.job import Job, Status, is_id
 from hotshot_jax.server.limits import Limits, ServedModel
 from hotshot_jax.server.metrics import Metrics
@@ -146,6 +146,11 @@ class Service:
         """
         if model is not None and model != self.served.id:
             raise Unknown(f"The model {model!r} is not served here; {self.served.id!r} is.")
+
+    def usual(self) -> PlannedClip:
+        """The clip that is made if nothing but a prompt is asked for."""
+        with kept_from_log(), warnings_heard():
+            return self._planner({"prompt": "a", "seed": 0}, {})
 
     def submit(
         self,

@@ -31,7 +31,7 @@ from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.files.parsed import ParseError, parse_json
 from hotshot_jax.files.plain_file import MOST_TEXT_BYTES, open_plain, read_text
 from hotshot_jax.lora import parse_lora
-from hotshot_jax.media.metadata import read_metadata
+from hotshot_jax.media.metadata import SETTINGS_KEY, read_metadata
 from hotshot_jax.media.reading.fetch import is_url
 from hotshot_jax.media.write import output_target
 from hotshot_jax.writing.places import check_not_read, is_inside
@@ -232,7 +232,7 @@ def _commit(source: str) -> str:
 
 logger = logging.getLogger(__name__)
 
-STORED = "settings"
+STORED = SETTINGS_KEY
 """Key of the settings in a result's metadata."""
 
 _MOST_SHOWN = 2000

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     program = program_name(PROGRAM)
 
     def body() -> None:
-        given = _given(arguments, program)
+        given = given_settings(arguments, program)
         from hotshot_jax.cli.serve.serve import serve
 
         serve(ServeSettings(**given), given)
@@ -29,7 +29,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(program, body)
 
 
-def _given(arguments: Sequence[str] | None, program: str) -> dict[str, Any]:
+def given_settings(arguments: Sequence[str] | None, program: str) -> dict[str, Any]:
+    """The settings that are named on the command line, or in its file of settings.
+
+    Args:
+        arguments: of the command line; None for this process's.
+        program: name of the command.
+
+    Raises:
+        UsageError: a flag is unknown or given twice, or a value has the wrong form.
+    """
     given = parse_flags(
         ServeSettings,
         arguments,

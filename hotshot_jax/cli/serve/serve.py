@@ -1,10 +1,12 @@
 """`hotshot-jax-serve`: loads a model and serves it."""
 
+import contextlib
 import dataclasses
 import ipaddress
 import logging
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from hotshot_jax.server.api.app import create_app
 from hotshot_jax.server.api.guard import Access
 from hotshot_jax.server.limits import Limits, ServedModel
 from hotshot_jax.server.models import LoadedModels
+from hotshot_jax.server.page.login import LOGIN_PATH
 from hotshot_jax.server.running import bound_socket, run_app
 from hotshot_jax.server.service import Service
 from hotshot_jax.server.store import JobStore
@@ -62,6 +65,31 @@ def serve(settings: ServeSettings, given: Mapping[str, Any]) -> None:
         HotshotError: a model cannot be loaded, or the address cannot be had.
     """
     access = _access(settings)
+    with prepared(settings, given) as (service, listening):
+        app = create_app(service, access)
+        if settings.page:
+            # Takes seconds to be imported.
+            from hotshot_jax.server.page.app import add_page
+
+            add_page(app, service, access)
+        tell_address(listening)
+        run_app(app, service, listening)
+
+
+@contextlib.contextmanager
+def prepared(
+    settings: ServeSettings, given: Mapping[str, Any]
+) -> Iterator[tuple[Service, socket.socket]]:
+    """A service with its model loaded, not yet started, and the socket of its address.
+
+    Args:
+        settings: of the server.
+        given: those that are named.
+
+    Raises:
+        UsageError: they cannot be met.
+        HotshotError: a model cannot be loaded, or the address cannot be had.
+    """
     _check_numbers(settings)
     loras = named_models("lora_dir", settings.lora_dir)
     controlnets = offered_controlnets(
@@ -69,9 +97,8 @@ def serve(settings: ServeSettings, given: Mapping[str, Any]) -> None:
     )
     device = use_device(settings.device)
     check_effort(current_platform(), settings.compile_effort, given)
-    listening = bound_socket(settings.host, settings.port)
     with (
-        listening,
+        bound_socket(settings.host, settings.port) as listening,
         JobStore(Path(os.path.expanduser(settings.jobs_dir))) as store,
         compilation_cache(chosen_folder(settings.compilation_cache)) as programs,
     ):
@@ -87,13 +114,17 @@ def serve(settings: ServeSettings, given: Mapping[str, Any]) -> None:
             ServedModel(_model_id(settings), tuple(loras), tuple(controlnets)),
             _limits(settings),
             Pace(batch_sizes, settings.job_seconds),
-            LatentColors.of_vae(models.maker().pipeline),
+            LatentColors.of_vae(models.maker().pipeline) if settings.page else None,
         )
-        host, port = listening.getsockname()[:2]
-        name = f"[{host}]" if ":" in host else host
         say(f"{program_name(PROGRAM)}: {_model_id(settings)} on {device}")
-        print(f"http://{name}:{port}", flush=True)
-        run_app(create_app(service, access), service, listening)
+        yield service, listening
+
+
+def tell_address(listening: socket.socket) -> None:
+    """Prints where a server is."""
+    host, port = listening.getsockname()[:2]
+    name = f"[{host}]" if ":" in host else host
+    print(f"http://{name}:{port}", flush=True)
 
 
 def _access(settings: ServeSettings) -> Access:
@@ -114,7 +145,8 @@ def _access(settings: ServeSettings) -> Access:
             raise UsageError(
                 f"--allow_origin {origin}: expected scheme and host, such as https://example.com."
             )
-    return Access(key, settings.allow_origin, settings.max_request_mb << 20)
+    login = LOGIN_PATH if settings.page else None
+    return Access(key, settings.allow_origin, settings.max_request_mb << 20, login_path=login)
 
 
 def is_loopback(host: str) -> bool:

@@ -48,6 +48,7 @@ class ServeSettings:
         (), "origin of another page that may ask, as https://example.com; repeatable", str,
         _ADDRESS, repeatable=True,
     )  # fmt: skip
+    page: bool = flag(True, "serve a page for people at /, beside the API", bool, _ADDRESS)
 
     jobs_dir: str = flag(
         "jobs", "folder of the jobs, which survive in it; one server at a time", str, _JOBS,

@@ -32,9 +32,20 @@ def create_app(service: Service, access: Access | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.service = service
     for router in (videos.router, images.router, about.router):
         app.include_router(router)
+    return guarded(app, service, access)
+
+
+def guarded(app: FastAPI, service: Service, access: Access) -> FastAPI:
+    """An app with errors in one shape, and the guard in front of it.
+
+    Args:
+        app: the app.
+        service: that it serves.
+        access: who may ask.
+    """
+    app.state.service = service
     add_error_handlers(app)
     # The last to be added sees a request first.
     app.add_middleware(Guard, access=access)

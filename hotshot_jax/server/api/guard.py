@@ -3,7 +3,7 @@
 * Without a key only this machine is served, and the name that a browser looked up has to be this
   machine's: a page elsewhere could otherwise have its own name point here (DNS rebinding).
 * A page of another origin is refused, also where the browser would not ask first.
-* With a key, all but `/health` needs it.
+* With a key, all but `/health` needs it, or a session of a browser that sent it once.
 * A body ends where the limit is, however long it claims to be.
 """
 
@@ -17,9 +17,11 @@ from urllib.parse import urlsplit
 import anyio
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hotshot_jax.server.api.errors import error_response
+from hotshot_jax.server.api.session import has_session
 from hotshot_jax.server.worker import log_without_words
 
 OPEN_PATHS = ("/health",)
@@ -35,12 +37,17 @@ class Access:
         origins: of other pages that may ask, such as `https://example.com`.
         most_body_bytes: of a request.
         seconds_of_a_body: that it may take to arrive.
+        login_path: where a browser sends the key, if there is such a page; it needs none.
+        any_host: whether everybody is served without a key, by whatever name, and in frames of
+            other pages.
     """
 
     api_key: str | None = dataclasses.field(default=None, repr=False)
     origins: tuple[str, ...] = ()
     most_body_bytes: int = 64 << 20
     seconds_of_a_body: float = 300.0
+    login_path: str | None = None
+    any_host: bool = False
 
 
 class Guard:
@@ -87,17 +94,28 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: Headers) -> Any:
         key, origin = self._access.api_key, headers.get("origin")
-        if key is None and not _is_this_machine(headers.get("host", "")):
+        everybody, login = self._access.any_host, self._access.login_path
+        if key is None and not (everybody or _is_this_machine(headers.get("host", ""))):
             return error_response(
                 403,
                 "Without a key only this machine is served, by the names localhost and 127.0.0.1.",
                 "host_not_allowed",
             )
-        if not self._is_own(origin, headers) and not _is_link(scope, headers):
+        if not self._is_own(origin, headers) and not _is_link(scope, headers, framed=everybody):
             return error_response(
                 403, "Pages of other origins are not served.", "origin_not_allowed"
             )
-        if key is not None and scope["path"] not in OPEN_PATHS and not _has_key(headers, key):
+        if (
+            key is not None
+            and scope["path"] not in (*OPEN_PATHS, login)
+            and not (_has_key(headers, key) or has_session(headers, key))
+        ):
+            if (
+                login is not None
+                and scope["path"] == "/"
+                and "text/html" in headers.get("accept", "")
+            ):
+                return RedirectResponse(login, 303)
             return error_response(
                 401,
                 "The key is missing or wrong: send it as Authorization: Bearer KEY.",
@@ -144,9 +162,10 @@ class Guard:
         return limited
 
 
-def _is_link(scope: Scope, headers: Headers) -> bool:
+def _is_link(scope: Scope, headers: Headers, *, framed: bool) -> bool:
     """Whether a person follows a link to here, of which the page that has it sees nothing."""
-    document = headers.get("sec-fetch-dest") == "document" and "origin" not in headers
+    shown_in = ("document", "iframe") if framed else ("document",)
+    document = headers.get("sec-fetch-dest") in shown_in and "origin" not in headers
     return document and scope.get("method") in ("GET", "HEAD")
 
 

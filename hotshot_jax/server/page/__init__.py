@@ -1,0 +1,1 @@
+"""The page: Gradio on the server's app, over the same jobs."""
