@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from hotshot_jax.cli.run import Parser, run
-from hotshot_jax.data.in_order import usable_cores
+from hotshot_jax.data.building.in_order import usable_cores
 from hotshot_jax.data.origins import VideoOrigin, encode
 from hotshot_jax.data.tfds_builder import build_clips
 from hotshot_jax.errors import HotshotError

@@ -158,8 +158,10 @@ def parse_flags(
         arguments = translate(arguments, [*switches, "help", "version"], valued, names)
     given = vars(parser.parse_args(arguments))
     for name, flag in flags_of(settings).items():
-        if flag.local and isinstance(given.get(name), str):
-            check_local(given[name], f"--{name}")
+        value = given.get(name) if flag.local else None
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, str):
+                check_local(each, f"--{name}")
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
     }

@@ -29,11 +29,22 @@ class ClipRequest:
         clip: its frames, not yet decoded.
         frames: which of them.
         size: (width, height) of its bucket.
+        caption: what it is trained on in place of its own prompt; None for that.
+        corner: left and upper edge of the crop, see `buckets.fit_to_bucket`.
+        mirrored: whether left and right are exchanged, before it is cropped.
     """
 
     clip: EncodedClip
     frames: range
     size: Size
+    caption: str | None = None
+    corner: tuple[int, int] | None = None
+    mirrored: bool = False
+
+    @property
+    def prompt(self) -> str:
+        """The caption that it is trained on."""
+        return self.clip.prompt if self.caption is None else self.caption
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,9 @@ def decode_frames(request: ClipRequest) -> dict[str, list[npt.NDArray[np.uint8]]
                 f"{request.clip.picture_names[index]}: is {picture.shape[1]}x{picture.shape[0]} "
                 f"pixels, but the frames before it are {first[1]}x{first[0]}"
             )
-        frames.append(fit_to_bucket(picture, request.size))
+        if request.mirrored:
+            picture = np.ascontiguousarray(picture[:, ::-1])
+        frames.append(fit_to_bucket(picture, request.size, request.corner))
     return {"frames": frames}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hotshot_jax.data.clip_source import ClipTable
-from hotshot_jax.errors import UsageError
+from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.media.aspect_ratios import SIZES_BY_RESOLUTION, size_of_aspect_ratio
 from hotshot_jax.media.resize import get_crop_coordinates, scale_aspect_fill
 
@@ -72,23 +72,29 @@ def assign_buckets(table: ClipTable, sizes: tuple[Size, ...]) -> npt.NDArray[np.
     return nearest
 
 
-def time_ids(original: Size, bucket: Size) -> npt.NDArray[np.float32]:
+def time_ids(
+    original: Size, bucket: Size, corner: tuple[int, int] | None = None
+) -> npt.NDArray[np.float32]:
     """SDXL's size conditioning in the reference's order, float32 [6].
 
     Width and height of the original, left and upper edge of the crop in the scaled picture (they
     may end in .5), width and height of the bucket. SDXL itself has height before width and upper
     before left; Hotshot-XL was trained with this order.
     """
-    left, upper, _, _ = get_crop_coordinates(original, bucket)
+    left, upper = corner or get_crop_coordinates(original, bucket)[:2]
     return np.array([*original, left, upper, *bucket], np.float32)
 
 
-def fit_to_bucket(picture: npt.NDArray[np.uint8], bucket: Size) -> npt.NDArray[np.uint8]:
-    """Scale a picture until it fills a bucket and crop its middle, as the reference does.
+def fit_to_bucket(
+    picture: npt.NDArray[np.uint8], bucket: Size, corner: tuple[int, int] | None = None
+) -> npt.NDArray[np.uint8]:
+    """Scale a picture until it fills a bucket and crop it.
 
     Args:
         picture: uint8 [old_height, old_width, 3].
         bucket: (width, height).
+        corner: left and upper edge of the crop in the scaled picture; None for the middle, which
+            the reference takes.
 
     Returns:
         uint8 [height, width, 3].
@@ -99,7 +105,7 @@ def fit_to_bucket(picture: npt.NDArray[np.uint8], bucket: Size) -> npt.NDArray[n
     width, height = bucket
     if picture.shape[:2] == (height, width):
         return picture
-    return scale_aspect_fill(picture, width, height)
+    return scale_aspect_fill(picture, width, height, corner=corner)
 
 
 def enlarged(table: ClipTable, buckets: npt.NDArray[np.uint8], sizes: tuple[Size, ...]) -> int:
@@ -108,20 +114,45 @@ def enlarged(table: ClipTable, buckets: npt.NDArray[np.uint8], sizes: tuple[Size
     return int(((table["width"] < own[:, 0]) | (table["height"] < own[:, 1])).sum())
 
 
-def choose_frames(available: int, wanted: int, seed: tuple[int, ...]) -> range:
+def choose_frames(available: int, wanted: int, seed: tuple[int, ...], stride: int = 1) -> range:
     """Which frames of a clip to train on: neighbours, from a random start.
 
     Neighbours keep the clip's frame rate, which the temporal layers learn.
 
     Args:
-        available: frames that the clip has, at least `wanted`.
+        available: frames that the clip has, at least `spanned_frames`.
         wanted: frames to choose.
         seed: the same seed chooses the same frames.
+        stride: from each frame to the next; at 2 every second frame is chosen.
     """
-    if available == wanted:
-        return range(wanted)
-    start = int(np.random.default_rng(seed).integers(available - wanted + 1))
-    return range(start, start + wanted)
+    spanned = spanned_frames(wanted, stride)
+    if available == spanned:
+        return range(0, spanned, stride)
+    start = int(np.random.default_rng(seed).integers(available - spanned + 1))
+    return range(start, start + spanned, stride)
+
+
+def spanned_frames(wanted: int, stride: int) -> int:
+    """How many frames lie from the first to the last of some that are a stride apart."""
+    return (wanted - 1) * stride + 1
+
+
+def stride_at(fps: float | None, wanted_fps: float | None, stride: int) -> int:
+    """The stride at which a clip comes nearest to some frames a second.
+
+    Args:
+        fps: of the clip; None where it is not known.
+        wanted_fps: None to take the other stride.
+        stride: what is taken without.
+
+    Raises:
+        HotshotError: the clip does not say how many frames a second it has.
+    """
+    if wanted_fps is None:
+        return stride
+    if not fps:
+        raise HotshotError("it is not known how many frames a second it has")
+    return max(1, round(fps / wanted_fps))
 
 
 def _scaled(side: int, resolution: int) -> int:

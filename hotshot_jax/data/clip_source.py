@@ -130,12 +130,14 @@ class EncodedClip:
         prompt: the text that describes it.
         pictures: its frames in their order.
         picture_names: what messages call each frame.
+        fps: frames a second; None where nobody said.
     """
 
     name: str
     prompt: str
     pictures: Sequence[EncodedPicture]
     picture_names: Sequence[str]
+    fps: float | None = None
 
     def frame(self, index: int) -> npt.NDArray[np.uint8]:
         """Decode a frame to uint8 RGB [height, width, 3].

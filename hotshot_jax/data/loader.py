@@ -6,9 +6,11 @@ number of hosts goes on with the same global batches.
 """
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
+
+import numpy as np
 
 from hotshot_jax.data.batch import (
     Batch,
@@ -20,12 +22,26 @@ from hotshot_jax.data.batch import (
     decode_frames,
     stack,
 )
-from hotshot_jax.data.buckets import Size, assign_buckets, bucket_sizes, choose_frames, time_ids
+from hotshot_jax.data.buckets import (
+    Size,
+    assign_buckets,
+    bucket_sizes,
+    choose_frames,
+    spanned_frames,
+    stride_at,
+    time_ids,
+)
 from hotshot_jax.data.clip_source import ClipSource, OnBadSample, table_fingerprint
+from hotshot_jax.data.mixing.caption_edits import AS_THEY_ARE, CaptionEdits
+from hotshot_jax.data.mixing.mixed_plan import MixedPlan, Part
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.media.resize import room_to_crop
 
 # No run is that long; grain wants a length.
 _ENDLESS: Final = 1 << 40
+# Behind the place of a clip in seeds, so that what is drawn for one thing says nothing of another.
+_CHANGES: Final = (0, 1)
+_CAPTIONS: Final = (0, 2)
 
 
 class OtherDataError(HotshotError):
@@ -61,6 +77,11 @@ class LoaderConfig:
         workers: processes that do so instead, for when decoding outruns Python's threads. They are
             started by spawning, so that the main module needs its `__name__` guard.
         on_bad_sample: when a clip breaks while training: `error`, or `skip` to take the next one.
+        stride: from each frame of a clip to the next one that is taken.
+        fps: take frames at the stride that comes nearest to so many a second.
+        mirror: exchange left and right of every second clip, by chance.
+        random_crop: crop anywhere, and not in the middle; `time_ids` tell where.
+        captions: what becomes of captions.
     """
 
     batch_size: int
@@ -74,6 +95,17 @@ class LoaderConfig:
     threads: int | None = None
     workers: int = 0
     on_bad_sample: OnBadSample = "error"
+    stride: int = 1
+    fps: float | None = None
+    mirror: bool = False
+    random_crop: bool = False
+    captions: CaptionEdits = AS_THEY_ARE
+
+    @property
+    def by_rule(self) -> "LoaderConfig":
+        """The same but for what changes clips by chance, for measuring."""
+        captions = replace(self.captions, shuffle_tags=False, tag_dropout=0.0)
+        return replace(self, mirror=False, random_crop=False, captions=captions)
 
 
 @dataclass(frozen=True)
@@ -81,7 +113,7 @@ class _Elements:
     """This host's clips, batch after batch, from a batch on: what grain reads."""
 
     source: ClipSource
-    plan: BatchPlan
+    plan: BatchPlan | MixedPlan
     sizes: tuple[Size, ...]
     config: LoaderConfig
     prepare: Prepare
@@ -105,7 +137,7 @@ class _Elements:
         for substitute in range(tries):
             clip = self.plan.clip(batch, slot, substitute)
             try:
-                return self._read(clip, self.sizes[bucket], batch, epoch, skipped)
+                return self._read(clip, self.sizes[bucket], (batch, slot), epoch, skipped)
             except PreparationError:
                 raise
             except HotshotError as error:
@@ -115,17 +147,32 @@ class _Elements:
             "Repair it and resume, or train without it by `on_bad_sample` skip."
         )
 
-    def _read(self, index: int, size: Size, batch: int, epoch: int, skipped: list[str]) -> Element:
-        clip = self.source[index]
-        available, wanted = len(clip.pictures), self.config.frames
-        if available < wanted:
-            raise HotshotError(f"{clip.name}: has {available} frames, but {wanted} are needed")
-        frames = choose_frames(available, wanted, (self.config.seed, epoch, index))
+    def _read(
+        self, index: int, size: Size, place: tuple[int, int], epoch: int, skipped: list[str]
+    ) -> Element:
+        config, clip = self.config, self.source[index]
+        try:
+            stride = stride_at(clip.fps, config.fps, config.stride)
+        except HotshotError as error:
+            raise HotshotError(f"{clip.name}: {error}") from error
+        available, needed = len(clip.pictures), spanned_frames(config.frames, stride)
+        if available < needed:
+            raise HotshotError(f"{clip.name}: has {available} frames, but {needed} are needed")
+        # An epoch of one data set has each clip once; of others it has some more often.
+        mixed = isinstance(self.plan, MixedPlan)
+        seed = (config.seed, epoch, index) if not mixed else (config.seed, *place, index)
+        frames = choose_frames(available, config.frames, seed, stride)
         row = self.source.table[index]
+        original = int(row["width"]), int(row["height"])
+        random = np.random.default_rng((config.seed, *place, *_CHANGES))
+        mirrored = config.mirror and bool(random.integers(2))
+        corner = _corner(random, original, size) if config.random_crop else None
+        caption = config.captions.drawn(clip.prompt, (config.seed, *place, *_CAPTIONS))
+        batch, _ = place
         return Element(
-            arrays=self.prepare(ClipRequest(clip, frames, size)),
-            time_ids=time_ids((int(row["width"]), int(row["height"])), size),
-            prompt=clip.prompt,
+            arrays=self.prepare(ClipRequest(clip, frames, size, caption, corner, mirrored)),
+            time_ids=time_ids(original, size, corner),
+            prompt=caption,
             sample=clip.name,
             index=index,
             first_frame=frames.start,
@@ -145,6 +192,8 @@ class Loader:
         config: how they become batches.
         prepare: makes arrays of a clip, of the same shapes for every clip of a bucket. It runs in
             grain's threads. By default it decodes the frames.
+        mix: the data sets that the source joins, to be drawn from in their shares; None to see each
+            clip once an epoch.
 
     Raises:
         UsageError: a batch size, frame count, resolution or host that makes no sense.
@@ -153,6 +202,7 @@ class Loader:
     source: ClipSource
     config: LoaderConfig
     prepare: Prepare = decode_frames
+    mix: Sequence[Part] | None = None
     skipped: dict[str, int] = field(default_factory=dict, init=False)
     """How often each clip that cannot be read was replaced, by its message."""
 
@@ -161,7 +211,11 @@ class Loader:
         _check(config)
         self.sizes = bucket_sizes(config.resolution, config.aspect_ratio)
         buckets = assign_buckets(self.source.table, self.sizes)
-        self.plan = BatchPlan(buckets, config.batch_size, config.seed)
+        self.plan: BatchPlan | MixedPlan
+        if self.mix is None:
+            self.plan = BatchPlan(buckets, config.batch_size, config.seed)
+        else:
+            self.plan = MixedPlan(buckets, self.mix, config.batch_size, config.seed)
         self._next_batch = 0
         self._last_batch = (
             _ENDLESS if config.epochs is None else config.epochs * self.plan.batches_per_epoch
@@ -204,8 +258,9 @@ class Loader:
             self.skipped[message] = self.skipped.get(message, 0) + 1
         return batch
 
-    def get_state(self) -> dict[str, int]:
+    def get_state(self) -> dict[str, Any]:
         """The position: the next batch, and what must be the same for it to mean anything."""
+        mix = [[part.clips, part.repeats, part.weight] for part in self.mix or ()]
         return {
             "next_batch": self._next_batch,
             "batch_size": self.config.batch_size,
@@ -215,9 +270,10 @@ class Loader:
             "buckets": len(self.sizes),
             "samples": len(self.source),
             "table": table_fingerprint(self.source.table),
+            **({"mix": mix} if mix else {}),
         }
 
-    def set_state(self, state: Mapping[str, int]) -> None:
+    def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on where `get_state` was called.
 
         Raises:
@@ -225,9 +281,9 @@ class Loader:
         """
         here = self.get_state()
         changed = [
-            f"{name} was {state.get(name)} and is {value}"
-            for name, value in here.items()
-            if name != "next_batch" and state.get(name) != value
+            f"{name} was {state.get(name)} and is {here.get(name)}"
+            for name in {**here, **dict.fromkeys(("mix",) if "mix" in state else ())}
+            if name != "next_batch" and state.get(name) != here.get(name)
         ]
         if changed or type(state.get("next_batch")) is not int:
             raise OtherDataError("; ".join(changed) or "next_batch is no number")
@@ -276,6 +332,12 @@ class Loader:
         )
 
 
+def _corner(random: np.random.Generator, original: Size, bucket: Size) -> tuple[int, int]:
+    """Left and upper edge of a crop, anywhere."""
+    left, upper = (int(random.integers(room + 1)) for room in room_to_crop(original, bucket))
+    return left, upper
+
+
 def _parse_absl_flags() -> None:
     # grain asks for one of its absl flags when it starts processes, which fails in a program that
     # was not started by absl.
@@ -296,5 +358,10 @@ def _check(config: LoaderConfig) -> None:
         raise UsageError(f"Host {config.host_index} is none of {config.host_count} hosts.")
     if config.frames < 1:
         raise UsageError(f"Clips of {config.frames} frames cannot be trained on.")
+    if config.stride < 1:
+        raise UsageError(f"`frame_stride` is {config.stride}; expected 1 or more.")
+    if config.fps is not None and not 0 < config.fps < float("inf"):
+        raise UsageError(f"`fps` is {config.fps}; expected a number above 0.")
+    config.captions.check()
     if config.epochs is not None and config.epochs < 1:
         raise UsageError(f"`num_train_epochs` {config.epochs} must be at least 1.")

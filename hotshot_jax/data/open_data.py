@@ -20,12 +20,12 @@ from hotshot_jax.data.clip_source import (
 )
 from hotshot_jax.data.folders import Check, open_folders
 from hotshot_jax.data.left_out import LeftOut
+from hotshot_jax.data.mixing.data_place import SHAPES, parse_place
 from hotshot_jax.data.origins import holds_prompt_files, holds_videos
 from hotshot_jax.data.records import RecordSource, find_data_set
 from hotshot_jax.data.shapes import DEFAULT_FRAMES, MOMENTS, PAINTS, SAYS, ShapesSource
 from hotshot_jax.errors import UsageError
 
-_SHAPES: Final = "shapes:"
 # Options that are words; the first is what is taken if none is given.
 _WORDS: Final = {"moment": MOMENTS, "says": SAYS, "paint": PAINTS}
 
@@ -71,7 +71,9 @@ class ShapesClips:
     def __getitem__(self, index: int) -> EncodedClip:
         sample = self.shapes[index]
         names = [f"shape {index} frame {frame}" for frame in range(self.shapes.frames)]
-        return EncodedClip(f"shape {index}", sample["prompt"], list(sample["frames"]), names)
+        # A clip lasts a second, however many frames it has.
+        fps = float(self.shapes.frames)
+        return EncodedClip(f"shape {index}", sample["prompt"], list(sample["frames"]), names, fps)
 
 
 class SomeClips:
@@ -103,7 +105,8 @@ def open_data(
     """Open training data and check all of it.
 
     Args:
-        data_dir: a folder of samples, one that holds a TFDS data set of clips, or
+        data_dir: a place as `parse_place` reads it: a folder of samples, one that holds a TFDS data
+            set of clips, or
             `shapes:SPLIT?length=N&seed=N&size=N&frames=N&moment=late`, which draws clips as they
             are needed; see `ShapesSource`.
         frames: that a clip must have at least.
@@ -117,8 +120,9 @@ def open_data(
     """
     if frames < 1:
         raise UsageError(f"Clips of {frames} frames cannot be trained on.")
-    if os.fspath(data_dir).startswith(_SHAPES):
-        shapes = parse_shapes(os.fspath(data_dir), frames)
+    data_dir = parse_place(data_dir).place
+    if data_dir.startswith(SHAPES):
+        shapes = parse_shapes(data_dir, frames)
         return OpenedData(ShapesClips(shapes), "shapes", len(shapes))
     root = Path(data_dir)
     data_set = find_data_set(root) if root.is_dir() else None
@@ -169,7 +173,7 @@ def parse_shapes(text: str, frames: int) -> ShapesSource:
     Raises:
         UsageError: an option is unknown or has a wrong value.
     """
-    split, _, query = text.removeprefix(_SHAPES).partition("?")
+    split, _, query = text.removeprefix(SHAPES).partition("?")
     allowed = {field.name for field in fields(ShapesSource)} - {"split"}
     try:
         given = dict(parse_qsl(query, strict_parsing=bool(query)))

@@ -18,14 +18,22 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from hotshot_jax.data.building.cut_free import moves, near_moves
+from hotshot_jax.data.building.findings import (
+    CUT_CLIPS,
+    CUTS,
+    FEW_FRAMES,
+    SHORT,
+    signature,
+    thumbnail,
+)
+from hotshot_jax.data.building.video_files import VideoFiles, is_video
 from hotshot_jax.data.captions import METADATA
 from hotshot_jax.data.clip_source import picture_bytes
-from hotshot_jax.data.findings import CUT_CLIPS, CUTS, FEW_FRAMES, SHORT, signature, thumbnail
 from hotshot_jax.data.folder_prompts import prompt_files, read_prompt
 from hotshot_jax.data.folders import FolderNames, check_sample, picture_files, sample_names
 from hotshot_jax.data.left_out import VIDEO_ENDINGS, LeftOut, listed
 from hotshot_jax.data.shapes import ShapesSource
-from hotshot_jax.data.video_files import VideoFiles, is_video
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.media.reading.key_frames import estimated_frame_duration, key_frame_indices
 from hotshot_jax.media.reading.one_pass import (
@@ -42,8 +50,6 @@ PictureFormat = Literal["png", "jpeg"]
 # A frame, encoded, and its part of a signature.
 _Finished = tuple[bytes, npt.NDArray[np.uint8]]
 
-# Kept beside the key frames, in case that these cross a cut: converting frames takes time.
-_NEAR_STRIDES: Final = 3
 _WAITING_BYTES: Final = 256_000_000
 # Times the duration that is asked for.
 _TOO_LONG: Final = 1.25
@@ -61,6 +67,7 @@ class ClipRecord:
         height: of the frames in pixels.
         remarks: what training may learn wrongly: kinds, each with the name to be told.
         signature: by which clips are compared, see `findings`; None for a clip that is not.
+        fps: frames a second; 0 where it is not known.
     """
 
     name: str
@@ -70,6 +77,7 @@ class ClipRecord:
     height: int
     remarks: tuple[tuple[str, str], ...] = ()
     signature: npt.NDArray[np.uint8] | None = None
+    fps: float = 0.0
 
 
 class Origin(Protocol):
@@ -200,7 +208,7 @@ class VideoOrigin:
             near = [
                 index + move
                 for clip, stretch in zip(clips, self._stretches(durations_ms), strict=True)
-                for index, move in product(clip, _near_moves(clip))
+                for index, move in product(clip, near_moves(clip))
                 if index + move in stretch
             ]
             waiting = len(near) * frame_bytes <= _WAITING_BYTES
@@ -240,7 +248,9 @@ class VideoOrigin:
                 pictures = tuple(picture for picture, _ in made)
                 compared = np.concatenate([made[i][1] for i in (0, len(made) // 2, -1)])
                 size = seen.width, seen.height
-                records.append(ClipRecord(name, prompt, pictures, *size, remarks, compared))
+                stride = (chosen[-1] - chosen[0]) / max(1, len(chosen) - 1) or 1
+                fps = 1000 / (estimated_frame_duration(durations) * stride)
+                records.append(ClipRecord(name, prompt, pictures, *size, remarks, compared, fps))
                 # Of the video, told once.
                 remarks = ()
         return records
@@ -258,7 +268,7 @@ class VideoOrigin:
             durations_ms[stretch.start : stretch.stop], self.frames, self.duration_ms
         )
         chosen = [stretch.start + index for index in indices]
-        for move in _moves(chosen, stretch):
+        for move in moves(chosen, stretch):
             first, last = chosen[0] + move, chosen[-1] + move
             if bisect_right(cuts, first) == bisect_right(cuts, last):
                 return [index + move for index in chosen]
@@ -314,7 +324,9 @@ class ShapesOrigin:
         frames: npt.NDArray[np.uint8] = sample["frames"]
         pictures = tuple(encode(frame, "png") for frame in frames)
         size = frames.shape[2], frames.shape[1]
-        return [ClipRecord(f"shape {item}", sample["prompt"], pictures, *size)]
+        # A clip lasts a second, however many frames it has.
+        fps = float(len(frames))
+        return [ClipRecord(f"shape {item}", sample["prompt"], pictures, *size, fps=fps)]
 
 
 def find_origin(
@@ -342,23 +354,6 @@ def find_origin(
             f"`source` {root} holds both videos and folders of frames; say which by `kind`."
         )
     return videos
-
-
-def _moves(chosen: Sequence[int], stretch: range) -> Iterator[int]:
-    """By how much key frames can be moved within a stretch, least first, in whole strides."""
-    stride = chosen[1] - chosen[0] if len(chosen) > 1 else 1
-    yield 0
-    for move in range(stride, len(stretch), stride):
-        if chosen[0] - move in stretch:
-            yield -move
-        if chosen[-1] + move in stretch:
-            yield move
-
-
-def _near_moves(chosen: Sequence[int]) -> range:
-    """The moves of a few strides in either direction."""
-    stride = chosen[1] - chosen[0] if len(chosen) > 1 else 1
-    return range(-_NEAR_STRIDES * stride, _NEAR_STRIDES * stride + 1, stride)
 
 
 def _times(durations_ms: Sequence[float], frames: Sequence[int], most: int = 3) -> str:

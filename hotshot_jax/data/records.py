@@ -85,6 +85,8 @@ class RecordSource:
             prompt=record["prompt"].decode(),
             pictures=pictures,
             picture_names=[f"{name} frame {number}" for number in range(len(pictures))],
+            # Data sets of before do not tell.
+            fps=float(record.get("fps", 0)) or None,
         )
 
     def left_out(self) -> tuple[LeftOut, ...]:

@@ -20,9 +20,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer
 
+from hotshot_jax.data.building.findings import Findings
+from hotshot_jax.data.building.in_order import made_in_order
 from hotshot_jax.data.clip_source import OnBadSample, Problem, refuse_or_skip
-from hotshot_jax.data.findings import Findings
-from hotshot_jax.data.in_order import made_in_order
 from hotshot_jax.data.left_out import LeftOut
 from hotshot_jax.data.origins import ClipRecord, Origin
 from hotshot_jax.data.records import write_table
@@ -69,7 +69,8 @@ class ClipsConfig(tfds.core.BuilderConfig):
 class HotshotClips(tfds.core.GeneratorBasedBuilder):
     """Clips with prompts.
 
-    Features: `frames` (encoded pictures, in order), `prompt`, `name`, `width`, `height`.
+    Features: `frames` (encoded pictures, in order), `prompt`, `name`, `width`, `height` and `fps`
+    (frames a second; 0 where it is not known).
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -90,6 +91,7 @@ class HotshotClips(tfds.core.GeneratorBasedBuilder):
                     "name": tfds.features.Text(),
                     "width": tfds.features.Scalar(np.int32),
                     "height": tfds.features.Scalar(np.int32),
+                    "fps": tfds.features.Scalar(np.float32),
                 }
             ),
             disable_shuffling=True,
@@ -240,6 +242,7 @@ def _keyed(number: int, clips: list[ClipRecord]) -> list[tuple[int, dict[str, An
                 "name": clip.name,
                 "width": clip.width,
                 "height": clip.height,
+                "fps": clip.fps,
             },
         )
         for place, clip in enumerate(clips)

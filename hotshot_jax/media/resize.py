@@ -38,9 +38,14 @@ def get_crop_coordinates(
 
 
 def scale_aspect_fill(
-    picture: npt.NDArray[np.uint8], width: int, height: int, *, repair_odd_sizes: bool = True
+    picture: npt.NDArray[np.uint8],
+    width: int,
+    height: int,
+    *,
+    repair_odd_sizes: bool = True,
+    corner: tuple[int, int] | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Scale a picture by Lanczos filtering until it fills a size, and crop its middle.
+    """Scale a picture by Lanczos filtering until it fills a size, and crop what hangs over.
 
     Args:
         picture: uint8 [old_height, old_width, 3] or grey [old_height, old_width].
@@ -49,6 +54,8 @@ def scale_aspect_fill(
         repair_odd_sizes: give exactly the wanted size. The reference rounds both edges of a crop
             box that ends in .5 half-to-even, which makes an odd side one pixel too long or too
             short; False reproduces that. What the reference meets is the same either way.
+        corner: left and upper edge of the crop in the scaled picture, at most `room_to_crop`; None
+            for its middle.
 
     Returns:
         uint8 [height, width, 3] or [height, width].
@@ -67,10 +74,26 @@ def scale_aspect_fill(
         )
     # Python's round is half-to-even too, so this is the box that Pillow itself would cut.
     left, upper, right, lower = (round(edge) for edge in get_crop_coordinates(old_size, new_size))
-    if repair_odd_sizes:
+    if corner is not None:
+        left, upper = corner
+    if repair_odd_sizes or corner is not None:
         right, lower = left + width, upper + height
     image = Image.fromarray(picture).resize(scaled, Image.Resampling.LANCZOS)
     return np.asarray(image.crop((left, upper, right, lower)))
+
+
+def room_to_crop(old_size: tuple[int, int], new_size: tuple[int, int]) -> tuple[int, int]:
+    """By how much a picture hangs over a size, in width and height, once it is scaled to fill it.
+
+    Args:
+        old_size: (width, height) of the picture.
+        new_size: (width, height) to be filled.
+
+    Raises:
+        ValueError: a side is not positive.
+    """
+    scaled_width, scaled_height = _scaled_size(old_size, new_size)
+    return scaled_width - new_size[0], scaled_height - new_size[1]
 
 
 def _scaled_size(old_size: tuple[int, int], new_size: tuple[int, int]) -> tuple[int, int]:

@@ -108,8 +108,8 @@ def test_equal_values_and_repeatable_flags_may_be_given_again() -> None:
 
 
 def test_training_refuses_a_second_value() -> None:
-    with pytest.raises(UsageError, match="--data_dir is given twice, as 'A' and 'B'"):
-        parse_train_settings("--data_dir A --data_dir B".split(), "train.py")
+    with pytest.raises(UsageError, match="--output_dir is given twice, as 'A' and 'B'"):
+        parse_train_settings("--output_dir A --output_dir B".split(), "train.py")
     wrong = parse_train_settings("--data_dir A --aspect_ratio 3:2".split(), "train.py")
     with pytest.raises(UsageError, match="`aspect_ratio` 3:2") as refused:
         check_settings(wrong)

@@ -10,9 +10,16 @@ import numpy as np
 import pytest
 from clips import picture
 
+from hotshot_jax.data.building.findings import (
+    CUTS,
+    FEW_FRAMES,
+    SHORT,
+    Findings,
+    near_pairs,
+    signature,
+)
+from hotshot_jax.data.building.in_order import made_in_order
 from hotshot_jax.data.clip_source import read_picture
-from hotshot_jax.data.findings import CUTS, FEW_FRAMES, SHORT, Findings, near_pairs, signature
-from hotshot_jax.data.in_order import made_in_order
 from hotshot_jax.data.origins import ClipRecord, ShapesOrigin, VideoOrigin, encode
 from hotshot_jax.data.records import RecordSource
 from hotshot_jax.data.shapes import ShapesSource

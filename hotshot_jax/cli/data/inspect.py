@@ -19,8 +19,8 @@ from hotshot_jax.cli.data.tokens import token_counter
 from hotshot_jax.cli.flags import Acts, refuse_without_effect
 from hotshot_jax.cli.run import say
 from hotshot_jax.data.buckets import assign_buckets, bucket_sizes, enlarged
+from hotshot_jax.data.building.findings import CUT_CLIPS, Findings, signature
 from hotshot_jax.data.clip_source import ClipSource, ClipTable, EncodedClip
-from hotshot_jax.data.findings import CUT_CLIPS, Findings, signature
 from hotshot_jax.data.folders import FolderSource, scan_folders
 from hotshot_jax.data.left_out import LeftOut
 from hotshot_jax.data.open_data import OpenedData, open_data, refuse_videos

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from hotshot_jax.cli.flags import Acts, refuse_without_effect
+from hotshot_jax.cli.train.data_settings import check_data_settings, check_held_out
 from hotshot_jax.cli.train.samples import read_samples
 from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.conditioning.control.preprocess import check_thresholds
@@ -19,8 +20,9 @@ def check_settings(settings: TrainSettings) -> None:
     Raises:
         UsageError: names the flag.
     """
-    if settings.data_dir is None:
-        raise UsageError("--data_dir is missing: the folder of samples to train on.")
+    check_data_settings(settings)
+    if settings.validation_data is not None:
+        check_held_out(settings.validation_data)
     for name in (
         "train_batch_size",
         "num_train_epochs",
@@ -120,6 +122,11 @@ RULES = (
         ("lr_warmup_steps",),
         lambda s: s.lr_scheduler != "constant" or s.lr_warmup_steps == 0,
         "with --lr_scheduler constant; constant_with_warmup has one",
+    ),
+    Acts(
+        ("keep_tags",),
+        lambda s: s.captions.by_chance,
+        "without --shuffle_tags or --tag_dropout, which leave those tags alone",
     ),
     Acts(("num_train_epochs",), lambda s: s.counts_epochs, "beside --max_train_steps"),
     Acts(("snr_weights",), lambda s: s.snr_gamma is not None, "without --snr_gamma"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ from hotshot_jax.cli.train.samples import read_samples
 from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.data.batch import ClipRequest, decode_frames
 from hotshot_jax.data.loader import Loader
-from hotshot_jax.data.open_data import OpenedData, open_data
+from hotshot_jax.data.mixing.data_place import parse_place
+from hotshot_jax.data.mixing.joined import JoinedData, open_joined
+from hotshot_jax.data.mixing.mixed_plan import Part
+from hotshot_jax.data.open_data import OpenedData
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.aspect_ratios import SIZES_BY_RESOLUTION
 from hotshot_jax.runtime.progress import Progress
@@ -44,10 +48,12 @@ class RunData:
 
     Attributes:
         training: what is trained on.
+        mix: in which shares the data sets that it joins are drawn from; None for one alone.
         held_out: what the held-out loss is measured on, if anything is.
     """
 
     training: OpenedData
+    mix: Sequence[Part] | None
     held_out: OpenedData | None
 
 
@@ -64,28 +70,42 @@ def open_run_data(settings: TrainSettings) -> RunData:
         _check_outside_of_data(settings, name)
     if settings.cache_dir is not None:
         Cache(Path(settings.cache_dir)).check_writable()
+    held_out = settings.validation_data
+    joined = _open(settings.data_dirs, settings)
     return RunData(
-        _open(settings.data_dir or "", settings),
-        None if settings.validation_data is None else _open(settings.validation_data, settings),
+        joined.opened,
+        joined.mix,
+        None if held_out is None else _open([held_out], settings).opened,
     )
 
 
-def _open(data: str, settings: TrainSettings) -> OpenedData:
-    skips = settings.on_bad_sample == "skip"
-    opened = open_data(data, settings.video_length, "skip" if skips else "error")
-    for problem in opened.problems:
+def _open(data: Sequence[str], settings: TrainSettings) -> JoinedData:
+    joined = open_joined(
+        data,
+        settings.video_length,
+        settings.frame_stride,
+        settings.fps,
+        "skip" if settings.on_bad_sample == "skip" else "error",
+    )
+    for problem in joined.opened.problems:
         logger.warning("Skipped: %s", problem.message)
-    for each in (*opened.left_out, *opened.remarks):
-        logger.warning("%s: %s", data, each)
-    return opened
+    for each in (*joined.opened.left_out, *joined.opened.remarks):
+        # Of several, each names its own.
+        logger.warning("%s", each if len(data) > 1 else f"{data[0]}: {each}")
+    return joined
 
 
 def _check_outside_of_data(settings: TrainSettings, name: str) -> None:
     """Refuses a folder whose content would be taken for samples when training starts again."""
     folder = getattr(settings, name)
-    for data in ("data_dir", "validation_data"):
-        root = getattr(settings, data)
-        if None in (folder, root) or not Path(root).is_dir():
+    if folder is None:
+        return
+    read = [("data_dir", each) for each in settings.data_dirs]
+    if settings.validation_data is not None:
+        read.append(("validation_data", settings.validation_data))
+    for data, text in read:
+        root = parse_place(text).place
+        if not Path(root).is_dir():
             continue
         if is_inside(folder, root):
             raise UsageError(
@@ -134,7 +154,7 @@ def make_feeds(
     training = feed(loader)
     held_out = None
     if held_out_data is not None:
-        held_out_feed = feed(Loader(held_out_data.source, loader.config))
+        held_out_feed = feed(Loader(held_out_data.source, loader.config.by_rule))
         held_out = HeldOutLoss(trainer, held_out_feed, settings.validation_batches)
     if cached is not None:
         encoders.release()
@@ -180,7 +200,7 @@ def make_clip_validation(
         prepare = ControlFrames(make_control)
         control = [np.asarray(prepare(ClipRequest(c, frames, size))["control"]) for c in clips]
         if settings.test_prompts is None and settings.sample_prompts is None:
-            samples = [Sample(clip.prompt) for clip in clips]
+            samples = [Sample(settings.captions.fixed(clip.prompt)) for clip in clips]
     config = ClipConfig(
         samples=samples,
         size=size,

@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 
 from hotshot_jax.cli.train.settings import TrainSettings
+from hotshot_jax.data.mixing.data_place import parse_place
 from hotshot_jax.errors import UsageError
 from hotshot_jax.files.plain_file import open_plain
 from hotshot_jax.training.running.metrics import is_metrics
@@ -21,7 +22,6 @@ CONFIG, METRICS = "config.yaml", "metrics.jsonl"
 LOSSES, SUMMARY = "loss.png", "summary.json"
 _HEADER = "# Settings of a run of hotshot-jax; --config takes them.\n"
 _READ = (
-    "data_dir",
     "validation_data",
     "pretrained_model_name_or_path",
     "unet_resume_path",
@@ -38,8 +38,10 @@ def check_output_dir(settings: TrainSettings) -> None:
     check_no_dead_link(output)
     for folder in (EXPORT, BEST):
         export = output / folder
-        for name in _READ:
-            source = getattr(settings, name)
+        read = [("data_dir", each) for each in settings.data_dirs]
+        read += [(name, getattr(settings, name)) for name in _READ]
+        for name, text in read:
+            source = None if text is None else parse_place(text).place
             if source is not None and export.exists() and is_inside(source, export):
                 raise UsageError(
                     f"--output_dir {output}: its {folder} is what --{name} reads, and would be "

@@ -67,6 +67,11 @@ def loader_config(settings: TrainSettings, mesh: Mesh) -> LoaderConfig:
         host_index=jax.process_index(),
         host_count=jax.process_count(),
         on_bad_sample="skip" if settings.on_bad_sample == "skip" else "error",
+        stride=settings.frame_stride,
+        fps=settings.fps,
+        mirror=settings.mirror,
+        random_crop=settings.random_crop,
+        captions=settings.captions,
     )
 
 
@@ -103,6 +108,9 @@ def step_identity(
 
 def warn_of_small_buckets(loader: Loader) -> None:
     """Warns of clips that stand in one batch several times, since too few share their bucket."""
+    if loader.mix is not None:
+        # Its batches are never filled up.
+        return
     batch = loader.config.batch_size
     for bucket in loader.plan.used_buckets():
         count = loader.plan.count(bucket)

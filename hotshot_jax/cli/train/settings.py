@@ -26,10 +26,11 @@ from hotshot_jax.cli.flags import (
     written_settings,
 )
 from hotshot_jax.cli.other_names import TRAIN
+from hotshot_jax.cli.train.data_settings import DataSettings
 from hotshot_jax.compile_effort import DEFAULT_EFFORT, EFFORTS
 from hotshot_jax.errors import UsageError
 
-_MODEL, _DATA, _TRAINING, _OPTIMIZER = "model", "data", "training", "optimiser"
+_MODEL, _TRAINING, _OPTIMIZER = "model", "training", "optimiser"
 _OUTPUT, _VALIDATION, _MACHINE = "output", "validation", "machine"
 
 WITHOUT_A_SAY = (_OUTPUT, _VALIDATION, _MACHINE)
@@ -43,7 +44,7 @@ NO_LIMIT = 9_999_999
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainSettings:
+class TrainSettings(DataSettings):
     """The settings of one run; each field is a flag of the same name."""
 
     pretrained_model_name_or_path: str = flag(
@@ -93,37 +94,6 @@ class TrainSettings:
         _MODEL,
         choices=("no", "fp16", "bf16"),
     )
-
-    data_dir: str | None = flag(
-        None,
-        "folder of samples (frames and prompt.txt each) or a TFDS data set; required",
-        str,
-        _DATA,
-        local=True,
-    )
-    resolution: int = flag(512, "of the buckets: 512, 1024, or another multiple of 8", int, _DATA)
-    aspect_ratio: str | None = flag(
-        None,
-        "one bucket for all samples, such as 1.75 or 1:1 (default: the nearest for each sample)",
-        str,
-        _DATA,
-    )
-    video_length: int = flag(8, "frames of a sample", int, _DATA)
-    on_bad_sample: str = flag(
-        "error",
-        "what to do about samples that cannot be read",
-        str,
-        _DATA,
-        choices=("error", "skip"),
-    )
-    cache_dir: str | None = flag(
-        None,
-        "folder for latents and text embeddings, which are then computed once",
-        str,
-        _DATA,
-        local=True,
-    )
-    text_dropout: float = flag(0.0, "fraction of samples trained without prompt", float, _DATA)
 
     train_batch_size: int = flag(8, "samples a batch, per device", int, _TRAINING)
     num_train_epochs: int = flag(1, "passes over the data", int, _TRAINING)

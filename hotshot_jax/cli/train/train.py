@@ -110,7 +110,7 @@ def train(settings: TrainSettings, given: Collection[str] = ()) -> None:
     effort_options(current_platform(), settings.compile_effort)
     mesh = create_mesh(sizes)
     check_share(mesh, settings.train_batch_size * sizes.data * sizes.fsdp)
-    loader = Loader(opened.source, loader_config(settings, mesh))
+    loader = Loader(opened.source, loader_config(settings, mesh), mix=data.mix)
     warn_of_small_buckets(loader)
     steps = step_count(settings, loader)
     check_effects_of(given, Planned(settings, steps, current_platform()))

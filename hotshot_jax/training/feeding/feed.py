@@ -202,7 +202,7 @@ class CachedLatents:
             PreparationError: it can, but the cache has nothing of it.
         """
         latents = self.cache.get(*self._latent_key(request))
-        text = self.cache.get(*self._text_key(request.clip.prompt))
+        text = self.cache.get(*self._text_key(request.prompt))
         if latents is None or text is None:
             # A clip that could not be read has not been cached either.
             decode_frames(self._whole(request.clip, request.size))
@@ -211,7 +211,7 @@ class CachedLatents:
                 f"`cache_dir` {self.cache.folder}.\nRun the same command again: it goes on and "
                 "fills in what is missing."
             )
-        chosen = slice(request.frames.start, request.frames.stop)
+        chosen = slice(request.frames.start, request.frames.stop, request.frames.step)
         return {**{name: array[chosen] for name, array in latents.items()}, **text}
 
     def fill(self, loader: Loader, progress: Progress) -> int:
@@ -252,9 +252,10 @@ class CachedLatents:
         def read(index: int) -> tuple[ClipRequest, Any] | None:
             try:
                 clip = loader.source[index]
-                request = self._whole(clip, loader.sizes[buckets[index]])
+                caption = loader.config.captions.fixed(clip.prompt)
+                request = self._whole(clip, loader.sizes[buckets[index]], caption)
                 cached = self.cache.has(*self._latent_key(request))
-                if cached and self.cache.has(*self._text_key(clip.prompt)):
+                if cached and self.cache.has(*self._text_key(caption)):
                     return None
                 return request, decode_frames(request)["frames"]
             except HotshotError as error:
@@ -274,9 +275,9 @@ class CachedLatents:
             {"mean": np.asarray(mean[0]), "deviation": np.asarray(deviation[0])},
             *self._latent_key(request),
         )
-        key = self._text_key(request.clip.prompt)
+        key = self._text_key(request.prompt)
         if not self.cache.has(*key):
-            hidden, pooled = self.encoders.text([request.clip.prompt])
+            hidden, pooled = self.encoders.text([request.prompt])
             self.cache.put({"hidden": np.asarray(hidden[0]), "pooled": np.asarray(pooled[0])}, *key)
 
     def _latent_key(self, request: ClipRequest) -> tuple[Any, ...]:
@@ -290,8 +291,8 @@ class CachedLatents:
         return "text", self._text, ids
 
     @staticmethod
-    def _whole(clip: EncodedClip, size: Size) -> ClipRequest:
-        return ClipRequest(clip, range(len(clip.pictures)), size)
+    def _whole(clip: EncodedClip, size: Size, caption: str | None = None) -> ClipRequest:
+        return ClipRequest(clip, range(len(clip.pictures)), size, caption)
 
 
 MakeControl = Callable[[np.ndarray], np.ndarray]

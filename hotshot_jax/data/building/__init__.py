@@ -1,0 +1,1 @@
+"""From sources to data sets: what is found, looked at and made."""
