@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from hotshot_jax.data.batch import ClipRequest, PreparationError
 from hotshot_jax.data.loader import Loader, LoaderConfig
+from hotshot_jax.data.mixing.caption_edits import CaptionEdits
 from hotshot_jax.data.open_data import open_data
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.pipelines.loading import load_tokenizer
@@ -75,6 +77,30 @@ def test_what_is_missing_is_an_error_and_never_a_bad_sample(
     with loader, pytest.raises(PreparationError, match="is gone from `cache_dir`"):
         next(loader)
     assert loader.skipped == {}
+
+
+def test_other_captions_and_strides_have_what_is_theirs(
+    filled: tuple[CachedLatents, Loader],
+) -> None:
+    cached, loader = filled
+    captions = CaptionEdits("zzz")
+    config = replace(loader.config, frames=2, stride=3, captions=captions)
+    frames = np.arange(4)[:, None]
+    for index in range(2):
+        clip = loader.source[index]
+        request = ClipRequest(clip, range(4), loader.used_sizes[0])
+        cached.cache.put({"mean": frames}, *cached._latent_key(request))
+    with Loader(loader.source, config, cached.prepare) as other:
+        # Latents are found whatever is said of the clip; texts are not.
+        with pytest.raises(PreparationError):
+            next(other)
+        other.close()
+        for index in range(2):
+            text = captions.fixed(loader.source[index].prompt)
+            cached.cache.put({"hidden": np.full(1, 7)}, *cached._text_key(text))
+        arrays = next(other).arrays
+    assert arrays["hidden"].tolist() == [[7], [7]]
+    assert arrays["mean"][:, :, 0].tolist() == [[0, 3], [0, 3]]
 
 
 def test_a_sample_that_cannot_be_read_is_a_bad_one_still(
