@@ -107,6 +107,7 @@ def parse_flags(
     config_help: str,
     names: OtherNames | None = None,
     examples: str = "",
+    switches: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The values given on the command line, `config` among them, without any default.
 
@@ -118,6 +119,7 @@ def parse_flags(
         config_help: what `--config` takes.
         names: what other tools call the flags; the help does not list them.
         examples: the end of the help.
+        switches: names of what is no setting, with their help; given as True.
 
     Raises:
         UsageError: a flag is unknown or given twice, or a value has the wrong form.
@@ -130,6 +132,8 @@ def parse_flags(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", metavar="FILE", help=config_help)
+    for name, help in (switches or {}).items():
+        parser.add_argument(f"--{name}", action="store_true", help=help)
     groups: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
         flag: Flag = field.metadata["flag"]
@@ -152,10 +156,11 @@ def parse_flags(
                 options |= {"nargs": "?", "const": flag.bare}
         groups[flag.group].add_argument(f"--{field.name}", **options)
     if names is not None:
-        switches = [name for name, flag in flags_of(settings).items() if flag.type is bool]
-        valued = [name for name in ("config", *flags_of(settings)) if name not in switches]
+        bare = [name for name, flag in flags_of(settings).items() if flag.type is bool]
+        valued = [name for name in ("config", *flags_of(settings)) if name not in bare]
         arguments = sys.argv[1:] if arguments is None else arguments
-        arguments = translate(arguments, [*switches, "help", "version"], valued, names)
+        bare += ["help", "version", *(switches or ())]
+        arguments = translate(arguments, bare, valued, names)
     given = vars(parser.parse_args(arguments))
     for name, flag in flags_of(settings).items():
         value = given.get(name) if flag.local else None

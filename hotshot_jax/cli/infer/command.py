@@ -24,6 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         given = given_flags(arguments, program)
+        if given.pop("report", False):
+            from hotshot_jax.cli.infer.report import describe_installation
+
+            print(describe_installation(given))
+            return
         from hotshot_jax.cli.infer.arguments import completed
         from hotshot_jax.cli.infer.infer import generate
 
@@ -47,4 +52,5 @@ def given_flags(arguments: Sequence[str] | None, program: str = PROGRAM) -> dict
         "settings to start from: a YAML or JSON file, or a result of an earlier run",
         INFER,
         _EXAMPLES.format(program=program),
+        {"report": "tell versions, devices and settings for an issue, without paths and names"},
     )
