@@ -74,8 +74,17 @@ def check_settings(settings: TrainSettings) -> None:
     bucket_sizes(settings.resolution, settings.aspect_ratio)
     settings.profiled()
     _check_samples(settings)
-    if settings.save == "best" and settings.validation_data is None:
-        raise UsageError("--save best needs --validation_data, whose loss says which is best.")
+    if settings.validation_split is not None:
+        _expect(settings, "validation_split", 0 < settings.validation_split < 1, "above 0, below 1")
+        if settings.validation_data is not None:
+            raise UsageError(
+                "--validation_data and --validation_split both say what is held out; give one."
+            )
+    if settings.save == "best" and not settings.holds_out:
+        raise UsageError(
+            "--save best needs --validation_data or --validation_split, whose loss says which is "
+            "best."
+        )
     if settings.resume_data == "restart" and settings.counts_epochs:
         raise UsageError(
             "--resume_data restart needs --max_train_steps: epochs of other data have others."
@@ -108,7 +117,7 @@ def _prompts(settings: TrainSettings) -> bool:
 
 
 def _something_to_validate(settings: TrainSettings) -> bool:
-    return settings.validation_data is not None or _prompts(settings)
+    return settings.holds_out or _prompts(settings)
 
 
 RULES = (
@@ -142,8 +151,8 @@ RULES = (
     ),
     Acts(
         ("validation_batches",),
-        lambda s: s.validation_data is not None,
-        "without --validation_data",
+        lambda s: s.holds_out,
+        "without --validation_data or --validation_split",
     ),
     Acts(("validation_steps",), _prompts, "without --test_prompts"),
     Acts(
@@ -229,7 +238,14 @@ RULES_OF_PLANNED = (
         "in a run without validation: it is shorter than --validate_every_steps, or that is 0",
     ),
     Acts(
-        ("validation_data", "validation_steps", "validation_batches", "sample_prompts", "save"),
+        (
+            "validation_data",
+            "validation_split",
+            "validation_steps",
+            "validation_batches",
+            "sample_prompts",
+            "save",
+        ),
         lambda run: run.validates,
         "in a run without validation: it is shorter than --validate_every_steps, or that is 0",
     ),

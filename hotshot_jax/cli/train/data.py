@@ -13,6 +13,7 @@ from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.data.batch import ClipRequest, decode_frames
 from hotshot_jax.data.loader import Loader
 from hotshot_jax.data.mixing.data_place import parse_place
+from hotshot_jax.data.mixing.held_out import hold_out
 from hotshot_jax.data.mixing.joined import JoinedData, open_joined
 from hotshot_jax.data.mixing.mixed_plan import Part
 from hotshot_jax.data.open_data import OpenedData
@@ -70,13 +71,13 @@ def open_run_data(settings: TrainSettings) -> RunData:
         _check_outside_of_data(settings, name)
     if settings.cache_dir is not None:
         Cache(Path(settings.cache_dir)).check_writable()
-    held_out = settings.validation_data
     joined = _open(settings.data_dirs, settings)
-    return RunData(
-        joined.opened,
-        joined.mix,
-        None if held_out is None else _open([held_out], settings).opened,
-    )
+    held_out = None
+    if settings.validation_data is not None:
+        held_out = _open([settings.validation_data], settings).opened
+    elif settings.validation_split is not None:
+        joined, held_out = hold_out(joined, settings.validation_split)
+    return RunData(joined.opened, joined.mix, held_out)
 
 
 def _open(data: Sequence[str], settings: TrainSettings) -> JoinedData:

@@ -231,6 +231,12 @@ class TrainSettings(DataSettings):
         _VALIDATION,
         local=True,
     )
+    validation_split: float | None = flag(
+        None,
+        "share of data_dir that is held out in its place, such as 0.05",
+        float,
+        _VALIDATION,
+    )
     validation_batches: int = flag(16, "batches of it, at most", int, _VALIDATION)
 
     device: str = flag("auto", "devices to run on", str, _MACHINE, choices=DEVICES)
@@ -253,6 +259,11 @@ class TrainSettings(DataSettings):
         _MACHINE,
         choices=EFFORTS,
     )
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there is data to measure the loss on that is not trained on."""
+        return self.validation_data is not None or self.validation_split is not None
 
     @property
     def counts_epochs(self) -> bool:
