@@ -50,16 +50,33 @@ TEMPORAL_SPELLINGS: Final = ("hotshot", "comfyui", "diffusers")
 # Layers that train: `hotshot_jax.training.trainees.trainee`.
 SELECTIONS: Final = ("temporal", "spatial", "unet")
 
-# Layers whose attention gets factors: `hotshot_jax.training.trainees.lora`.
+# Layers that get factors: `hotshot_jax.training.trainees.lora`.
 LORA_TARGETS: Final = ("spatial", "temporal", "both")
+
+# Which of their weights, likewise.
+LORA_LAYERS: Final = ("attention", "all")
 
 # `hotshot_jax.training.loss`.
 LOSSES: Final = ("mse", "huber")
 
-# Forms of min-SNR weights, likewise.
+# Whose clean clips distillation aims at: `hotshot_jax.training.consistency`.
+CONSISTENCY_TARGETS: Final = ("student", "ema")
+
+# Forms of min-SNR weights: `hotshot_jax.training.loss`.
 SNR_WEIGHTS: Final = ("paper", "reference")
 
-# Courses of the learning rate: `hotshot_jax.training.optimizer`.
+# `hotshot_jax.training.optimizer`.
+OPTIMIZERS: Final = (
+    "adamw",
+    "adamw_8bit",
+    "adafactor",
+    "lion",
+    "prodigy",
+    "muon",
+    "schedule_free",
+)
+
+# Courses of the learning rate, likewise.
 LEARNING_RATE_SCHEDULES: Final = (
     "linear",
     "cosine",

@@ -9,6 +9,7 @@ CONDITIONING_SCALE = 1.0
 
 _HERE = Path(__file__).parent
 _CONTROLNET = "controlnet_"
+_LORA = "lora_"
 
 
 def builtin_checkpoint() -> Path:
@@ -20,3 +21,9 @@ def builtin_controlnets() -> Mapping[str, Path]:
     """A ControlNet's folder, in the diffusers layout, for each `control_type` that has one."""
     folders = sorted(_HERE.glob(f"{_CONTROLNET}*/config.json"))
     return {path.parent.name.removeprefix(_CONTROLNET): path.parent for path in folders}
+
+
+def builtin_loras() -> Mapping[str, Path]:
+    """A LoRA's folder for each preset of the command line that has one."""
+    folders = sorted(_HERE.glob(f"{_LORA}*/*.safetensors"))
+    return {path.parent.name.removeprefix(_LORA): path.parent for path in folders}

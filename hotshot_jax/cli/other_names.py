@@ -33,6 +33,16 @@ _SAMPLERS: Final = {
     "dpm++2msdekarras": "dpmpp_2m_sde_karras",
 }
 
+_OPTIMIZERS: Final = {
+    "adamw": "adamw",
+    "adamw8bit": "adamw_8bit",
+    "adafactor": "adafactor",
+    "lion": "lion",
+    "prodigy": "prodigy",
+    "muon": "muon",
+    "adamwschedulefree": "schedule_free",
+}
+
 
 def sampler(name: str) -> str:
     """Our name of a scheduler: "DPM++ 2M Karras" becomes dpmpp_2m_karras."""
@@ -155,7 +165,8 @@ TRAIN: Final = OtherNames(
     same=_all(
         {
             "pretrained_model_name_or_path": "model model_id model_path pretrained_path "
-            "pretrained_model pretrained_model_path model_name_or_path ckpt checkpoint",
+            "pretrained_model pretrained_model_path model_name_or_path ckpt checkpoint "
+            "pretrained_teacher_model",
             "data_dir": "train_data_dir instance_data_dir dataset dataset_dir dataset_path "
             "data_path data train_data data_root",
             "output_dir": "o output out outdir output_path",
@@ -195,6 +206,7 @@ TRAIN: Final = OtherNames(
             "max_grad_norm": "grad_clip gradient_clip_val clip_grad_norm",
             "loss": "loss_type",
             "aspect_ratio": "ar",
+            "optimizer": "optimizer_type optim",
         }
     ),
     instead={
@@ -210,9 +222,8 @@ TRAIN: Final = OtherNames(
     advice=_EVERYWHERE
     | {
         "use_ema": "--ema_decay 0.999 keeps a moving average.",
-        "optimizer": "it is AdamW; --use_8bit_adam keeps its moments in one byte.",
-        "optimizer_type": "it is AdamW; --use_8bit_adam keeps its moments in one byte.",
         "network_module": "--train lora trains factors.",
+        "lora_target_modules": "--lora_targets and --lora_layers choose what gets factors.",
         "network_alpha": "alpha is the rank; the strength is given when it is used.",
         "lora_alpha": "alpha is the rank; the strength is given when it is used.",
         "cache_latents": _CACHE,
@@ -233,6 +244,8 @@ TRAIN: Final = OtherNames(
         "device": _device,
         "aspect_ratio": _aspect_ratio,
         "resume": lambda name: "auto" if name == "latest" else name,
+        "optimizer": lambda name: _OPTIMIZERS.get(name.lower(), name),
+        "loss": lambda name: "mse" if name == "l2" else name,
         "prediction_type": lambda name: {"v": "v_prediction", "eps": "epsilon"}.get(name, name),
     },
 )

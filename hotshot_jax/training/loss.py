@@ -136,7 +136,27 @@ def per_sample_loss(prediction: jax.Array, wanted: jax.Array, loss: str) -> jax.
         )
     else:
         values = squared
+    return mean_of_samples(values)
+
+
+def mean_of_samples(values: jax.Array) -> jax.Array:
+    """The mean over all axes but the first."""
     return values.mean(axis=tuple(range(1, values.ndim)))
+
+
+def by_quarter(losses: jax.Array, timesteps: jax.Array, count: int) -> dict[str, jax.Array]:
+    """Losses added up by quarter of the timesteps, from the least noisy.
+
+    Args:
+        losses: float32 `[batch]`.
+        timesteps: int32 `[batch]`.
+        count: of the timesteps of the schedule.
+
+    Returns:
+        `quarter_sums` and `quarter_counts`, float32 [4].
+    """
+    of_quarter = jax.nn.one_hot(timesteps * _QUARTERS // count, _QUARTERS, dtype=jnp.float32)
+    return {"quarter_sums": losses @ of_quarter, "quarter_counts": of_quarter.sum(0)}
 
 
 def diffusion_loss(
@@ -159,8 +179,7 @@ def diffusion_loss(
         draws: noise and timesteps.
 
     Returns:
-        The weighted mean, and `quarter_sums` and `quarter_counts`, float32 [4]: unweighted losses
-        added up by quarter of the timesteps, from the least noisy.
+        The weighted mean, and `by_quarter` of the unweighted losses.
     """
     noisy = scheduler.add_noise(latents, draws.noise, draws.timesteps)
     control = (text["control"],) if "control" in text else ()
@@ -174,12 +193,7 @@ def diffusion_loss(
         enable_temporal_attentions=latents.shape[1] > 1,
     )
     losses = per_sample_loss(prediction, target(scheduler, latents, draws), config.loss)
-    quarter = draws.timesteps * _QUARTERS // scheduler.num_train_timesteps
-    of_quarter = jax.nn.one_hot(quarter, _QUARTERS, dtype=jnp.float32)
-    parts = {
-        "quarter_sums": losses @ of_quarter,
-        "quarter_counts": of_quarter.sum(0),
-    }
+    parts = by_quarter(losses, draws.timesteps, scheduler.num_train_timesteps)
     if config.snr_gamma is not None:
         snr = scheduler.snr(draws.timesteps)
         losses = losses * min_snr_weights(

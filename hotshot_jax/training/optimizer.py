@@ -1,4 +1,4 @@
-"""AdamW as PyTorch computes it, on gradients clipped as PyTorch clips them."""
+"""Optimisers as PyTorch users know them, on gradients clipped as PyTorch clips them."""
 
 import dataclasses
 import math
@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
-from hotshot_jax.choices import LEARNING_RATE_SCHEDULES
+from hotshot_jax.choices import LEARNING_RATE_SCHEDULES, OPTIMIZERS
 from hotshot_jax.errors import UsageError
 from hotshot_jax.training.adam_8bit import scale_by_adam_8bit
 
@@ -80,15 +81,16 @@ _CLIP_EPSILON = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101).
+    """An optimiser and its numbers; not every optimiser has each of them.
 
     Attributes:
-        beta1: decay of the first moment.
+        beta1: decay of the first moment; of Schedule-Free the share of the average in the weights
+            at which gradients are taken.
         beta2: decay of the second moment.
         weight_decay: applied to every parameter that trains, biases and norms too.
         epsilon: added to the root of the second moment.
         max_grad_norm: norm of all gradients together above which they are scaled down; 0 for none.
-        use_8bit_adam: one byte instead of four for each moment.
+        name: one of `choices.OPTIMIZERS`.
     """
 
     beta1: float = 0.9
@@ -96,7 +98,7 @@ class OptimizerConfig:
     weight_decay: float = 1e-2
     epsilon: float = 1e-8
     max_grad_norm: float = 1.0
-    use_8bit_adam: bool = False
+    name: str = "adamw"
 
     def check(self) -> None:
         """Refuses values that make no sense.
@@ -114,19 +116,145 @@ class OptimizerConfig:
         ):
             if not 0 <= value < float("inf"):
                 raise UsageError(f"`{name}` is {value}; expected a number that is not negative.")
+        if self.name not in OPTIMIZERS:
+            raise UsageError(
+                f"`optimizer` {self.name} is unknown; expected {', '.join(OPTIMIZERS)}."
+            )
+        if self.name == "schedule_free" and self.beta1 == 0:
+            raise UsageError("`adam_beta1` is 0; schedule_free needs more, 0.9 as a rule.")
 
 
 def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
     """The transformation from gradients, already clipped, to changes of the parameters."""
-    if config.use_8bit_adam:
-        adam = scale_by_adam_8bit(config.beta1, config.beta2, config.epsilon)
-    else:
-        adam = optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
+    return _MAKERS[config.name](config, schedule)
+
+
+def _adamw(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+    """Loshchilov and Hutter, 2019, arXiv:1711.05101."""
+    adam = optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
+    return _decayed(adam, config, schedule)
+
+
+def _adamw_8bit(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+    return _decayed(
+        scale_by_adam_8bit(config.beta1, config.beta2, config.epsilon), config, schedule
+    )
+
+
+def _lion(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+    """Chen et al. 2023, arXiv:2302.06675."""
+    return _decayed(optax.scale_by_lion(config.beta1, config.beta2), config, schedule)
+
+
+def _adafactor(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+    """Shazeer and Stern 2018, arXiv:1804.04235, as PyTorch has it.
+
+    A step is the size of the parameter times the learning rate, or one over the root of the steps
+    taken where that is less; the decay of weights knows the learning rate alone.
+    """
+
+    def relative(count: Any) -> Any:
+        most = 1 / jnp.sqrt(jnp.asarray(count, jnp.float32) + 1)
+        # A rate of 0, at the beginning of a warm-up, is not divided by.
+        return jnp.minimum(1.0, most / jnp.maximum(schedule(count), _SMALLEST_RATE))
+
+    return _decayed(
+        optax.chain(
+            optax.scale_by_factored_rms(min_dim_size_to_factor=1),
+            optax.clip_by_block_rms(1.0),
+            optax.scale_by_param_block_rms(),
+            optax.scale_by_schedule(relative),
+        ),
+        config,
+        schedule,
+    )
+
+
+def _prodigy(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+    """Mishchenko and Defazio 2023, arXiv:2306.06101; the learning rate is a factor of its own."""
+    prodigy = optax.contrib.prodigy(
+        schedule,
+        (config.beta1, config.beta2),
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
+        # Else a warm-up from 0 divides by zero.
+        safeguard_warmup=True,
+    )
+    # It remembers where parameters began, and these arrays are given away to the first step.
+    return optax.GradientTransformation(
+        lambda parameters: prodigy.init(jax.tree.map(jnp.copy, parameters)), prodigy.update
+    )
+
+
+def _muon(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+    """Jordan et al. 2024, with steps of AdamW's size (Liu et al. 2025, arXiv:2502.16982).
+
+    Vectors, norms and tables get AdamW with Nesterov's momentum.
+    """
+    return optax.contrib.muon(
+        schedule,
+        weight_decay=config.weight_decay,
+        adam_b1=config.beta1,
+        adam_b2=config.beta2,
+        adam_weight_decay=config.weight_decay,
+        eps=config.epsilon,
+        consistent_rms=_MUON_RMS,
+        muon_weight_dimension_numbers=_matrices,
+    )
+
+
+def _matrices(parameters: Any) -> Any:
+    """The axes of each kernel or low-rank factor: inputs, outputs, and layers of a stack."""
+
+    def axes(name: str, leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
+        if name.rpartition("/")[2] not in _MATRICES:
+            return None
+        # Convolutions have height and width before their inputs.
+        return optax.contrib.MuonDimensionNumbers((0, 1, 2) if leaf.ndim == 4 else (-2,), (-1,))
+
+    return {name: axes(name, leaf) for name, leaf in parameters.items()}
+
+
+def _schedule_free(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+    """Defazio et al. 2024, arXiv:2405.15682, on AdamW."""
+    rms = optax.scale_by_rms(config.beta2, config.epsilon, eps_in_sqrt=False, bias_correction=True)
+    return optax.contrib.schedule_free(
+        _decayed(rms, config, schedule),
+        # It counts from 1.
+        lambda count: schedule(count - 1),
+        b1=config.beta1,
+    )
+
+
+def _decayed(
+    scale: optax.GradientTransformation, config: OptimizerConfig, schedule: Schedule
+) -> optax.GradientTransformation:
     return optax.chain(
-        adam,
+        scale,
         optax.add_decayed_weights(config.weight_decay),
         optax.scale_by_learning_rate(schedule),
     )
+
+
+_SMALLEST_RATE = 1e-12
+_MUON_RMS = 0.2
+_MATRICES = ("kernel", "lora_down", "lora_up")
+_MAKERS = {
+    "adamw": _adamw,
+    "adamw_8bit": _adamw_8bit,
+    "adafactor": _adafactor,
+    "lion": _lion,
+    "prodigy": _prodigy,
+    "muon": _muon,
+    "schedule_free": _schedule_free,
+}
+
+
+def weights_to_show(trained: Any, state: optax.OptState) -> Any:
+    """The parameters to validate and export: those that train, or what Schedule-Free averages."""
+    if isinstance(state, optax.contrib.ScheduleFreeState):
+        return optax.contrib.schedule_free_eval_params(state, trained)
+    return trained
 
 
 def without_moments(restored: optax.OptState, fresh: optax.OptState) -> optax.OptState:

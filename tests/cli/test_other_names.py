@@ -71,6 +71,9 @@ def test_what_has_one_meaning_is_understood(line: str) -> None:
         ("--v_parameterization", "prediction_type", "v_prediction"),
         ("--device cuda", "device", "gpu"),
         ("--steps 10", "max_train_steps", 10),
+        ("--loss_type l2", "loss", "mse"),
+        ("--train lcm", "lora_targets", "both"),
+        ("--train lcm --lora_targets temporal", "lora_targets", "temporal"),
     ],
 )
 def test_training_knows_its_own(line: str, name: str, value: object) -> None:

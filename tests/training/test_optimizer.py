@@ -61,11 +61,11 @@ def test_steps_equal_those_of_torch() -> None:
     np.testing.assert_allclose(got, parameter.detach().numpy(), atol=1e-6)
 
 
-@pytest.mark.parametrize("use_8bit_adam", [False, True])
+@pytest.mark.parametrize("name", ["adamw", "adamw_8bit"])
 def test_without_its_moments_adam_starts_anew_at_the_same_place_of_the_schedule(
-    use_8bit_adam: bool,
+    name: str,
 ) -> None:
-    config = OptimizerConfig(weight_decay=0.0, use_8bit_adam=use_8bit_adam)
+    config = OptimizerConfig(weight_decay=0.0, name=name)
     schedule = learning_rate_schedule("linear", 0.01, 3, STEPS)
     optimizer = make_optimizer(config, schedule)
     parameters = {"weight": jnp.ones((8, 300))}
@@ -133,13 +133,13 @@ def test_eight_bit_steps_stay_near_the_exact_ones() -> None:
     start = np.random.default_rng(3).standard_normal((32, 512), np.float32)
     gradients = _gradients(start.shape)
     exact = _trained(OptimizerConfig(), start, gradients) - start
-    stored = _trained(OptimizerConfig(use_8bit_adam=True), start, gradients) - start
+    stored = _trained(OptimizerConfig(name="adamw_8bit"), start, gradients) - start
     assert np.corrcoef(exact.ravel(), stored.ravel())[0, 1] > 0.99
     assert np.abs(stored).max() < 1.5 * np.abs(exact).max()
 
 
 def test_moments_of_eight_bits_take_a_byte() -> None:
-    optimizer = make_optimizer(OptimizerConfig(use_8bit_adam=True), lambda count: 0.1)
+    optimizer = make_optimizer(OptimizerConfig(name="adamw_8bit"), lambda count: 0.1)
     state = optimizer.init({"large": jnp.zeros((256, 256)), "small": jnp.zeros(16)})
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     assert size < 2 * 256 * 256 * 1.02 + 200

@@ -69,7 +69,7 @@ class Text:
 class Pack:
     """Round all weights to float16, half the size."""
 
-    source: str | None = flag(None, "checkpoint or ControlNet; required", str, "model")
+    source: str | None = flag(None, "checkpoint, ControlNet or LoRA; required", str, "model")
     output: str | None = flag(None, "folder to write; required", str, "output", local=True)
 
 

@@ -15,7 +15,9 @@ from hotshot_jax.convert.builders import KINDS, model_builder
 from hotshot_jax.convert.formats.to_torch import write_component
 from hotshot_jax.convert.load import with_parameters
 from hotshot_jax.convert.tensors.rules import flat_parameters
+from hotshot_jax.convert.tensors.safetensors_file import SafetensorsFile, write_safetensors
 from hotshot_jax.errors import HotshotError
+from hotshot_jax.training.trainees.lora import LORA_FILE
 from hotshot_jax.writing.staging import check_destination, staged_folder
 
 # SDXL's second tokenizer pads with the token of "!".
@@ -86,15 +88,38 @@ def to_float16(module: nnx.Module) -> nnx.Module:
     Raises:
         HotshotError: a parameter is too large for float16.
     """
-    rounded = {}
-    for path, leaf in flat_parameters(module).items():
-        # By NumPy: JAX would compile a program for each shape.
-        with np.errstate(over="ignore"):
-            half = np.asarray(leaf).astype(np.float16)
-        if not np.isfinite(half).all():
-            raise HotshotError(f"{'.'.join(map(str, path))} is too large for float16.")
-        rounded[path] = jax.device_put(half)
+    rounded = {
+        path: jax.device_put(half(".".join(map(str, path)), leaf))
+        for path, leaf in flat_parameters(module).items()
+    }
     return with_parameters(module, rounded)
+
+
+def half(name: str, values: Any) -> np.ndarray:
+    """An array rounded to float16.
+
+    Raises:
+        HotshotError: a value is too large.
+    """
+    # By NumPy: JAX would compile a program for each shape.
+    with np.errstate(over="ignore"):
+        rounded = np.asarray(values).astype(np.float16)
+    if not np.isfinite(rounded).all():
+        raise HotshotError(f"{name} is too large for float16.")
+    return rounded
+
+
+def pack_lora(source: Path, dest: Path) -> None:
+    """Copies a LoRA that was exported here, rounded to float16.
+
+    Raises:
+        HotshotError: a value is too large, or `dest` cannot be written.
+    """
+    lora = SafetensorsFile(source / LORA_FILE)
+    tensors = {name: half(name, lora.read(name)) for name in lora.names}
+    layout = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+    with staged_folder(dest) as folder:
+        write_safetensors(folder / LORA_FILE, layout, tensors.items(), dict(lora.metadata))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -15,7 +15,12 @@ from tqdm import tqdm
 from benchmarks.toy.from_scratch.autoencoder import AutoencoderConfig, train_autoencoder
 from benchmarks.toy.from_scratch.command import Create, Pack, Text, Vae
 from benchmarks.toy.from_scratch.fit import FitConfig, Report
-from benchmarks.toy.from_scratch.folder import create_checkpoint, replace_components, to_float16
+from benchmarks.toy.from_scratch.folder import (
+    create_checkpoint,
+    pack_lora,
+    replace_components,
+    to_float16,
+)
 from benchmarks.toy.from_scratch.text_encoders import TextConfig, train_text_encoders
 from hotshot_jax.cli.flags import written_settings
 from hotshot_jax.conditioning.text.prompt import tokenize
@@ -29,6 +34,7 @@ from hotshot_jax.data.shapes import split_prompts
 from hotshot_jax.errors import UsageError
 from hotshot_jax.pipelines.loading import load_tokenizer
 from hotshot_jax.training.running.metrics import MetricsFile
+from hotshot_jax.training.trainees.lora import LORA_FILE
 from hotshot_jax.writing.staging import staged_folder
 
 _ENCODERS = ("text_encoder", "text_encoder_2")
@@ -116,6 +122,9 @@ def pack(settings: Pack) -> None:
         config, module = _loaded(open_controlnet(str(source)))
         with staged_folder(output) as folder:
             write_component(folder, CONTROLNET, config, to_float16(module))
+        return
+    if (source / LORA_FILE).is_file():
+        pack_lora(source, output)
         return
     replaced = {name: _load(source, name) for name in KINDS}
     rounded = {name: (config, to_float16(module)) for name, (config, module) in replaced.items()}

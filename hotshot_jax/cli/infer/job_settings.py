@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from hotshot_jax.cli.infer.control import ControlPlan
+from hotshot_jax.cli.infer.presets import preset_loras
 from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.conditioning.text.textual_inversion import parse_embedding
 from hotshot_jax.jobs.settings import ClipSettings, ModelSettings, RunSettings
@@ -24,7 +25,7 @@ def model_settings(settings: InferSettings, control: ControlPlan | None = None) 
     control = control or ControlPlan()
     return ModelSettings(
         path=settings.pretrained_path,
-        loras=tuple(map(parse_lora, settings.lora)),
+        loras=tuple(map(parse_lora, settings.lora or preset_loras(settings))),
         embeddings=tuple(map(parse_embedding, settings.embedding)),
         controlnets=control.controlnets,
         control_types=control.control_types,

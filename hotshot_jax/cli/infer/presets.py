@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
+from hotshot_jax.builtin import NAME as BUILTIN_NAME, builtin_loras
 from hotshot_jax.errors import UsageError
 
 _MOST_STEPS = 16
@@ -74,6 +75,14 @@ def preset_values(name: str, files: Iterable[str]) -> dict[str, Any]:
     return values
 
 
+def preset_loras(settings: Any) -> tuple[str, ...]:
+    """LoRAs that a preset brings along: where no model and no LoRA is named, the built-in one's."""
+    if settings.model_files:
+        return ()
+    own = builtin_loras().get(settings.preset)
+    return () if own is None else (str(own),)
+
+
 def describe_preset(name: str, settings: Any) -> str:
     """What is in effect of a preset, and what was given in its place."""
     values = preset_values(name, settings.model_files)
@@ -85,6 +94,8 @@ def describe_preset(name: str, settings: Any) -> str:
             shown = f"{actual:g}" if isinstance(actual, float) else actual
             told.append(f"{key} {shown}{given}")
     text = f"preset {name}: {', '.join(told)}"
+    if preset_loras(settings):
+        text += f", with the LoRA of {BUILTIN_NAME}"
     # Not at the top: this module is read for a command's help, without JAX.
     from hotshot_jax.conditioning.key_frames import extremes
 

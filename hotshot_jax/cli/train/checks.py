@@ -60,16 +60,18 @@ def check_settings(settings: TrainSettings) -> None:
     if settings.max_vae_encode is not None:
         _expect(settings, "max_vae_encode", settings.max_vae_encode >= 1, "at least 1")
     if settings.trained_layers == ("temporal",) and settings.video_length == 1:
-        flag = "lora_targets" if settings.train == "lora" else "train"
+        flag = "lora_targets" if settings.trains_factors else "train"
         raise UsageError(
             f"--{flag} temporal needs a --video_length of 2 or more: single frames do not pass "
             f"through the temporal layers. To train on them, give --{flag} spatial."
         )
-    if settings.prediction_type is not None and settings.train in ("lora", "controlnet"):
+    if settings.prediction_type is not None and settings.train in ("lora", "lcm", "controlnet"):
         raise UsageError(
             f"--prediction_type changes what the output of the UNet means, and --train "
             f"{settings.train} leaves the UNet as it is. Train it with --train unet first."
         )
+    _check_optimizer(settings)
+    _check_distillation(settings)
     check_thresholds(settings.canny_low_threshold, settings.canny_high_threshold)
     bucket_sizes(settings.resolution, settings.aspect_ratio)
     settings.profiled()
@@ -89,6 +91,44 @@ def check_settings(settings: TrainSettings) -> None:
         raise UsageError(
             "--resume_data restart needs --max_train_steps: epochs of other data have others."
         )
+
+
+def _check_optimizer(settings: TrainSettings) -> None:
+    if settings.use_8bit_adam and settings.optimizer not in ("adamw", "adamw_8bit"):
+        raise UsageError(
+            f"--use_8bit_adam is --optimizer adamw_8bit, and --optimizer is {settings.optimizer}: "
+            "give one of them."
+        )
+    if settings.optimizer == "schedule_free":
+        if not settings.lr_scheduler.startswith("constant"):
+            raise UsageError(
+                f"--lr_scheduler {settings.lr_scheduler} falls, and --optimizer schedule_free "
+                "averages in place of it: give constant or constant_with_warmup."
+            )
+        if settings.ema_decay is not None:
+            raise UsageError(
+                "--ema_decay keeps a moving average, and --optimizer schedule_free has one of its "
+                "own, which is exported: leave --ema_decay out."
+            )
+    if settings.disable_optimizer_restore and settings.optimizer in ("schedule_free", "prodigy"):
+        raise UsageError(
+            f"--disable_optimizer_restore: what --optimizer {settings.optimizer} remembers is more "
+            "than moments, and cannot be left behind."
+        )
+
+
+def _check_distillation(settings: TrainSettings) -> None:
+    for name in ("w_min", "w_max", "timestep_scaling_factor"):
+        _expect(settings, name, 0 <= getattr(settings, name) < float("inf"), "0 or more")
+    if settings.w_min > settings.w_max:
+        raise UsageError(
+            f"--w_min {settings.w_min:g} is more than --w_max {settings.w_max:g}: strengths of the "
+            "guidance are drawn between the two."
+        )
+    _expect(settings, "huber_c", 0 < settings.huber_c < float("inf"), "a positive number")
+    _expect(settings, "num_ddim_timesteps", 2 <= settings.num_ddim_timesteps <= 1000, "2 to 1000")
+    if settings.train == "lcm" and settings.lcm_target == "ema" and settings.ema_decay is None:
+        raise UsageError("--lcm_target ema aims at the moving average: give --ema_decay too.")
 
 
 def _expect(settings: TrainSettings, name: str, holds: bool, expected: str) -> None:
@@ -121,7 +161,29 @@ def _something_to_validate(settings: TrainSettings) -> bool:
 
 
 RULES = (
-    Acts(("lora_rank", "lora_targets"), lambda s: s.train == "lora", "without --train lora"),
+    Acts(
+        ("lora_rank", "lora_targets", "lora_layers"),
+        lambda s: s.trains_factors,
+        "without --train lora or lcm",
+    ),
+    Acts(
+        (
+            "w_min",
+            "w_max",
+            "num_ddim_timesteps",
+            "huber_c",
+            "timestep_scaling_factor",
+            "lcm_target",
+        ),
+        lambda s: s.train == "lcm",
+        "without --train lcm",
+    ),
+    Acts(
+        ("noise_offset", "snr_gamma", "snr_weights"),
+        lambda s: s.train != "lcm",
+        "with --train lcm, where a model learns from another one",
+    ),
+    Acts(("huber_c",), lambda s: s.loss == "huber", "without --loss huber"),
     Acts(
         ("control_type", "canny_low_threshold", "canny_high_threshold"),
         lambda s: s.train == "controlnet",
@@ -136,6 +198,16 @@ RULES = (
         ("keep_tags",),
         lambda s: s.captions.by_chance,
         "without --shuffle_tags or --tag_dropout, which leave those tags alone",
+    ),
+    Acts(
+        ("adam_beta1", "adam_beta2", "adam_epsilon"),
+        lambda s: s.optimizer != "adafactor",
+        "with --optimizer adafactor, which has none",
+    ),
+    Acts(
+        ("adam_epsilon",),
+        lambda s: s.optimizer != "lion",
+        "with --optimizer lion, which takes the sign of its moment",
     ),
     Acts(("num_train_epochs",), lambda s: s.counts_epochs, "beside --max_train_steps"),
     Acts(("snr_weights",), lambda s: s.snr_gamma is not None, "without --snr_gamma"),

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -41,6 +42,9 @@ from hotshot_jax.training.trainees.models import TrainingModels
 from hotshot_jax.writing.places import is_inside
 
 logger = logging.getLogger(__name__)
+
+FEW_STEPS: dict[str, Any] = {"lcm": {"scheduler": "LCMScheduler", "guidance_scale": 1.0}}
+"""How clips of the result are made, by what trains."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,6 +215,7 @@ def make_clip_validation(
         frames=settings.video_length,
         steps=settings.validation_steps,
         precision="f32" if settings.mixed_precision == "no" else "bf16",
+        **FEW_STEPS.get(settings.train, {}),
     )
     folder = Path(settings.output_dir) / "validation"
     return ClipValidation(models.components, models.division, config, folder, control)

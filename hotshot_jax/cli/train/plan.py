@@ -17,6 +17,7 @@ from hotshot_jax.conditioning.control.preprocess import (
 )
 from hotshot_jax.data.loader import Loader, LoaderConfig
 from hotshot_jax.models import AutoencoderKLConfig
+from hotshot_jax.training.consistency import ConsistencyConfig
 from hotshot_jax.training.feeding.feed import MakeControl
 from hotshot_jax.training.loss import LossConfig
 from hotshot_jax.training.optimizer import OptimizerConfig
@@ -37,7 +38,9 @@ def step_config(settings: TrainSettings) -> StepConfig:
             "--mixed_precision fp16 is computed in bfloat16, which needs no loss scaling."
         )
     return StepConfig(
-        loss=LossConfig(
+        loss=_consistency_config(settings)
+        if settings.train == "lcm"
+        else LossConfig(
             settings.noise_offset, settings.snr_gamma, settings.snr_weights, settings.loss
         ),
         optimizer=OptimizerConfig(
@@ -46,13 +49,25 @@ def step_config(settings: TrainSettings) -> StepConfig:
             weight_decay=settings.adam_weight_decay,
             epsilon=settings.adam_epsilon,
             max_grad_norm=settings.max_grad_norm,
-            use_8bit_adam=settings.use_8bit_adam,
+            name=settings.optimizer_name,
         ),
         accumulation_steps=settings.gradient_accumulation_steps,
         ema_decay=settings.ema_decay,
         text_dropout=settings.text_dropout,
         rematerialisation=settings.rematerialisation,
         zero_nan_latents=settings.latent_nan_checking,
+    )
+
+
+def _consistency_config(settings: TrainSettings) -> ConsistencyConfig:
+    return ConsistencyConfig(
+        w_min=settings.w_min,
+        w_max=settings.w_max,
+        num_ddim_timesteps=settings.num_ddim_timesteps,
+        loss=settings.loss,
+        huber_c=settings.huber_c,
+        timestep_scaling_factor=settings.timestep_scaling_factor,
+        target=settings.lcm_target,
     )
 
 
@@ -154,8 +169,8 @@ def divide(settings: TrainSettings, unet: Any) -> Trainee:
             "Single frames do not pass through the temporal layers, which stay as they are."
         )
         selection, targets = "spatial", "spatial"
-    if settings.train == "lora":
-        return LoraTrainee.of(unet, targets, settings.lora_rank)
+    if settings.trains_factors:
+        return LoraTrainee.of(unet, targets, settings.lora_rank, settings.lora_layers)
     return Division.of(unet, selection)
 
 

@@ -34,13 +34,16 @@ logger = logging.getLogger(__name__)
 _NONE = "none"
 # Settings that say what the arrays of a checkpoint are. What the model predicts and what it was
 # made of is compared by what it is, and not by the flags that chose it.
-_MUST_MATCH = ("train", "ema_decay", "use_8bit_adam", "mixed_precision")
+_MUST_MATCH = ("train", "ema_decay", "mixed_precision")
 _MUST_MATCH_OF = {
-    "lora": ("lora_rank", "lora_targets"),
+    "lora": ("lora_rank", "lora_targets", "lora_layers"),
+    "lcm": ("lora_rank", "lora_targets", "lora_layers"),
     "controlnet": ("control_type", "canny_low_threshold", "canny_high_threshold"),
 }
 # What checkpoints mean that were written before there was a setting, where its default is another.
 _BEFORE = {"snr_weights": "reference"}
+# And of those that must match, where checkpoints may be older than the setting.
+_FIRST = {"lora_layers": "attention"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,10 +209,14 @@ def _check(
 ) -> None:
     there = metadata["settings"]
     changed = [
-        f"{name} was {there.get(name)} and is {getattr(settings, name)}"
+        f"{name} was {there.get(name, _FIRST.get(name))} and is {getattr(settings, name)}"
         for name in (*_MUST_MATCH, *_MUST_MATCH_OF.get(settings.train, ()))
-        if there.get(name) != getattr(settings, name)
+        if there.get(name, _FIRST.get(name)) != getattr(settings, name)
     ]
+    # Either of two flags may say that moments have one byte.
+    optimizer = "adamw_8bit" if there.get("use_8bit_adam") else there.get("optimizer", "adamw")
+    if optimizer != settings.optimizer_name:
+        changed.append(f"optimizer was {optimizer} and is {settings.optimizer_name}")
     changed += identity.changes(metadata)
     if changed:
         raise HotshotError(

@@ -44,7 +44,7 @@ class SampleSettings:
     height: int | None = flag(None, "pixels", int, "sample")
     video_length: int | None = flag(None, "frames", int, "sample")
     steps: int | None = flag(None, "of denoising", int, "sample")
-    guidance_scale: float = flag(Sample.guidance_scale, "1 and below mean none", float, "sample")
+    guidance_scale: float | None = flag(None, "1 and below mean none", float, "sample")
 
 
 def read_samples(path: str) -> list[Sample]:
@@ -105,7 +105,7 @@ def _checked(where: str, values: Any) -> Sample:
         "video_length": (given.video_length is None or given.video_length >= 1, "at least 1"),
         "steps": (given.steps is None or 1 <= given.steps <= _MOST_STEPS, f"1 to {_MOST_STEPS}"),
         "guidance_scale": (
-            math.isfinite(given.guidance_scale) and given.guidance_scale >= 0,
+            given.guidance_scale is None or 0 <= given.guidance_scale < math.inf,
             "0 or more",
         ),
     }

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from hotshot_jax.choices import (
+    CONSISTENCY_TARGETS,
     HIGH_THRESHOLD,
     LEARNING_RATE_SCHEDULES,
+    LORA_LAYERS,
     LORA_TARGETS,
     LOSSES,
     LOW_THRESHOLD,
+    OPTIMIZERS,
     REMATERIALISATIONS,
     REPORTS,
     SELECTIONS,
@@ -32,12 +35,20 @@ from hotshot_jax.errors import UsageError
 
 _MODEL, _TRAINING, _OPTIMIZER = "model", "training", "optimiser"
 _OUTPUT, _VALIDATION, _MACHINE = "output", "validation", "machine"
+_DISTILLATION = "distillation, with --train lcm"
 
 WITHOUT_A_SAY = (_OUTPUT, _VALIDATION, _MACHINE)
 """Groups of settings that change no training step."""
 
-TRAINEES = (*SELECTIONS, "lora", "controlnet")
+TRAINEES = (*SELECTIONS, "lora", "controlnet", "lcm")
 """What `--train` takes."""
+
+_DEFAULTS_WITH: dict[tuple[str, str], dict[str, Any]] = {
+    ("train", "lcm"): {"lora_targets": "both", "lora_layers": "all", "validation_steps": 4},
+    ("optimizer", "lion"): {"adam_beta2": 0.99},
+    ("optimizer", "prodigy"): {"learning_rate": 1.0},
+}
+"""Other defaults, by a setting and its value."""
 
 NO_LIMIT = 9_999_999
 """Of `--max_train_steps`: the number of epochs decides."""
@@ -58,19 +69,27 @@ class TrainSettings(DataSettings):
     )
     train: str = flag(
         "temporal",
-        "what trains: temporal layers, all others, both (unet), factors beside them, or a "
-        "ControlNet",
+        "what trains: temporal layers, all others, both (unet), factors beside them, a "
+        "ControlNet, or factors with which few steps are enough (lcm)",
         str,
         _MODEL,
         choices=TRAINEES,
     )
-    lora_rank: int = flag(16, "of the factors, with --train lora", int, _MODEL)
+    lora_rank: int = flag(16, "of the factors, with --train lora or lcm", int, _MODEL)
     lora_targets: str = flag(
         "spatial",
-        "layers whose attention gets factors, with --train lora",
+        "layers that get factors, with --train lora; with lcm, whose default is both",
         str,
         _MODEL,
         choices=LORA_TARGETS,
+    )
+    lora_layers: str = flag(
+        "attention",
+        "their weights that do: those of attention, or linear layers and convolutions too; "
+        "all with --train lcm",
+        str,
+        _MODEL,
+        choices=LORA_LAYERS,
     )
     control_type: str = flag(
         "canny",
@@ -138,6 +157,22 @@ class TrainSettings(DataSettings):
     ema_decay: float | None = flag(
         None, "keep a moving average of what trains, such as 0.999, and export it", float, _TRAINING
     )
+    w_min: float = flag(3.0, "least guidance_scale of the teacher, less 1", float, _DISTILLATION)
+    w_max: float = flag(15.0, "greatest, likewise", float, _DISTILLATION)
+    num_ddim_timesteps: int = flag(50, "steps of the teacher", int, _DISTILLATION)
+    huber_c: float = flag(
+        1e-3, "c of --loss huber, which is sqrt(error^2 + c^2) - c here", float, _DISTILLATION
+    )
+    timestep_scaling_factor: float = flag(
+        10.0, "of the timestep in the boundary condition", float, _DISTILLATION
+    )
+    lcm_target: str = flag(
+        "student",
+        "whose clean clips are aimed at: the student's own, or its moving average's (ema)",
+        str,
+        _DISTILLATION,
+        choices=CONSISTENCY_TARGETS,
+    )
     latent_nan_checking: bool = flag(
         False, "put zeros in place of latents that are not numbers", bool, _TRAINING
     )
@@ -151,9 +186,21 @@ class TrainSettings(DataSettings):
         "constant", "course of the learning rate", str, _OPTIMIZER, choices=LEARNING_RATE_SCHEDULES
     )
     lr_warmup_steps: int = flag(500, "updates until it is reached", int, _OPTIMIZER)
-    use_8bit_adam: bool = flag(False, "moments of one byte", bool, _OPTIMIZER)
+    optimizer: str = flag(
+        "adamw",
+        "what turns gradients into updates; prodigy finds its learning rate, of which "
+        "--learning_rate is a factor, 1 by default",
+        str,
+        _OPTIMIZER,
+        choices=OPTIMIZERS,
+    )
+    use_8bit_adam: bool = flag(
+        False, "moments of one byte: --optimizer adamw_8bit", bool, _OPTIMIZER
+    )
     adam_beta1: float = flag(0.9, "decay of the first moment", float, _OPTIMIZER)
-    adam_beta2: float = flag(0.999, "decay of the second moment", float, _OPTIMIZER)
+    adam_beta2: float = flag(
+        0.999, "decay of the second moment; 0.99 with --optimizer lion", float, _OPTIMIZER
+    )
     adam_weight_decay: float = flag(1e-2, "weight decay", float, _OPTIMIZER)
     adam_epsilon: float = flag(1e-8, "added to the root of the second moment", float, _OPTIMIZER)
     max_grad_norm: float = flag(1.0, "norm at which gradients are clipped", float, _OPTIMIZER)
@@ -223,7 +270,9 @@ class TrainSettings(DataSettings):
         _VALIDATION,
         local=True,
     )
-    validation_steps: int = flag(30, "denoising steps of a clip", int, _VALIDATION)
+    validation_steps: int = flag(
+        30, "denoising steps of a clip; 4 with --train lcm", int, _VALIDATION
+    )
     validation_data: str | None = flag(
         None,
         "data like data_dir on which the held-out loss is measured",
@@ -271,9 +320,19 @@ class TrainSettings(DataSettings):
         return self.max_train_steps == NO_LIMIT
 
     @property
+    def optimizer_name(self) -> str:
+        """The optimiser: `--optimizer`, or what the switch that others know it by means."""
+        return "adamw_8bit" if self.use_8bit_adam else self.optimizer
+
+    @property
+    def trains_factors(self) -> bool:
+        """Whether low-rank factors train."""
+        return self.train in ("lora", "lcm")
+
+    @property
     def trained_layers(self) -> tuple[str, ...]:
         """Which layers of the UNet train: "spatial", "temporal", both or none."""
-        chosen = self.lora_targets if self.train == "lora" else self.train
+        chosen = self.lora_targets if self.trains_factors else self.train
         both = ("spatial", "temporal")
         return both if chosen in ("both", "unet") else tuple(x for x in both if x == chosen)
 
@@ -331,4 +390,8 @@ def parse_train_arguments(
         values = checked_settings(
             TrainSettings, f"--config {config}", written_settings(config), TRAIN
         )
-    return TrainSettings(**(values | given)), frozenset(given)
+    values |= given
+    for (name, value), defaults in _DEFAULTS_WITH.items():
+        if values.get(name) == value:
+            values = defaults | values
+    return TrainSettings(**values), frozenset(given)

@@ -68,7 +68,7 @@ from hotshot_jax.training.running.pace import Pace
 from hotshot_jax.training.running.step import StepConfig, Trainer, TrainState, on_mesh
 from hotshot_jax.training.running.validation import ClipValidation, HeldOutLoss
 from hotshot_jax.training.trainees.models import TrainingModels, load_models
-from hotshot_jax.training.trainees.trainee import export
+from hotshot_jax.training.trainees.trainee import Parameters, export
 
 logger = logging.getLogger(__name__)
 
@@ -244,16 +244,16 @@ def _train(plan: _Plan, given: Collection[str]) -> None:
         reports.close()
         if is_first():
             _say_summary(output, settings.price)
-    _export(output / EXPORT, settings, models, state)
+    _export(output / EXPORT, settings, models, trainer.result(state))
     if is_first():
         print(output / EXPORT)
 
 
 def _export(
-    folder: Path, settings: TrainSettings, models: TrainingModels, state: TrainState
+    folder: Path, settings: TrainSettings, models: TrainingModels, trained: Parameters
 ) -> None:
     """Writes what is trained; all hosts have to call it together."""
-    average = on_host(state.trained if state.average is None else state.average)
+    average = on_host(trained)
     if is_first():
         export(
             folder,
@@ -319,7 +319,7 @@ def _run_loop(
     least = [least_held_out_loss(output, int(state.step))]
 
     def validate(step: int, state: TrainState) -> Mapping[str, float]:
-        trained = state.trained if state.average is None else state.average
+        trained = parts.trainer.result(state)
         if parts.clips is not None:
             parts.clips.run(step, trained, frozen, reports)
         if held_out is None:
@@ -327,7 +327,7 @@ def _run_loop(
         loss = held_out.run(trained, frozen)
         if settings.save == "best" and loss < least[0]:
             least[0] = loss
-            _export(output / BEST, settings, parts.models, state)
+            _export(output / BEST, settings, parts.models, trained)
             _say(f"{output / BEST} is step {step}, with a held-out loss of {loss:.4g}")
         return {"loss_held_out": loss}
 

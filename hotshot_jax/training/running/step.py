@@ -1,4 +1,4 @@
-"""One training step: loss, gradients, clipping, AdamW and the moving average, in one program."""
+"""One training step: loss, gradients, clipping, optimiser and moving average, in one program."""
 
 import dataclasses
 from typing import Any
@@ -10,14 +10,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hotshot_jax.compile_effort import DEFAULT_EFFORT, effort_options
 from hotshot_jax.schedulers.base import Scheduler
+from hotshot_jax.training.consistency import ConsistencyConfig, consistency_loss, draw_consistency
 from hotshot_jax.training.loss import Arrays, Draws, LossConfig, diffusion_loss, draw
 from hotshot_jax.training.optimizer import (
     OptimizerConfig,
     Schedule,
     clip_by_global_norm,
     make_optimizer,
+    weights_to_show,
 )
 from hotshot_jax.training.rematerialisation import rematerialise
+from hotshot_jax.training.trainees.lora import LoraTrainee
 from hotshot_jax.training.trainees.trainee import Parameters, Trainee
 
 
@@ -48,8 +51,8 @@ class StepConfig:
     """How a step is computed.
 
     Attributes:
-        loss: what is minimised.
-        optimizer: AdamW's settings.
+        loss: what is minimised; a `ConsistencyConfig` is for a LoRA alone.
+        optimizer: which it is, and its numbers.
         accumulation_steps: batches an update.
         ema_decay: of the moving average; None for none.
         text_dropout: fraction of samples that are trained without their prompt.
@@ -58,7 +61,7 @@ class StepConfig:
         zero_nan_latents: put zeros in place of latents that are not numbers.
     """
 
-    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    loss: LossConfig | ConsistencyConfig = dataclasses.field(default_factory=LossConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     accumulation_steps: int = 1
     ema_decay: float | None = None
@@ -112,9 +115,22 @@ class Trainer:
         )
 
     def loss(
-        self, trained: Parameters, frozen: Parameters, batch: Arrays, key: jax.Array
+        self,
+        trained: Parameters,
+        frozen: Parameters,
+        batch: Arrays,
+        key: jax.Array,
+        average: Parameters | None = None,
     ) -> tuple[jax.Array, dict[str, Any]]:
-        """The loss of a batch; the arguments are those of `step`, the result `diffusion_loss`'s."""
+        """The loss of a batch, as `diffusion_loss` gives it.
+
+        Args:
+            trained: parameters that train.
+            frozen: those that do not.
+            batch: see `step`.
+            key: of its random numbers.
+            average: of what trains, for distillation that aims at it; by default `trained`.
+        """
         latent_key, noise_key, text_key = jax.random.split(key, 3)
         mean = batch["mean"].astype(jnp.float32)
         picked = jax.random.normal(latent_key, mean.shape, jnp.float32)
@@ -122,9 +138,13 @@ class Trainer:
         if self.config.zero_nan_latents:
             latents = jnp.where(jnp.isnan(latents), 0.0, latents)
         latents = latents * self.config.scaling_factor
-        timesteps = self.scheduler.num_train_timesteps
-        draws = draw(noise_key, latents.shape, self.config.loss, timesteps)
-        return self.loss_of(trained, frozen, latents, self._drop_text(batch, text_key), draws)
+        text = self._drop_text(batch, text_key)
+        config = self.config.loss
+        if isinstance(config, ConsistencyConfig):
+            aim = trained if average is None or config.target != "ema" else average
+            return self._distil(config, trained, aim, frozen, latents, text, noise_key)
+        draws = draw(noise_key, latents.shape, config, self.scheduler.num_train_timesteps)
+        return self.loss_of(trained, frozen, latents, text, draws)
 
     def loss_of(
         self,
@@ -135,9 +155,36 @@ class Trainer:
         draws: Draws,
     ) -> tuple[jax.Array, dict[str, Any]]:
         """The loss of scaled latents with given random numbers; see `diffusion_loss`."""
+        assert isinstance(self.config.loss, LossConfig)
+        model = self._model(trained, frozen)
+        return diffusion_loss(model, self.scheduler, self.config.loss, latents, text, draws)
+
+    def _model(self, trained: Parameters, frozen: Parameters) -> Any:
         model = self.division.merge(trained, frozen)
         rematerialise(model, self.config.rematerialisation)
-        return diffusion_loss(model, self.scheduler, self.config.loss, latents, text, draws)
+        return model
+
+    def _distil(
+        self,
+        config: ConsistencyConfig,
+        trained: Parameters,
+        aim: Parameters,
+        frozen: Parameters,
+        latents: jax.Array,
+        text: Arrays,
+        key: jax.Array,
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        assert isinstance(self.division, LoraTrainee)
+        return consistency_loss(
+            self._model(trained, frozen),
+            self.division.without_factors(frozen),
+            self.division.merge(jax.lax.stop_gradient(aim), frozen),
+            self.scheduler,
+            config,
+            latents,
+            text,
+            draw_consistency(key, latents.shape, config),
+        )
 
     def step(
         self, state: TrainState, frozen: Parameters, batch: Arrays, micro: jax.Array, *, last: bool
@@ -161,7 +208,7 @@ class Trainer:
         key = jax.random.wrap_key_data(state.key)
         key = jax.random.fold_in(jax.random.fold_in(key, state.step), micro)
         gradient = jax.value_and_grad(self.loss, has_aux=True)
-        (loss, metrics), gradients = gradient(state.trained, frozen, batch, key)
+        (loss, metrics), gradients = gradient(state.trained, frozen, batch, key, state.average)
         return self.apply(state, gradients, {"loss": loss, **metrics}, last=last)
 
     def apply(
@@ -193,6 +240,12 @@ class Trainer:
             gathered=None if state.gathered is None else jax.tree.map(jnp.zeros_like, gradients),
         )
         return updated, metrics
+
+    def result(self, state: TrainState) -> Parameters:
+        """What to validate and to export: an average if there is one, else what trains."""
+        if state.average is not None:
+            return state.average
+        return weights_to_show(state.trained, state.optimizer)
 
     def _averaged(self, average: Parameters | None, trained: Parameters) -> Parameters | None:
         decay = self.config.ema_decay

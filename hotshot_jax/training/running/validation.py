@@ -66,7 +66,7 @@ class Sample:
     height: int | None = None
     video_length: int | None = None
     steps: int | None = None
-    guidance_scale: float = 5.0
+    guidance_scale: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +81,8 @@ class ClipConfig:
         frames: of a clip.
         steps: denoising steps.
         precision: "f32" or "bf16".
+        scheduler: diffusers' class name; None for the checkpoint's own.
+        guidance_scale: of classifier-free guidance.
     """
 
     samples: Sequence[Sample]
@@ -90,6 +92,8 @@ class ClipConfig:
     frames: int = 8
     steps: int = 30
     precision: str = "f32"
+    scheduler: str | None = None
+    guidance_scale: float = 5.0
 
 
 class ClipValidation:
@@ -133,6 +137,7 @@ class ClipValidation:
         pipeline = HotshotXLPipeline(
             dataclasses.replace(self.components, **models),
             precision=Precision.named(self.config.precision, "cpu"),
+            scheduler=self.config.scheduler,
             low_vram_mode=True,
         )
         for number, sample in enumerate(self.config.samples):
@@ -166,6 +171,9 @@ class ClipValidation:
     def _clip(self, pipeline: HotshotXLPipeline, number: int, sample: Sample) -> np.ndarray:
         width, height = self.config.size
         controls = [] if self.control is None else [self.control[number]]
+        guidance = sample.guidance_scale
+        if guidance is None:
+            guidance = self.config.guidance_scale
         output = pipeline(
             sample.prompt,
             negative_prompt=sample.negative_prompt,
@@ -174,7 +182,7 @@ class ClipValidation:
             original_size=self.config.original_size,
             target_size=(self.config.resolution, self.config.resolution),
             num_inference_steps=sample.steps or self.config.steps,
-            guidance_scale=sample.guidance_scale,
+            guidance_scale=guidance,
             video_length=sample.video_length or self.config.frames,
             seed=sample.seed,
             controls=[ControlInput(frames, ControlWindow()) for frames in controls],

@@ -1,7 +1,7 @@
 """Low-rank factors beside frozen weights (Hu et al. 2021, https://arxiv.org/abs/2106.09685).
 
-Each projection of an attention layer gets two factors whose product is added to its weight; alpha
-equals the rank, so that nothing else multiplies it. The product starts at zero.
+Each projection of an attention layer, or any layer, gets two factors whose product is added to its
+weight; alpha equals the rank, so that nothing else multiplies it. The product starts at zero.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from hotshot_jax.choices import LORA_TARGETS
-from hotshot_jax.convert.tensors.rules import TEMPORAL, Path, flat_parameters, torch_slots
+from hotshot_jax.choices import LORA_LAYERS, LORA_TARGETS
+from hotshot_jax.convert.tensors.rules import TEMPORAL, Path, Slot, flat_parameters, torch_slots
 from hotshot_jax.convert.tensors.safetensors_file import write_safetensors
 from hotshot_jax.errors import UsageError
 from hotshot_jax.lora import Factors, lora_metadata, lora_tensors
@@ -29,15 +29,23 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 """The name that diffusers looks for in a folder."""
 
 _PROJECTIONS = ("to_q", "to_k", "to_v")
+# Convolutions and linear layers beside them, as diffusers' few-step LoRAs of SDXL have them. What
+# takes in or gives out samples, times and texts is left alone.
+_OTHERS = (
+    *("conv", "conv1", "conv2", "conv_shortcut"),
+    *("proj", "proj_in", "proj_out", "time_emb_proj", "net/2"),
+)
+_CONVOLUTION = 4  # axes of a convolution's kernel
 _KERNEL, _DOWN, _UP = "kernel", "lora_down", "lora_up"
 
 
 @dataclasses.dataclass(frozen=True)
 class LoraTrainee:
-    """The UNet with factors for its attention projections; all of the UNet is frozen.
+    """The UNet with factors for kernels of its layers; all of the UNet is frozen.
 
     Of a kernel `[..., in, out]` the factors are `lora_down` `[..., in, rank]` and `lora_up`
-    `[..., rank, out]`, float32; stacked kernels have stacked factors.
+    `[..., rank, out]`, float32; stacked kernels have stacked factors. Of a convolution's
+    `[height, width, in, out]` they are `[height, width, in, rank]` and `[rank, out]`.
 
     Attributes:
         unet: the UNet, of which nothing trains.
@@ -50,28 +58,34 @@ class LoraTrainee:
     rank: int
 
     @classmethod
-    def of(cls, module: nnx.Module, targets: str, rank: int) -> "LoraTrainee":
+    def of(
+        cls, module: nnx.Module, targets: str, rank: int, layers: str = "attention"
+    ) -> "LoraTrainee":
         """Adds factors to a (concrete or abstract) UNet.
 
         Args:
             module: the UNet.
-            targets: one of `choices.LORA_TARGETS`, the layers whose attention gets factors.
+            targets: one of `choices.LORA_TARGETS`, the layers that get factors.
             rank: at least 1.
+            layers: one of `choices.LORA_LAYERS`, "attention" for the projections of attention
+                alone, "all" for the convolutions and linear layers around them too.
 
         Raises:
-            UsageError: the targets are unknown, or the rank is less than 1.
+            UsageError: the targets or layers are unknown, or the rank is less than 1.
         """
-        if targets not in LORA_TARGETS:
-            raise UsageError(
-                f"`lora_targets` {targets} is unknown; expected {', '.join(LORA_TARGETS)}."
-            )
+        for name, value, known in (
+            ("lora_targets", targets, LORA_TARGETS),
+            ("lora_layers", layers, LORA_LAYERS),
+        ):
+            if value not in known:
+                raise UsageError(f"`{name}` {value} is unknown; expected {', '.join(known)}.")
         if rank < 1:
             raise UsageError(f"`lora_rank` is {rank}; expected at least 1.")
         unet = dataclasses.replace(Division.of(module, "unet"), trained=frozenset())
         stems = [
             name.removesuffix(f"/{_KERNEL}")
             for name, path in unet.paths.items()
-            if _is_projection(path)
+            if (_is_projection(path) or (layers == "all" and _is_other(path)))
             and targets in ("both", "temporal" if TEMPORAL in path else "spatial")
         ]
         return cls(unet, tuple(stems), rank)
@@ -86,7 +100,7 @@ class LoraTrainee:
         """The highest rank that any of the matrices with factors can have."""
         shapes = {path: leaf.shape for path, leaf in flat_parameters(self.unet.module).items()}
         kernels = [shapes[self.unet.paths[f"{stem}/{_KERNEL}"]] for stem in self.stems]
-        return max((min(shape[-2:]) for shape in kernels), default=0)
+        return max((min(_fan_in(shape), shape[-1]) for shape in kernels), default=0)
 
     def start(self, values: Mapping[Path, Any], seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """See `Trainee`. The lower factors are drawn as PEFT draws them, the upper ones are zero.
@@ -96,13 +110,13 @@ class LoraTrainee:
         _, frozen = self.unet.start(values, seed)
         trained = {}
         for stem in self.stems:
-            *stack, inputs, outputs = frozen[f"{stem}/{_KERNEL}"].shape
+            *before, outputs = shape = frozen[f"{stem}/{_KERNEL}"].shape
             generator = np.random.default_rng([seed, zlib.crc32(stem.encode())])
             # Kaiming's uniform bound for a slope of sqrt(5).
-            bound = 1 / math.sqrt(inputs)
-            down = generator.uniform(-bound, bound, (*stack, inputs, self.rank))
+            bound = 1 / math.sqrt(_fan_in(shape))
+            down = generator.uniform(-bound, bound, (*before, self.rank))
             trained[f"{stem}/{_DOWN}"] = down.astype(np.float32)
-            trained[f"{stem}/{_UP}"] = np.zeros((*stack, self.rank, outputs), np.float32)
+            trained[f"{stem}/{_UP}"] = np.zeros((*_stack(shape), self.rank, outputs), np.float32)
         return trained, frozen
 
     def shardings(self, mesh: Mesh) -> Mapping[str, jax.sharding.Sharding]:
@@ -110,9 +124,10 @@ class LoraTrainee:
         of_kernels = parameter_shardings(self.unet.module, mesh)
         shardings = {name: of_kernels[path] for name, path in self.unet.paths.items()}
         for stem in self.stems:
-            *stack, inputs, outputs = shardings[f"{stem}/{_KERNEL}"].spec
-            for part, axes in ((_DOWN, (inputs, None)), (_UP, (None, outputs))):
-                shardings[f"{stem}/{part}"] = NamedSharding(mesh, PartitionSpec(*stack, *axes))
+            spec = tuple(shardings[f"{stem}/{_KERNEL}"].spec)
+            *before, outputs = spec
+            for part, axes in ((_DOWN, (*before, None)), (_UP, (*_stack(spec), None, outputs))):
+                shardings[f"{stem}/{part}"] = NamedSharding(mesh, PartitionSpec(*axes))
         return shardings
 
     def merge(self, trained: Parameters, frozen: Parameters) -> Any:
@@ -127,6 +142,10 @@ class LoraTrainee:
             merged = kernel.astype(jnp.float32) + product
             values[f"{stem}/{_KERNEL}"] = merged.astype(kernel.dtype)
         return self.unet.merge({}, values)
+
+    def without_factors(self, frozen: Parameters) -> Any:
+        """The UNet as it was before."""
+        return self.unet.merge({}, dict(frozen))
 
     def components(self, trained: Parameters, frozen: Parameters) -> dict[str, Any]:
         """See `Trainee`."""
@@ -152,9 +171,31 @@ class LoraTrainee:
             down, up = (np.asarray(trained[f"{stem}/{part}"]) for part in (_DOWN, _UP))
             if slot.layer is not None:
                 down, up = down[slot.layer], up[slot.layer]
-            factors[name.removesuffix(".weight")] = Factors(down.T, up.T)
+            factors[name.removesuffix(".weight")] = _torch_factors(slot, down, up)
         return factors
 
 
 def _is_projection(path: Path) -> bool:
     return path[-1] == _KERNEL and (path[-2] in _PROJECTIONS or path[-3:-1] == ("to_out", 0))
+
+
+def _is_other(path: Path) -> bool:
+    return path[-1] == _KERNEL and "/".join(map(str, path[:-1])).endswith(
+        tuple(f"/{name}" for name in _OTHERS)
+    )
+
+
+def _stack(of_kernel: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a kernel's shape or split has for the layers of a stack."""
+    return () if len(of_kernel) == _CONVOLUTION else of_kernel[:-2]
+
+
+def _fan_in(shape: tuple[int, ...]) -> int:
+    return math.prod(shape[len(_stack(shape)) : -1])
+
+
+def _torch_factors(slot: Slot, down: np.ndarray, up: np.ndarray) -> Factors:
+    if len(slot.axes) < _CONVOLUTION:
+        return Factors(down.T, up.T)
+    # `[rank, in, height, width]` and `[out, rank, 1, 1]`.
+    return Factors(down.transpose(np.argsort(slot.axes)), up.T[..., None, None])

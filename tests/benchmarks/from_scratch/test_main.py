@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from benchmarks.toy.from_scratch.command import main, parse
 from hotshot_jax import builtin
@@ -13,8 +13,10 @@ from hotshot_jax.cli.train.checks import check_settings
 from hotshot_jax.cli.train.settings import parse_train_settings
 from hotshot_jax.convert.formats.controlnet_files import is_controlnet
 from hotshot_jax.convert.prepare import open_checkpoint
+from hotshot_jax.convert.tensors.safetensors_file import SafetensorsFile
 from hotshot_jax.data.open_data import parse_shapes
 from hotshot_jax.data.shapes import split_prompts
+from hotshot_jax.training.trainees.lora import LORA_FILE
 from tests.tiny_controlnet import write_tiny_controlnet
 
 RECIPES = Path(__file__).parents[3] / "configs" / "tiny"
@@ -74,6 +76,17 @@ def test_packing_a_controlnet_rounds_it_too(tmp_path: Path) -> None:
     assert is_controlnet(str(tmp_path / "packed"))
 
 
+def test_packing_a_lora_rounds_it_and_keeps_what_its_header_says(tmp_path: Path) -> None:
+    tensors = {"unet.proj.lora_A.weight": np.linspace(-3, 3, 7, dtype=np.float32)[None]}
+    (tmp_path / "lora").mkdir()
+    save_file(tensors, tmp_path / "lora" / LORA_FILE, {"ss_network_dim": "1"})
+    assert main(["pack", "--source", str(tmp_path / "lora"), "--output", str(tmp_path / "a")]) == 0
+    packed = SafetensorsFile(tmp_path / "a" / LORA_FILE)
+    assert packed.metadata["ss_network_dim"] == "1"
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(packed.read(name), tensor.astype(np.float16), strict=True)
+
+
 @pytest.mark.parametrize(("recipe", "stage"), STAGES.items())
 def test_recipes_of_the_stages_are_valid(recipe: str, stage: str) -> None:
     source = [] if stage == "create" else ["--source", "a"]
@@ -83,12 +96,14 @@ def test_recipes_of_the_stages_are_valid(recipe: str, stage: str) -> None:
         assert parse_shapes(parsed.data, 1).split == "train"
 
 
-@pytest.mark.parametrize("recipe", ["spatial", "spatial_last", "temporal", "controlnet"])
+@pytest.mark.parametrize("recipe", ["spatial", "spatial_last", "temporal", "controlnet", "lcm"])
 def test_recipes_of_train_py_never_see_held_out_prompts(recipe: str) -> None:
     settings = parse_train_settings(["--config", str(RECIPES / f"{recipe}.yaml")], "train.py")
     check_settings(settings)
     data = parse_shapes(str(settings.data_dir), settings.video_length)
-    assert not {data.prompt(index) for index in range(1500)} & set(split_prompts("held_out"))
+    assert not {data.prompt(index) for index in range(min(1500, data.length))} & set(
+        split_prompts("held_out")
+    )
 
 
 def test_the_chain_of_recipes_has_no_gap() -> None:
@@ -100,10 +115,11 @@ def test_the_chain_of_recipes_has_no_gap() -> None:
         assert after["pretrained_model_name_or_path"] == f"{before['output_dir']}/export"
 
 
-def test_the_recipe_for_a_lora_starts_from_the_built_in_model() -> None:
-    settings = parse_train_settings(["--config", str(RECIPES / "lora.yaml")], "train.py")
+@pytest.mark.parametrize("name", ["lora", "lcm"])
+def test_the_recipe_for_a_lora_starts_from_the_built_in_model(name: str) -> None:
+    settings = parse_train_settings(["--config", str(RECIPES / f"{name}.yaml")], "train.py")
     check_settings(settings)
-    assert settings.train == "lora" and settings.report_to == "none"
+    assert settings.train == name and settings.report_to == "none"
     # A path from the checkout's root, where `train.py` and the recipes are.
     root = RECIPES.parents[1]
     assert root / settings.pretrained_model_name_or_path == Path(builtin.__file__).with_name(

@@ -163,7 +163,7 @@ def test_the_lock_is_gone_with_its_process_and_not_with_its_file(tmp_path: Path)
     [
         {
             ("--train", "spatial"): "train was temporal and is spatial",
-            ("--use_8bit_adam",): "use_8bit_adam was False and is True",
+            ("--use_8bit_adam",): "optimizer was adamw and is adamw_8bit",
             (
                 "--prediction_type",
                 "v_prediction",

@@ -103,6 +103,34 @@ def test_every_projection_of_every_attention_layer_has_factors(unet: Any) -> Non
     assert set(lora.factors(trained)) == wanted
 
 
+def test_all_layers_are_those_of_diffusers_few_step_loras(unet: Any) -> None:
+    lora = LoraTrainee.of(unet, "both", RANK, "all")
+    trained, frozen = lora.start(flat_parameters(unet), 0)
+    ends = (
+        "to_q to_k to_v to_out.0 proj_in proj_out ff.net.0.proj ff.net.2 conv1 conv2 conv_shortcut "
+        "downsamplers.0.conv upsamplers.0.conv time_emb_proj"
+    ).split()
+    slots = torch_slots(unet)
+    wanted = {
+        name.removesuffix(".weight")
+        for name in slots
+        if name.removesuffix(".weight").endswith(tuple(f".{end}" for end in ends))
+        and name.endswith(".weight")
+    }
+    factors = lora.factors(trained)
+    assert set(factors) == wanted
+    for name, each in factors.items():
+        outputs, *inputs = slots[f"{name}.weight"].shape
+        assert each.down.shape == (RANK, *inputs)
+        assert each.up.shape == (outputs, RANK, *[1] * (len(inputs) - 1))
+        # PEFT's bound, by all that a kernel takes in.
+        assert 0 < np.abs(each.down).max() <= np.prod(inputs) ** -0.5
+    before, after = flat_parameters(unet), flat_parameters(lora.merge(trained, frozen))
+    for path, leaf in before.items():
+        np.testing.assert_array_equal(leaf, after[path])
+    assert lora.largest_rank == 64
+
+
 def test_only_factors_have_gradients_and_moments(unet: Any) -> None:
     lora = LoraTrainee.of(unet, "both", RANK)
     trained, frozen = jax.tree.map(jnp.asarray, lora.start(flat_parameters(unet), 0))
@@ -125,23 +153,26 @@ def test_only_factors_have_gradients_and_moments(unet: Any) -> None:
 
 
 def test_factors_are_split_as_their_kernels_are(unet: Any) -> None:
-    lora = LoraTrainee.of(unet, "both", RANK)
+    lora = LoraTrainee.of(unet, "both", RANK, "all")
     trained, _ = lora.start(flat_parameters(unet), 0)
     # Two devices along fsdp and two along tensor.
     shardings: Any = lora.shardings(AbstractMesh((1, 2, 1, 2), AXES))  # type: ignore[arg-type]
     assert set(shardings) == set(lora.unet.paths) | lora.trained
     for stem in lora.stems:
-        *stack, inputs, outputs = shardings[f"{stem}/kernel"].spec
-        assert {inputs, outputs} == {"fsdp", "tensor"}
-        assert tuple(shardings[f"{stem}/lora_down"].spec) == (*stack, inputs, None)
-        assert tuple(shardings[f"{stem}/lora_up"].spec) == (*stack, None, outputs)
-        assert len(stack) + 2 == trained[f"{stem}/lora_up"].ndim
+        *before, outputs = shardings[f"{stem}/kernel"].spec
+        down, up = (tuple(shardings[f"{stem}/lora_{part}"].spec) for part in ("down", "up"))
+        if stem.rpartition("/")[2].startswith("to_"):
+            assert {before[-1], outputs} == {"fsdp", "tensor"}
+        assert down == (*before, None)
+        assert up == (*[None] * (len(up) - 1), outputs)
+        assert len(down) == trained[f"{stem}/lora_down"].ndim
+        assert len(up) == trained[f"{stem}/lora_up"].ndim
 
 
 def test_the_exported_file_gives_what_was_trained(
     unet: Any, predict: Predict, tmp_path: Path
 ) -> None:
-    lora = LoraTrainee.of(unet, "both", RANK)
+    lora = LoraTrainee.of(unet, "both", RANK, "all")
     trained, frozen = drawn(lora, unet)
     export(tmp_path / "export", tmp_path, None, lora, trained)
     names = ModuleNames({"unet": {name: slot.shape for name, slot in torch_slots(unet).items()}})
