@@ -133,7 +133,9 @@ class JobStore:
                 "update jobs set status = ?, started_at = null where status = ?",
                 (Status.QUEUED, Status.IN_PROGRESS),
             )
-        known = {id for (id,) in self._all("select id from jobs", ())}
+        # Nothing is kept of the others, and the server may have ended before it was removed.
+        kept = (Status.QUEUED, Status.COMPLETED)
+        known = {id for (id,) in self._all("select id from jobs where status in (?, ?)", kept)}
         for folder in self._jobs.iterdir():
             if folder.name not in known:
                 shutil.rmtree(folder, ignore_errors=True)

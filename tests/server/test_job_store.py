@@ -19,7 +19,10 @@ def add(store: JobStore, prompt: str = "a", size: int = 0) -> Job:
 
 def test_what_was_queued_or_begun_is_queued_in_its_order(tmp_path: Path) -> None:
     with JobStore(tmp_path) as store:
-        first, second, third, done = (add(store, prompt) for prompt in "abcd")
+        first, second, third, done, cancelled = (add(store, prompt) for prompt in "abcde")
+        store.cancel(cancelled.id)
+        # As if it had ended between the two.
+        store.job_folder(cancelled.id).mkdir()
         store.begin([done.id, second.id])
         store.complete(done.id)
         stray = store.job_folder("video_" + "0" * 32)
@@ -30,6 +33,7 @@ def test_what_was_queued_or_begun_is_queued_in_its_order(tmp_path: Path) -> None
         assert [job.tries for job in queued] == [0, 1, 0]
         assert queued[1].values == {"prompt": "b"}
         assert store.job_folder(first.id).is_dir() and not stray.exists()
+        assert not store.job_folder(cancelled.id).exists()
         kept = store.get(done.id)
         assert kept is not None and kept.status == Status.COMPLETED
 
@@ -46,6 +50,7 @@ def test_a_job_that_ends_the_server_again_and_again_has_failed(tmp_path: Path) -
         failed = store.get(job.id)
         assert failed is not None and failed.status == Status.FAILED
         assert failed.error is not None and "3 times" in failed.error["message"]
+        assert not store.job_folder(job.id).exists()
 
 
 def test_a_try_that_was_stopped_does_not_count(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def server(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
         try:
             assert process.stdout is not None
             port = int(process.stdout.readline())
-            until(lambda: answers(port))
+            until(lambda: answers(port), 120)
             yield process, port
         finally:
             process.kill()
@@ -120,7 +120,7 @@ def killed(folder: Path, kills: int, seed: int) -> None:
                 # The bad luck of being made at three of the moments.
                 assert kills > 2 and "ended 3 times" in ended[id]["error"]["message"]
         process.terminate()
-        assert process.wait(20) == -signal.SIGTERM
+        assert process.wait(60) == -signal.SIGTERM
     for id, job in ended.items():
         place = folder / "jobs" / id
         if job["status"] != "completed":
