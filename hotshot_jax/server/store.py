@@ -255,7 +255,12 @@ class JobStore:
     def remove(self, id: str) -> None:
         """Removes a job and its files."""
         # In this order: what is without a row is removed when the server starts.
-        self._change("delete from jobs where id = ?", [(id,)])
+        try:
+            self._change("delete from jobs where id = ?", [(id,)])
+        except NoRoom:
+            # The table grows before it shrinks.
+            shutil.rmtree(self.job_folder(id), ignore_errors=True)
+            self._change("delete from jobs where id = ?", [(id,)])
         shutil.rmtree(self.job_folder(id), ignore_errors=True)
 
     def remove_old(self, before: float, most_bytes: int) -> int:

@@ -300,8 +300,10 @@ def _remove_leftovers(path: Path, alone: bool) -> None:
             continue
         # It may have been killed between two renames.
         with contextlib.suppress(OSError):
-            for old in (leftover / _OLD).iterdir():
-                _put_back(old, path.parent / old.name)
+            # Or before it had made that folder.
+            if (leftover / _OLD).is_dir():
+                for old in (leftover / _OLD).iterdir():
+                    _put_back(old, path.parent / old.name)
             shutil.rmtree(leftover, ignore_errors=True)
         os.close(lock)
 

@@ -1,6 +1,7 @@
 """A server that is killed at any moment loses nothing that it accepted, and leaves nothing half."""
 
 import contextlib
+import http.client
 import itertools
 import json
 import random
@@ -58,7 +59,7 @@ def server(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
 
 def load(port: int, seeds: Iterator[int], accepted: dict[str, int], cancelled: set[str]) -> None:
     """Asks for clips until nobody answers; some are cancelled."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
         while True:
             seed = next(seeds)
             body = {

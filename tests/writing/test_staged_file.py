@@ -143,3 +143,14 @@ def test_what_a_killed_run_left_is_removed_and_what_it_moved_is_put_back(tmp_pat
     with staged_file(tmp_path / "a.gif") as staged:
         staged.write_bytes(b"after")
     assert names(tmp_path) == [".hotshot-jax-notes", "a.gif", "clip", "frame_0000.png"]
+
+
+@pytest.mark.parametrize("made", [(), ("new",)])
+def test_what_was_killed_as_it_began_is_removed(tmp_path, made):
+    leftover = tmp_path / ".hotshot-jax-0123456789abcdef.tmp"
+    leftover.mkdir()
+    for folder in made:
+        (leftover / folder).mkdir()
+    with staged_file(tmp_path / "a.gif") as staged:
+        staged.write_bytes(b"after")
+    assert names(tmp_path) == ["a.gif"]
