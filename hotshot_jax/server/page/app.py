@@ -4,6 +4,7 @@ import asyncio
 import functools
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gradio as gr
@@ -46,7 +47,8 @@ def add_page(app: FastAPI, service: Service, access: Access, *, everybodys: bool
         _mount(app, Page(service, everybodys=everybodys).blocks, access)
 
     # Outside of a loop Gradio would make some of its own, and leave them open.
-    asyncio.run(mount())
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, mount()).result()
     mounted = app.router.routes.pop()
     app.router.routes.append(PageMount(mounted.app, folder))  # type: ignore[attr-defined]
 
@@ -64,7 +66,7 @@ def _mount(app: FastAPI, blocks: gr.Blocks, access: Access) -> None:
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
-        theme=gr.themes.Default(font=_FONTS, font_mono=_FIXED_FONTS),
+        theme=_theme(),
         css_paths=[Path(__file__).with_name("page.css")],
     )
 
@@ -79,6 +81,21 @@ def page_app(service: Service, access: Access) -> FastAPI:
     app = guarded(FastAPI(docs_url=None, redoc_url=None, openapi_url=None), service, access)
     add_page(app, service, access, everybodys=False)
     return app
+
+
+def _theme() -> gr.themes.Base:
+    """Gradio's, with fonts that everybody has and text that stands out from what is behind it."""
+    quiet = {
+        "body_text_color_subdued": "*neutral_600",
+        "body_text_color_subdued_dark": "*neutral_300",
+    }
+    button = {
+        f"button_primary_background_fill{each}": "*primary_700"
+        for each in ("", "_dark", "_hover", "_hover_dark")
+    }
+    placeholder = {"input_placeholder_color": "*neutral_500"}
+    theme = gr.themes.Default(font=_FONTS, font_mono=_FIXED_FONTS)
+    return theme.set(**quiet, **button, **placeholder)
 
 
 @functools.cache

@@ -47,13 +47,14 @@ def page_at(folder: Path, access: Access | None = None, *, alone: bool = False) 
             listening.close()
 
 
-@pytest.fixture(scope="session")
+# Playwright's loop runs on while it lasts, beside which no test could have one of its own.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """Debian's Chromium."""
     sync_api = pytest.importorskip("playwright.sync_api")
     path = shutil.which("chromium")
     if path is None:
-        pytest.skip("there is no chromium; README.md says how it is installed")
+        pytest.skip("there is no chromium; README.md says how to install it")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser

@@ -67,7 +67,6 @@ def code(answer: Any) -> str:
         "/gradio_api/file=http%3A%2F%2F127.0.0.1%3A1%2F",
         "/gradio_api/proxy=https://a.hf.space/",
         "/gradio_api/runs",
-        "/gradio_api/upload_progress?upload_id=a",
         "/gradio_api/deep_link",
         "/gradio_api/run-history/buckets",
         "/gradio_api/stream/a/b/1/playlist.m3u8",
