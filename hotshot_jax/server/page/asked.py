@@ -147,7 +147,7 @@ def of_file(path: str) -> TakenUp:
         if not isinstance(stored, dict):
             raise ParseError("hold no settings")
         return _taken_up(stored)
-    except (HotshotError, ParseError, KeyError, TypeError, ValueError) as error:
+    except (HotshotError, LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise BadRequest(
             "That file holds no settings of hotshot-jax: another program wrote it, or saved it "
             "again without them."

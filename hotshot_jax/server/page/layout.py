@@ -40,7 +40,7 @@ watch('value', () => {
     address.searchParams.set('job', shown.dataset.jobs);
     history.replaceState(null, '', address.toString().replaceAll('%2C', ','));
     // On a telephone it is below all fields.
-    element.scrollIntoView({block: 'nearest'});
+    if (element.getBoundingClientRect().top > 0.8 * window.innerHeight) element.scrollIntoView();
 });
 """
 _CLICKS = """
