@@ -140,6 +140,26 @@ def test_what_is_said() -> None:
     assert "negative" not in describe_preset("lcm", settings_of("--guidance_scale", "1.5"))
 
 
+def test_the_built_in_model_s_own_lora_comes_with_its_preset(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("hotshot_jax.cli.infer.presets.builtin_loras", lambda: {"lcm": tmp_path})
+    settings = settings_of("--preset", "lcm")
+    assert model_settings(settings).loras == ((str(tmp_path), 1.0),)
+    assert ", with the LoRA of the built-in model" in describe_preset("lcm", settings)
+    for others in (
+        ("--preset", "lightning"),
+        ("--preset", "lcm", "--pretrained_path", "a"),
+        ("--preset", "lcm", "--base", "a"),
+        ("--scheduler", "lcm"),
+    ):
+        assert model_settings(settings_of(*others)).loras == ()
+    # What is named is all that there is: it may be a LoRA of few steps itself.
+    named = settings_of("--preset", "lcm", "--lora", "a:0.5")
+    assert model_settings(named).loras == (("a", 0.5),)
+    assert "built-in" not in describe_preset("lcm", named)
+
+
 def test_the_pipeline_samples_on_that_schedule(tiny_checkpoint: Path) -> None:
     preset = PRESETS["lightning"]
     pipeline = HotshotXLPipeline.from_pretrained(
