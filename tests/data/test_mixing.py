@@ -292,6 +292,7 @@ def test_captions_are_edited_as_told() -> None:
     assert edits.drawn("a, b, c", (4,)) == edits.drawn("a, b, c", (4,))
     # What stands there already is not written twice, and captions are otherwise untouched.
     assert edits.fixed("an OHWX dog,  x") == "photo of an OHWX dog,  x in 4k"
+    assert CaptionEdits("man").fixed("a woman") == "man, a woman"
     assert CaptionEdits().drawn(" a,b ,  c", (0,)) == " a,b ,  c"
     dropped = [CaptionEdits(keep_tags=1, tag_dropout=0.25).drawn("a, b, c, d, e", (n,))
                for n in range(1000)]  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from clips import picture
 
+from hotshot_jax.cli.data.command import build
 from hotshot_jax.data.building.findings import (
     CUTS,
     FEW_FRAMES,
@@ -30,7 +31,7 @@ from hotshot_jax.media.reading import one_pass
 from hotshot_jax.media.reading.key_frames import key_frame_indices
 from hotshot_jax.media.reading.one_pass import cuts, look_through, measured_changes
 from hotshot_jax.media.reading.read import open_clip, selection
-from hotshot_jax.media.reading.video_header import VideoHeader
+from hotshot_jax.media.reading.video_header import VideoHeader, read_header
 
 CONTAINERS = ("mp4", "mov", "m4v", "mkv", "avi", "webm")
 
@@ -124,6 +125,41 @@ def test_a_wrong_header_costs_time_and_nothing_else(
         assert VideoOrigin(tmp_path).clips("a.mp4")[0].pictures == expected
     monkeypatch.setattr(one_pass, "read_header", lambda path, container: None)
     assert VideoOrigin(tmp_path).clips("a.mp4")[0].pictures == expected
+
+
+def test_hostile_headers_say_nothing(tmp_path: Path) -> None:
+    def box(name: bytes, content: bytes) -> bytes:
+        return (8 + len(content)).to_bytes(4, "big") + name + content
+
+    nested = b""
+    for _ in range(3000):
+        nested = box(b"moov", nested)
+    (tmp_path / "nested.mp4").write_bytes(nested)
+    track = box(b"mdhd", bytes(12) + (1000).to_bytes(4, "big") + bytes(8))
+    track += box(b"hdlr", bytes(8) + b"vide") + box(b"stsd", bytes(40) + b"\0\x20\0\x20")
+    for name, times in (("long", [(2**32 - 1, 1)] * 3), ("none", []), ("slow", [(9, 0)])):
+        entries = b"".join(n.to_bytes(4, "big") + t.to_bytes(4, "big") for n, t in times)
+        stts = box(b"stts", bytes(4) + len(times).to_bytes(4, "big") + entries)
+        content = box(b"moov", box(b"trak", box(b"mdia", track + stts)))
+        (tmp_path / f"{name}.mp4").write_bytes(content)
+        assert read_header(tmp_path / f"{name}.mp4", "mov") is None
+    stts = box(b"stts", bytes(4) + (1).to_bytes(4, "big") + b"\0\0\0\x09\0\0\0\x28")
+    (tmp_path / "good.mp4").write_bytes(box(b"moov", box(b"mdia", track + stts)))
+    assert read_header(tmp_path / "good.mp4", "mov") == VideoHeader(32, 32, 9, 40.0)
+    for container in ("mov", "matroska", "avi", "other"):
+        assert read_header(tmp_path / "nested.mp4", container) is None
+        for cut in (0, 1, 7, 20, 60):
+            (tmp_path / "cut").write_bytes((tmp_path / "good.mp4").read_bytes()[:cut])
+            assert read_header(tmp_path / "cut", container) is None
+
+
+@pytest.mark.parametrize("threshold", ["0", "-1", "nan", "101", "inf"])
+def test_a_threshold_that_makes_no_sense_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], threshold: str
+) -> None:
+    given = ["--source", str(tmp_path), "--output", f"{tmp_path}/out", "--cut_threshold"]
+    assert build([*given, threshold]) == 2
+    assert f"--cut_threshold {float(threshold)} must be" in capsys.readouterr().err
 
 
 def test_a_video_may_be_longer_than_a_clip_that_infer_reads(tmp_path: Path) -> None:

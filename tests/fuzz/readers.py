@@ -28,6 +28,7 @@ from hotshot_jax.convert.formats.tokenizer_files import check_tokenizer_folder
 from hotshot_jax.convert.prepare import prepare_component
 from hotshot_jax.data.origins import VideoOrigin
 from hotshot_jax.lora.read import open_lora
+from hotshot_jax.media.ffmpeg import run_ffmpeg
 from hotshot_jax.media.reading.read import open_clip, read_key_frames
 from hotshot_jax.media.write import write_video
 from hotshot_jax.pipelines.loading import load_tokenizer
@@ -91,6 +92,19 @@ def _videos(path: Path) -> None:
         _write(path / name)
     lines = [json.dumps({"file_name": name, "text": "a film"}) for name in ("a.gif", "b.gif")]
     (path / "metadata.jsonl").write_text("\n".join(lines))
+
+
+def _captions(path: Path) -> None:
+    """A film of each container, with a caption of each kind."""
+    path.mkdir()
+    _write(path / "a.mp4")
+    for name, codec in (("b.mkv", "libx264"), ("c.avi", "mpeg4"), ("d.mov", "libx264")):
+        arguments = ["-i", str(path / "a.mp4"), "-c:v", codec, str(path / name)]
+        run_ffmpeg(arguments, subject=name)
+    (path / "metadata.csv").write_text('file_name,text\na.mp4,"a film, in colour"\n')
+    (path / "b.json").write_text(json.dumps({"caption": "a film", "tags": "short, dark"}))
+    (path / "c.caption").write_text("a film")
+    (path / "meta_cap.json").write_text(json.dumps({"d": {"caption": "a film"}}))
 
 
 def _text(text: str) -> Callable[[Path], Any]:
@@ -226,6 +240,7 @@ def kinds(checkpoint: Path) -> dict[str, Kind]:
         "controlnet": Kind(lambda p: write_tiny_controlnet(p, 0), _read_controlnet),
         "data": Kind(_data, _read_data),
         "videos": Kind(_videos, _read_videos),
+        "captions": Kind(_captions, _read_videos),
         "metrics.jsonl": Kind(
             _text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n'),
             lambda p: MetricsFile(p, 1).close(),

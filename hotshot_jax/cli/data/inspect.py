@@ -23,6 +23,7 @@ from hotshot_jax.data.building.findings import CUT_CLIPS, Findings, signature
 from hotshot_jax.data.clip_source import ClipSource, ClipTable, EncodedClip
 from hotshot_jax.data.folders import FolderSource, scan_folders
 from hotshot_jax.data.left_out import LeftOut
+from hotshot_jax.data.mixing.data_place import parse_place
 from hotshot_jax.data.open_data import OpenedData, open_data, refuse_videos
 from hotshot_jax.data.records import find_data_set
 from hotshot_jax.errors import HotshotError, UsageError
@@ -111,9 +112,10 @@ def _place_of_sheet(given: argparse.Namespace) -> str:
         UsageError: it would lie among the samples, where it counts as one.
     """
     path: str = SHEET if given.contact_sheet is None else given.contact_sheet
-    if not path or not Path(given.data_dir).is_dir():
+    data = parse_place(given.data_dir).place
+    if not path or not Path(data).is_dir():
         return path
-    if not is_inside(path, given.data_dir):
+    if not is_inside(path, data):
         return path
     if given.contact_sheet is None:
         print(
@@ -141,7 +143,7 @@ def inspect_data(
         UsageError: there is no such data.
     """
     sizes = bucket_sizes(resolution)
-    root = Path(data_dir)
+    root = Path(parse_place(data_dir).place)
     if root.is_dir() and find_data_set(root) is None:
         # Not `open_data`, which takes no data set without a good sample.
         refuse_videos(root)

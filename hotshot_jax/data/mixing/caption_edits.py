@@ -1,6 +1,7 @@
 """What becomes of captions while they are read for training: words added, tags shuffled."""
 
 import dataclasses
+import re
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class CaptionEdits:
     def fixed(self, caption: str) -> str:
         """A caption with the words that are added, its tags as they are."""
         words = self.trigger_words.strip()
-        if words and words.lower() not in caption.lower():
+        if words and not _holds(caption, words):
             caption = f"{words}, {caption}" if caption else words
         parts = (self.prefix.strip(), caption, self.suffix.strip())
         return " ".join(part for part in parts if part)
@@ -79,6 +80,11 @@ class CaptionEdits:
             stay = random.random(len(others)) >= self.tag_dropout
             others = [tag for tag, stays in zip(others, stay, strict=True) if stays]
         return f"{_SEPARATOR} ".join([*kept, *others])
+
+
+def _holds(caption: str, words: str) -> bool:
+    """Whether a caption has some words, not only as parts of others."""
+    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", caption, re.IGNORECASE) is not None
 
 
 AS_THEY_ARE = CaptionEdits()

@@ -17,8 +17,11 @@ import numpy.typing as npt
 
 from hotshot_jax.data.batch import permuted
 
-# Batches: with so many, rounding to whole ones changes no share by more than a ten thousandth.
+# Batches: with so many, rounding to whole ones changes no share by more than a ten thousandth. Of
+# large batches there are fewer, since a cycle's clips are kept in memory.
 _LEAST_CYCLE: Final = 1 << 13
+_LEAST_CYCLE_OF_LARGE: Final = 1 << 8
+_CLIPS_OF_CYCLE: Final = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ class MixedPlan:
         group_shares = shares[group_parts] / shares.sum() * counts / lengths[group_parts]
         self._buckets = np.unique(group_buckets).tolist()
         self._groups = [np.flatnonzero(group_buckets == each).tolist() for each in self._buckets]
-        cycle = max(self.batches_per_epoch, _LEAST_CYCLE)
+        of_large = max(_LEAST_CYCLE_OF_LARGE, _CLIPS_OF_CYCLE // batch_size)
+        cycle = max(self.batches_per_epoch, min(_LEAST_CYCLE, of_large))
         self._batches = _apportioned([group_shares[g].sum() for g in self._groups], cycle)
         self._items = [
             _apportioned(group_shares[g], batches * batch_size)

@@ -13,6 +13,8 @@ from typing import BinaryIO, Final
 
 from hotshot_jax.files.plain_file import open_plain
 
+# Some days; each costs some bytes of memory while clips are chosen.
+_MOST_FRAMES: Final = 5_000_000
 _MOST_BOXES: Final = 10_000
 _MOST_TIMES: Final = 1 << 20
 _BOXES_WITH_BOXES: Final = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
@@ -53,9 +55,11 @@ def read_header(path: Path, container: str) -> VideoHeader | None:
     try:
         with open_plain(path) as file:
             header = read(file) if read else None
-    except (OSError, struct.error, ValueError, OverflowError, ZeroDivisionError):
+    except (OSError, ArithmeticError, LookupError, RecursionError, ValueError, struct.error):
         return None
     if header is None or min(header.width, header.height, header.frames) < 1:
+        return None
+    if header.frames > _MOST_FRAMES:
         return None
     return header if 0 < header.frame_ms < float("inf") else None
 
