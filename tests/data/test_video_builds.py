@@ -1,9 +1,12 @@
 """Videos become clips as a direct reading gives them, decoded once, and never over a cut."""
 
 import importlib.util
+import multiprocessing
 import re
 import stat
 from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 from clips import picture
 
 from hotshot_jax.cli.data.command import build
+from hotshot_jax.data.building import in_order
 from hotshot_jax.data.building.findings import (
     CUTS,
     FEW_FRAMES,
@@ -19,7 +23,7 @@ from hotshot_jax.data.building.findings import (
     near_pairs,
     signature,
 )
-from hotshot_jax.data.building.in_order import made_in_order
+from hotshot_jax.data.building.in_order import made_in_order, made_together
 from hotshot_jax.data.clip_source import read_picture
 from hotshot_jax.data.origins import ClipRecord, ShapesOrigin, VideoOrigin, encode
 from hotshot_jax.data.records import RecordSource
@@ -235,10 +239,35 @@ def test_many_cores_give_the_clips_in_the_same_order(tmp_path: Path) -> None:
         alone[2]
         == "2.mp4: has no prompt; expected 2.txt beside it or a line for it in metadata.jsonl"
     )
-    from hotshot_jax.data import in_order
 
-    together = list(in_order._in_processes(origin, items, 2))
+    together = list(in_order.made_together(origin, items, 2))
     assert [repr(each) for each in together] == [repr(each) for each in alone]
+    assert not multiprocessing.active_children()
+
+
+def test_where_no_process_can_be_started_all_is_made_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def __init__(self, *given: object, **options: object) -> None:
+            self.left = 2
+
+        def submit(self, *given: object) -> Future:
+            future: Future = Future()
+            future.set_running_or_notify_cancel()
+            future.set_exception(BrokenProcessPool())
+            self.left -= 1
+            if self.left < 0:
+                raise BrokenProcessPool
+            return future
+
+        def shutdown(self, **options: object) -> None:
+            pass
+
+    monkeypatch.setattr(in_order, "ProcessPoolExecutor", Broken)
+    origin = ShapesOrigin(ShapesSource(length=9, size=8))
+    alone = list(made_in_order(origin, origin.items(), 1))
+    assert repr(list(made_together(origin, origin.items(), 2))) == repr(alone)
 
 
 def test_near_duplicates_and_long_prompts_are_found() -> None:
