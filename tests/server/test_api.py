@@ -5,11 +5,13 @@ import io
 import json
 from typing import Any
 
+import anyio
 import openai
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from hotshot_jax.server.api.app import create_app
 from hotshot_jax.server.job import Status
 from hotshot_jax.server.results import CLIP_FORMS
 from tests.server.fakes import Serving, until
@@ -161,6 +163,38 @@ def test_who_waits_gets_the_clip(client: TestClient) -> None:
     answer = client.post("/v1/videos/sync", json=SMALL, headers={"Accept": "video/mp4"})
     assert answer.status_code == 200 and answer.headers["content-type"] == "video/mp4"
     assert client.get(f"/v1/videos/{answer.headers['x-job-id']}").json()["status"] == "completed"
+
+
+@pytest.mark.parametrize("path", ["/v1/videos/sync", "/v1/images/generations"])
+def test_who_hangs_up_does_not_want_it_any_more(serving: Serving, path: str) -> None:
+    """The job that is made is cancelled, whether the worker has it or it waits."""
+    serving.making.at_step = lambda clips: serving.making.gate.wait(0.01)
+    serving.making.gate.clear()
+    body = {"prompt": "a fox", "size": "16x16", "num_inference_steps": 100}
+    messages = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        if not serving.making.batches:
+            await anyio.sleep_forever()
+        serving.making.gate.set()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
+        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+    }
+    anyio.run(create_app(serving.service), scope, receive, send)
+    ended = 'hotshot_jobs_total{status="cancelled"} 1.0'
+    until(lambda: ended in serving.service.metrics.text().decode())
+    assert not serving.store.page("image", 10)
 
 
 def test_who_waits_for_what_fails_is_told_why(client: TestClient, serving: Serving) -> None:

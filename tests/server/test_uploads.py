@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from hotshot_jax.builtin import builtin_controlnets
 from hotshot_jax.cli.serve.planner import InferPlanner
 from hotshot_jax.media.write import write_video
+from hotshot_jax.server.api.app import create_app
 from hotshot_jax.server.kept_frames import KeptFrames
 from tests.server.fakes import Serving, until
 
@@ -61,6 +62,19 @@ def test_pictures_become_known_frames(client: TestClient, serving: Serving) -> N
     assert str(serving.store.folder) not in str((plan.metadata, plan.warnings))
 
 
+def test_files_wait_with_their_job_for_the_next_start(tmp_path: Path) -> None:
+    with Serving(tmp_path) as serving:
+        serving.making.gate.clear()
+        first = serving.submit("first", steps=50)
+        with TestClient(create_app(serving.service), base_url="http://localhost") as client:
+            id = post(client, {"first_frame": png()}).json()["id"]
+        serving.making.at_step = lambda clips: serving.service._worker._stopping.wait(10)
+        serving.making.gate.set()
+    with Serving(tmp_path) as serving:
+        assert {serving.ended(each).status for each in (first, id)} == {"completed"}
+        assert planned(serving, id).start.known_frames
+
+
 def test_a_clip_is_started_from_with_a_mask(
     client: TestClient, serving: Serving, gif: bytes
 ) -> None:
@@ -81,8 +95,6 @@ def test_a_clip_goes_on(client: TestClient, serving: Serving, gif: bytes) -> Non
 
 
 def test_a_clip_is_followed(tmp_path: Path, gif: bytes) -> None:
-    from hotshot_jax.server.api.app import create_app
-
     nets = {name: str(path) for name, path in builtin_controlnets().items()}
     with (
         Serving(tmp_path, planner=InferPlanner({}, controlnets=nets)) as serving,
