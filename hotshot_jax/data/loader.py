@@ -164,9 +164,11 @@ class _Elements:
         frames = choose_frames(available, config.frames, seed, stride)
         row = self.source.table[index]
         original = int(row["width"]), int(row["height"])
-        random = np.random.default_rng((config.seed, *place, *_CHANGES))
-        mirrored = config.mirror and bool(random.integers(2))
-        corner = _corner(random, original, size) if config.random_crop else None
+        mirrored, corner = False, None
+        if config.mirror or config.random_crop:
+            random = np.random.default_rng((config.seed, *place, *_CHANGES))
+            mirrored = bool(random.integers(2)) and config.mirror
+            corner = _corner(random, original, size) if config.random_crop else None
         caption = config.captions.drawn(clip.prompt, (config.seed, *place, *_CAPTIONS))
         batch, _ = place
         return Element(

@@ -1,6 +1,7 @@
 """Videos become clips as a direct reading gives them, decoded once, and never over a cut."""
 
 import importlib.util
+import json
 import multiprocessing
 import re
 import stat
@@ -13,18 +14,20 @@ import numpy as np
 import pytest
 from clips import picture
 
-from hotshot_jax.cli.data.command import build
+from hotshot_jax.cli.data.command import build, inspect
 from hotshot_jax.data.building import in_order
 from hotshot_jax.data.building.findings import (
     CUTS,
     FEW_FRAMES,
     SHORT,
+    SLOW_CLIPS,
     Findings,
     near_pairs,
     signature,
 )
 from hotshot_jax.data.building.in_order import made_in_order, made_together
 from hotshot_jax.data.clip_source import read_picture
+from hotshot_jax.data.mixing.joined import open_joined
 from hotshot_jax.data.origins import ClipRecord, ShapesOrigin, VideoOrigin, encode
 from hotshot_jax.data.records import RecordSource
 from hotshot_jax.data.shapes import ShapesSource
@@ -226,6 +229,27 @@ def test_slow_and_short_videos_are_told(tmp_path: Path) -> None:
         "short.mp4": ((SHORT, "short.mp4: 8 frames in 117 ms"),),
         "slow.mp4": ((FEW_FRAMES, "slow.mp4: 8 frames in 1750 ms"),),
     }
+
+
+def test_movies_with_captions_go_all_the_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name, fps in (("fast.mov", 25), ("slow.MOV", 4)):
+        draw(tmp_path / "in" / name.lower(), range(40, 140, 4), fps)
+        (tmp_path / "in" / name.lower()).rename(tmp_path / "in" / name)
+        text = tmp_path / "in" / name.lower().replace("mov", "txt")
+        text.rename(text.with_suffix(".caption"))
+    arguments = ["--source", f"{tmp_path}/in", "--output", f"{tmp_path}/set", "--json"]
+    assert build(arguments) == 0
+    (warning,) = json.loads(capsys.readouterr().out)["warnings"]
+    assert warning == f"{FEW_FRAMES}: 1 (slow.MOV: 8 frames in 1750 ms)"
+    assert inspect([f"{tmp_path}/set", "--contact_sheet", "", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["warnings"]
+    assert [(each["kind"], each["names"]) for each in told] == [(SLOW_CLIPS, ["slow.MOV: 4"])]
+    source = open_joined([f"{tmp_path}/set"], 8).opened.source
+    assert [source[index].prompt for index in range(2)] == ["a prompt"] * 2
+    assert [round(source[index].fps or 0, 2) for index in range(2)] == [8.33, 4]
 
 
 def test_many_cores_give_the_clips_in_the_same_order(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from hotshot_jax.cli.data.tokens import token_counter
 from hotshot_jax.cli.flags import Acts, refuse_without_effect
 from hotshot_jax.cli.run import say
 from hotshot_jax.data.buckets import assign_buckets, bucket_sizes, enlarged
-from hotshot_jax.data.building.findings import CUT_CLIPS, Findings, signature
+from hotshot_jax.data.building.findings import CUT_CLIPS, LEAST_FPS, SLOW_CLIPS, Findings, signature
 from hotshot_jax.data.clip_source import ClipSource, ClipTable, EncodedClip
 from hotshot_jax.data.folders import FolderSource, scan_folders
 from hotshot_jax.data.left_out import LeftOut
@@ -182,6 +182,8 @@ def _found(source: ClipSource, indices: Sequence[int]) -> tuple[LeftOut, ...]:
             clip = source[index]
             frames = [clip.frame(number) for number in range(len(clip.pictures))]
             remarks = [(CUT_CLIPS, clip.name)] if cuts(measured_changes(frames)) else []
+            if clip.fps is not None and clip.fps < LEAST_FPS:
+                remarks.append((SLOW_CLIPS, f"{clip.name}: {clip.fps:.3g}"))
             return clip, remarks, signature(frames)
         except HotshotError:
             # It broke since it was checked, and will be told again.

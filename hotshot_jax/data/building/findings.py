@@ -14,6 +14,8 @@ MOST_TOKENS: Final = 75
 
 CUTS: Final = "videos with cuts, of which clips keep clear"
 CUT_CLIPS: Final = "clips in which another scene may begin"
+LEAST_FPS: Final = 5.5
+SLOW_CLIPS: Final = f"clips of fewer than {LEAST_FPS} frames a second, where Hotshot-XL makes 8"
 FEW_FRAMES: Final = "videos of too few frames a second: clips last longer than asked"
 SHORT: Final = "videos that are too short: clips last less than half of what is asked"
 _LONG: Final = f"prompts of more than the {MOST_TOKENS} tokens that the text encoders read"

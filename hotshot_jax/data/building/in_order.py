@@ -15,7 +15,7 @@ from hotshot_jax.data.origins import ClipRecord, Origin
 from hotshot_jax.errors import HotshotError
 
 # Less is not worth starting processes for.
-_SECONDS_ALONE: Final = 0.25
+_SECONDS_ALONE: Final = 0.4
 # Items that are being made or wait for their turn, for each core.
 _AHEAD: Final = 3
 

@@ -153,8 +153,8 @@ def _long_enough(
         clip = source[index]
         if not clip.fps:
             raise UsageError(
-                f"`fps` needs to know how many frames a second the clips of `data_dir` "
-                f"{place.text} have, which do not say so: write {place.place}?fps=24, say."
+                f"`fps` needs to know how many frames a second the clips of {place.text} have, "
+                f"which do not say so: write {place.place}?fps=24, say."
             )
         needed = spanned_frames(frames, stride_at(clip.fps, fps, 1))
         if len(clip.pictures) < needed:
