@@ -64,6 +64,17 @@ def flags(tiny_checkpoint: Path, clips: Path, compilation_cache: Path) -> dict[s
     }
 
 
+def mixed_data(folder: Path) -> tuple[Any, ...]:
+    """Flags of a run over two data sets, which are written, with all that is drawn by chance."""
+    write_data(folder / "a", [(24, 16)] * 3, frames=8)
+    write_data(folder / "b", [(16, 16)] * 2, frames=8)
+    return (
+        *("--data_dir", f"{folder}/a?weight=1", "--data_dir", f"{folder}/b?weight=3"),
+        *("--frame_stride", 2, "--mirror", "--random_crop", "--aspect_ratio", "1.00"),
+        *("--shuffle_tags", "--tag_dropout", 0.3, "--trigger_words", "zzz"),
+    )
+
+
 def arguments(flags: dict[str, str], given: tuple[Any, ...]) -> list[str]:
     listed = [str(each) for each in given]
     for name, value in flags.items():

@@ -19,7 +19,7 @@ from hotshot_jax.cli.train.resume import Identity, changed_settings
 from hotshot_jax.cli.train.settings import NO_LIMIT, TrainSettings
 from hotshot_jax.errors import UsageError
 from hotshot_jax.training.running.output_lock import only_training_in
-from tests.training.conftest import Run, signal_after, start
+from tests.training.conftest import Run, mixed_data, signal_after, start
 
 Train = Callable[..., Run]
 
@@ -46,16 +46,20 @@ def test_killed_and_resumed_the_losses_are_the_same_bits(
 
 
 @pytest.mark.slow
-def test_ten_kills_lose_nothing(flags: dict[str, str], train: Train, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mixed", [False, True], ids=["plain", "mixed data"])
+def test_ten_kills_lose_nothing(
+    flags: dict[str, str], train: Train, tmp_path: Path, mixed: bool
+) -> None:
     steps = 60
-    whole = train("--output_dir", tmp_path / "whole", "--max_train_steps", steps)
+    data = mixed_data(tmp_path) if mixed else ()
+    whole = train(*data, "--output_dir", tmp_path / "whole", "--max_train_steps", steps)
     output = tmp_path / "killed"
     moments = random.Random(0)
     for kill in range(10):
-        process = start(flags, "--output_dir", output, "--max_train_steps", steps)
+        process = start(flags, *data, "--output_dir", output, "--max_train_steps", steps)
         lines = min(steps - 2, 2 + 5 * kill + moments.randrange(4))
         signal_after(process, output / "metrics.jsonl", lines, signal.SIGKILL)
-    resumed = train("--output_dir", output, "--max_train_steps", steps)
+    resumed = train(*data, "--output_dir", output, "--max_train_steps", steps)
     assert resumed.losses == whole.losses
 
 
