@@ -9,10 +9,12 @@ import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
+BUILT_IN = ROOT / "hotshot_jax" / "builtin" / "checkpoint"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # In place of what the cell of settings says.
 SMALL = """
 MODEL = ""
+TRAINED_MODEL = {model!r}
 STEPS = 2
 TRAINING_STEPS = 2
 RESOLUTION = 128
@@ -33,7 +35,7 @@ def test_a_notebook_runs(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
         if "parameters" in tags:
-            cell.source += SMALL.format(folder=str(tmp_path / "work"))
+            cell.source += SMALL.format(folder=str(tmp_path / "work"), model=str(BUILT_IN))
         if "network" in tags:
             cell.source = ""
     flags = os.environ.get("XLA_FLAGS", "")
