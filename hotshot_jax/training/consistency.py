@@ -135,9 +135,15 @@ def consistency_loss(
         What `diffusion_loss` returns.
 
     Raises:
-        HotshotError: the schedule ends without signal, and the model predicts noise.
+        HotshotError: the schedule ends without signal, and the model predicts noise; or it has
+            fewer timesteps than the teacher takes steps.
     """
     stride = scheduler.num_train_timesteps // config.num_ddim_timesteps
+    if stride < 1:
+        raise HotshotError(
+            f"`num_ddim_timesteps` is {config.num_ddim_timesteps}, and the noise schedule has "
+            f"{scheduler.num_train_timesteps} timesteps; give fewer."
+        )
     starts = np.arange(1, config.num_ddim_timesteps + 1) * stride - 1
     ends = np.maximum(starts - stride, 0)
     if scheduler.prediction_type == "epsilon" and not _levels(scheduler, starts)[0].all():

@@ -226,9 +226,18 @@ def test_draws_keep_to_their_ranges() -> None:
     np.testing.assert_array_equal(fixed.guidance, 4.0)
 
 
-def test_noise_cannot_be_found_where_no_signal_is_left(unet: Any, batch: Any) -> None:
-    options = {**SCHEDULE, "rescale_betas_zero_snr": True}
-    with pytest.raises(HotshotError, match="rescale_betas_zero_snr"):
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"rescale_betas_zero_snr": True}, "no signal at its last timestep"),
+        ({"num_train_timesteps": 40}, "num_ddim_timesteps` is 50, and the noise schedule has 40"),
+    ],
+)
+def test_schedules_that_cannot_be_distilled_are_refused(
+    unet: Any, batch: Any, option: Any, message: str
+) -> None:
+    options = {**SCHEDULE, **option}
+    with pytest.raises(HotshotError, match=message):
         consistency_loss(
             unet, unet, unet, make_scheduler("DDPMScheduler", options), ConsistencyConfig(),
             batch["latents"], batch, DRAWS,
