@@ -1,11 +1,14 @@
 """What a run of `train.py` reads, and how: its flags, and which of them make no sense."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from hotshot_jax.cli.flags import flag
-from hotshot_jax.data.mixing.caption_edits import CaptionEdits
-from hotshot_jax.data.mixing.data_place import parse_place, parse_places
 from hotshot_jax.errors import UsageError
+
+# `--help` imports nothing heavy.
+if TYPE_CHECKING:
+    from hotshot_jax.data.mixing.caption_edits import CaptionEdits
 
 _DATA = "data"
 
@@ -82,8 +85,10 @@ class DataSettings:
         return given if isinstance(given, tuple) else () if given is None else (given,)
 
     @property
-    def captions(self) -> CaptionEdits:
+    def captions(self) -> "CaptionEdits":
         """What becomes of captions."""
+        from hotshot_jax.data.mixing.caption_edits import CaptionEdits
+
         return CaptionEdits(
             self.trigger_words,
             self.caption_prefix,
@@ -100,6 +105,8 @@ def check_data_settings(settings: DataSettings) -> None:
     Raises:
         UsageError: names the flag.
     """
+    from hotshot_jax.data.mixing.data_place import parse_places
+
     if not settings.data_dirs:
         raise UsageError("--data_dir is missing: the folder of samples to train on.")
     parse_places(settings.data_dirs)
@@ -120,6 +127,8 @@ def check_held_out(place: str) -> None:
     Raises:
         UsageError: it has repeats or a weight.
     """
+    from hotshot_jax.data.mixing.data_place import parse_place
+
     parsed = parse_place(place)
     if parsed.repeats is not None or parsed.weight is not None:
         raise UsageError(f"--validation_data {place}: repeats and weights are for --data_dir.")

@@ -16,7 +16,6 @@ from hotshot_jax.training.running.step import (
     Trainer,
     TrainState,
     compile_step,
-    compiler_options,
     trace_step,
 )
 from hotshot_jax.training.trainees.trainee import Parameters
@@ -96,8 +95,7 @@ class CompiledSteps:
                 return make()
             leaves, structure = jax.tree.flatten(given)
             shapes = [(jax.typeof(leaf), leaf.sharding) for leaf in leaves]
-            options = compiler_options(platform, self._effort)
-            made_of = ("training step", last, structure, shapes, self._mesh, options)
+            made_of = ("training step", last, structure, shapes, self._mesh, platform, self._effort)
             program, flops = self._stored.get_or_make(made_of, make)
             return program, flops
 

@@ -140,9 +140,9 @@ def test_errors_are_told_in_words(tab: Tab, serving: Serving) -> None:
     serving.making.at_step = lambda clips: 1 // 0
     tab.make()
     alert.get_by_text("The server made a mistake; its log says where.").wait_for()
+    assert not tab.wrong
     page.goto(f"{tab.address}?job=video_{'0' * 32}")
     alert.get_by_text("That clip is not kept any more, or never was.").wait_for()
-    assert not tab.wrong
 
 
 def test_two_tabs_at_once(tab: Tab, serving: Serving) -> None:
