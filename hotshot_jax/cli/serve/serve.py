@@ -26,7 +26,7 @@ from hotshot_jax.cli.serve.offered import named_models, offered_controlnets
 from hotshot_jax.cli.serve.planner import InferPlanner
 from hotshot_jax.cli.serve.settings import ServeSettings
 from hotshot_jax.cli.terminal_progress import TerminalProgress
-from hotshot_jax.errors import UsageError
+from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.jobs.maker import ClipMaker
 from hotshot_jax.parallel.mesh import mesh_config, slice_count
 from hotshot_jax.pipelines.latent_colors import LatentColors
@@ -114,10 +114,18 @@ def prepared(
             ServedModel(_model_id(settings), tuple(loras), tuple(controlnets)),
             _limits(settings),
             Pace(batch_sizes, settings.job_seconds),
-            LatentColors.of_vae(models.maker().pipeline) if settings.page else None,
+            _colors(models) if settings.page else None,
         )
         say(f"{program_name(PROGRAM)}: {_model_id(settings)} on {device}")
         yield service, listening
+
+
+def _colors(models: LoadedModels) -> LatentColors | None:
+    try:
+        return LatentColors.of_vae(models.maker().pipeline)
+    except HotshotError as error:
+        logger.warning("There will be no previews: %s", error)
+        return None
 
 
 def tell_address(listening: socket.socket) -> None:

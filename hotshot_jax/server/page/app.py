@@ -9,10 +9,12 @@ from pathlib import Path
 
 import gradio as gr
 from fastapi import FastAPI
+from starlette.routing import Mount
 
 from hotshot_jax.server.api.app import guarded
 from hotshot_jax.server.api.guard import Access
 from hotshot_jax.server.api.videos import content_by_ending
+from hotshot_jax.server.page.ending import Ending
 from hotshot_jax.server.page.gate import PageMount
 from hotshot_jax.server.page.layout import Page
 from hotshot_jax.server.page.login import login_router
@@ -50,7 +52,9 @@ def add_page(app: FastAPI, service: Service, access: Access, *, everybodys: bool
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, mount()).result()
     mounted = app.router.routes.pop()
-    app.router.routes.append(PageMount(mounted.app, folder))  # type: ignore[attr-defined]
+    assert isinstance(mounted, Mount)
+    ending = Ending(mounted.app, lambda: service.closing)
+    app.router.routes.append(PageMount(ending, folder, framed=access.any_host))
 
 
 def _mount(app: FastAPI, blocks: gr.Blocks, access: Access) -> None:

@@ -13,7 +13,6 @@ from hotshot_jax.files.parsed import ParseError, parse_json
 from hotshot_jax.media.metadata import SETTINGS_KEY, read_metadata
 from hotshot_jax.server.api.errors import WrongBody
 from hotshot_jax.server.failures import BadRequest
-from hotshot_jax.server.job import Job
 from hotshot_jax.server.request import VideoRequest
 
 PICTURES = ("first_frame", "last_frame")
@@ -27,9 +26,9 @@ LORA = "lora "
 """What the names of fields for the strengths of LoRAs begin with."""
 
 _AT_FRAME = re.compile(r"\s*([0-9]{1,4})\s*:\s*(.*\S)\s*")
-# The library's names, and what says nothing of the picture or stands for what every clip has.
+# The library's names; and what is read elsewhere here, or is the server's.
 _FIELDS = {"steps": "num_inference_steps", "video_length": "num_frames"}
-_ELSEWHERE = ("width", "height", "video_duration", "frame_ms", "lora", "og_width", "og_height",
+_ELSEWHERE = ("width", "height", "video_duration", "lora", "og_width", "og_height",
               "target_width", "target_height", "num_videos", "precision", "noise", "scheduler",
               "model", "pretrained_path", "depth_checkpoint", "lora_allow_partial")  # fmt: skip
 # What files hold even where it is as always.
@@ -110,30 +109,14 @@ class TakenUp:
 
     Attributes:
         fields: values of the page's fields by name; those of others stay.
-        left_out: settings that the page has no field for.
+        left_out: settings that are not taken up: the page has no field for them, or they are files.
     """
 
     fields: Mapping[str, Any]
     left_out: Sequence[str]
 
 
-def of_job(job: Job) -> TakenUp:
-    """The settings of a job."""
-    told = job.told
-    width, _, height = str(told["size"]).partition("x")
-    known = {
-        "width": int(width),
-        "height": int(height),
-        "video_length": told["num_frames"],
-        "steps": told["num_inference_steps"],
-        "guidance_scale": told["guidance_scale"],
-        "seed": told["seed"],
-        "frame_ms": 1000 * float(told["seconds"]) / told["num_frames"],
-    }
-    return _taken_up(known | dict(job.values))
-
-
-def of_file(path: str) -> TakenUp:
+def taken_up(path: str | Path) -> TakenUp:
     """The settings that a clip holds which was made here.
 
     Args:
@@ -146,7 +129,7 @@ def of_file(path: str) -> TakenUp:
         stored = parse_json(read_metadata(path)[SETTINGS_KEY])
         if not isinstance(stored, dict):
             raise ParseError("hold no settings")
-        return _taken_up(stored)
+        return _fields_of(stored)
     except (HotshotError, LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise BadRequest(
             "That file holds no settings of hotshot-jax: another program wrote it, or saved it "
@@ -154,7 +137,7 @@ def of_file(path: str) -> TakenUp:
         ) from error
 
 
-def _taken_up(values: Mapping[str, Any]) -> TakenUp:
+def _fields_of(values: Mapping[str, Any]) -> TakenUp:
     fields: dict[str, Any] = dict.fromkeys(SWITCHES, False)
     fields |= {"prompt": "", "negative_prompt": "", "prompt_at": "", "guidance_rescale": 0}
     fields |= {"motion_scale": 1}
@@ -173,13 +156,10 @@ def _taken_up(values: Mapping[str, Any]) -> TakenUp:
             left_out.append(field)
     if None not in (values.get("width"), values.get("height")):
         fields["size"] = f"{int(values['width'])}x{int(values['height'])}"
-    frame_ms = values.get("frame_ms")
     if "video_duration" in values:
-        frame_ms = values["video_duration"] / values["video_length"]
-    if frame_ms:
-        fields["fps"] = round(1000 / frame_ms, 2)
+        fields["fps"] = round(1000 * values["video_length"] / values["video_duration"], 2)
     for lora in values.get("lora", ()):
-        name, scale = lora if not isinstance(lora, str) else _name_and_scale(lora)
+        name, scale = _name_and_scale(str(lora))
         fields[LORA + name] = scale
     return TakenUp(fields, left_out)
 

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hotshot_jax.media.sheet import spread_indices
 from hotshot_jax.server.job import Job, Status
 from hotshot_jax.server.results import CLIP_FORMS
 
 _PREVIEW_MS = 125
+_MOST_PREVIEWED = 16
 _MOST_TITLE = 120
 # Gradio takes these in HTML for places to fill in.
 _TEMPLATE = {ord(each): f"&#{ord(each)};" for each in "{}$`\\"}
@@ -158,7 +160,8 @@ def _time(seconds: float) -> str:
 
 
 def _data_url(frames: np.ndarray) -> str:
-    first, *others = (Image.fromarray(frame) for frame in frames)
+    shown = spread_indices(len(frames), _MOST_PREVIEWED)
+    first, *others = (Image.fromarray(frames[each]) for each in shown)
     written = io.BytesIO()
     first.save(written, "WEBP", save_all=True, append_images=others, duration=_PREVIEW_MS, loop=0,
                quality=75, method=0)  # fmt: skip

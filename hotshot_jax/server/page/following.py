@@ -16,6 +16,7 @@ LOOKS_EVERY_SECONDS = 0.25
 MOST_TOGETHER = 2
 """Jobs that are shown side by side."""
 
+_CLOSING = "The server is shutting down. What is not finished is made when it is back: reload then."
 _CALLED = {
     "guidance_scale": "guidance",
     "motion_scale": "motion",
@@ -51,6 +52,8 @@ class Following:
                 if now != before and self._latest.get(tab) is this:
                     yield now
                     before = now
+                if not finished and self._service.closing:
+                    yield now + cards.message(_CLOSING)
                 if finished or self._service.closing:
                     return
                 await anyio.sleep(LOOKS_EVERY_SECONDS)

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount, get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,6 +23,11 @@ _PAGES = re.compile(
 _CALLS = re.compile(r"/gradio_api/(queue/join|cancel|reset)")
 _FILE = "/gradio_api/file="
 _MOST_BYTES = 1 << 20
+# Gradio makes code of texts, all of which are its own and this page's.
+_POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'"
+)
 
 
 class PageMount(Mount):
@@ -30,10 +36,12 @@ class PageMount(Mount):
     Args:
         app: Gradio's.
         uploads: the folder of what was uploaded, which alone is shown.
+        framed: whether pages of others may show it within theirs.
     """
 
-    def __init__(self, app: ASGIApp, uploads: Path):
+    def __init__(self, app: ASGIApp, uploads: Path, *, framed: bool = False):
         super().__init__("/", app)
+        self._policy = _POLICY if framed else f"{_POLICY}; frame-ancestors 'self'"
         self._uploads = uploads.resolve()
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -50,7 +58,14 @@ class PageMount(Mount):
         """
         if scope["method"] == "POST":
             receive = self._read_again(await self._checked_body(receive))
-        await super().handle(scope, receive, send)
+
+        async def confined(message: Message) -> None:
+            # The browser sees to it that nothing of others is fetched.
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Content-Security-Policy"] = self._policy
+            await send(message)
+
+        await super().handle(scope, receive, confined)
 
     def _is_reachable(self, scope: Scope) -> bool:
         path, method = get_route_path(scope), scope["method"]

@@ -14,7 +14,7 @@ from hotshot_jax.errors import HotshotError
 from hotshot_jax.server.failures import Unknown
 from hotshot_jax.server.job import Job, Status, is_id
 from hotshot_jax.server.page import cards
-from hotshot_jax.server.page.asked import TakenUp, asked_for, of_file, of_job
+from hotshot_jax.server.page.asked import TakenUp, asked_for, taken_up
 from hotshot_jax.server.page.fields import (
     Fields,
     compared_fields,
@@ -201,9 +201,10 @@ class Page:
         """Takes up the settings of a clip of the gallery, or deletes it."""
         id = str(event._data.get("job"))
         try:
-            job = await anyio.to_thread.run_sync(self._service.job, id)
             if event._data.get("act") == "take":
-                return self._filled(of_job(job), "The settings are taken up.")
+                clip = await anyio.to_thread.run_sync(self._service.result, id, "gif")
+                found = await anyio.to_thread.run_sync(taken_up, clip)
+                return self._filled(found, "The settings are taken up.")
             await anyio.to_thread.run_sync(self._service.delete, id)
             return {self._notice: "", self._gallery: await self._kept(own)}
         except Exception as error:
@@ -214,7 +215,7 @@ class Page:
         if path is None:
             return {self._notice: ""}
         try:
-            found = await anyio.to_thread.run_sync(of_file, path)
+            found = await anyio.to_thread.run_sync(taken_up, path)
             return self._filled(found, "The settings of that file are taken up.")
         except Exception as error:
             return {self._notice: told(error)}
@@ -223,7 +224,10 @@ class Page:
         fields = self._fields.by_name
         missing = [*found.left_out, *(name for name in found.fields if name not in fields)]
         if missing:
-            text += f" Left out, as this page has no field for it: {', '.join(missing)}."
+            text += (
+                f" But for {', '.join(missing)}: pictures have to be given again, and for the rest "
+                "this page has no field."
+            )
         usual = dict.fromkeys((name for name in fields if name.startswith("lora ")), 0.0)
         values = {**usual, **found.fields}
         return {

@@ -273,3 +273,21 @@ def test_with_a_key_the_page_asks_for_it(chromium: Any, tmp_path: Path) -> None:
             context.close()
     finally:
         context.close()
+
+
+def test_a_server_that_shuts_down_says_so_and_does_not_wait_for_pages(
+    chromium: Any, tmp_path: Path
+) -> None:
+    context = chromium.new_context()
+    try:
+        with page_at(tmp_path) as (address, serving):
+            serving.making.gate.clear()
+            page = Tab(context, address).open()
+            page.make()
+            page.page.locator("progress").wait_for()
+            serving.service.closing = True
+            page.page.get_by_text("The server is shutting down.").wait_for()
+            started = time.monotonic()
+        assert time.monotonic() - started < 8
+    finally:
+        context.close()
