@@ -94,10 +94,10 @@ class FakeMaker(ClipMaker):
         making.batches.append([clip.prompt for clip in clips])
         if making.compiles:
             with progress.compiling("denoising step"):
-                making.gate.wait(10)
+                making.gate.wait(60)
         with progress.stage("denoising", clips[0].steps, "step") as advance:
             for _ in range(clips[0].steps):
-                making.gate.wait(10)
+                making.gate.wait(60)
                 making.at_step(clips)
                 if cancelled is not None and cancelled():
                     raise Cancelled("The job was cancelled.")
@@ -147,7 +147,7 @@ class Serving:
     def submit(self, prompt: str = "a", kind: str = "video", **values: Any) -> str:
         return self.service.submit(kind, asked(prompt, **values)).id
 
-    def ended(self, id: str, seconds: float = 20) -> Job:
+    def ended(self, id: str, seconds: float = 60) -> Job:
         return until(lambda: (job := self.service.job(id)).finished and job, seconds)
 
 
@@ -157,7 +157,7 @@ def asked(prompt: str = "a", **values: Any) -> dict[str, Any]:
     return small | {"prompt": prompt} | values
 
 
-def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
     """What a condition gives when it is met."""
     end = time.monotonic() + seconds
     while not (value := condition()):
