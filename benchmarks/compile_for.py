@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from benchmarks.compile.gpus import GPUS
 from benchmarks.compile.systems import parse_system
 from benchmarks.compile.topologies import names, without_tpu
+from hotshot_jax.choices import VAE_PRECISIONS
 from hotshot_jax.compile_effort import EFFORTS
 from hotshot_jax.errors import HotshotError
 
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Only now, since they start JAX.
     from benchmarks.compile.abstract_arrays import Size
     from benchmarks.compile.report import compile_program, print_report, report_json
+    from hotshot_jax.runtime.precision import VaePrecision
 
     try:
         topology = parse_system(options.topology, options.slices)
@@ -42,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rematerialisation=options.remat,
             context_length=options.context_length,
             context_batch=options.context_batch,
+            vae_precision=VaePrecision.named(options.vae_precision, topology.platform),
         )
         report = compile_program(topology, options.task, options.mesh, size, effort=options.effort)
     except HotshotError as error:
@@ -84,6 +87,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         help="prompts or samples in one step, over all devices (default: 1; a sample for each "
         "device that splits samples when training)",
+    )
+    parser.add_argument(
+        "--vae_precision",
+        choices=VAE_PRECISIONS,
+        default="f32",
+        help="of decoding (default: f32)",
     )
     parser.add_argument("--slices", type=int, default=1, help="such systems, joined by a network")
     parser.add_argument(

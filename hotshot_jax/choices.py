@@ -31,6 +31,9 @@ TRAINED_PREDICTION_TYPES: Final = ("epsilon", "v_prediction")
 # Dtypes of a run: `hotshot_jax.runtime.precision`.
 PRECISIONS: Final = ("f16", "f32", "bf16")
 
+# Numbers and products of the VAE: likewise.
+VAE_PRECISIONS: Final = ("f32", "bf16x3", "bf16")
+
 # What control frames show: `hotshot_jax.conditioning.control.preprocess`.
 CONTROL_TYPES: Final = ("depth", "canny")
 

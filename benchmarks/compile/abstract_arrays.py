@@ -21,6 +21,7 @@ from hotshot_jax.models import (
 )
 from hotshot_jax.parallel.placement import batch_sharding, video_sharding, whole
 from hotshot_jax.parallel.rules import state_shardings
+from hotshot_jax.runtime.precision import VaePrecision
 
 MODELS = Path(__file__).parents[2] / "tests" / "golden" / "models"
 CONFIGS = {
@@ -44,6 +45,9 @@ _CHANGES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+FLOAT32 = VaePrecision.named("f32", "cpu")
+
+
 @dataclasses.dataclass(frozen=True)
 class Size:
     """What a program works on.
@@ -59,6 +63,7 @@ class Size:
         rematerialisation: what training computes again instead of keeping it.
         context_length: frames of the windows in which a clip is sampled; None for no windows.
         context_batch: windows that are sampled at once; None for one on each device along `data`.
+        vae_precision: in what the VAE works.
     """
 
     model: str
@@ -71,6 +76,7 @@ class Size:
     rematerialisation: str = "blocks"
     context_length: int | None = None
     context_batch: int | None = None
+    vae_precision: VaePrecision = FLOAT32
 
     @property
     def window(self) -> "Size":
@@ -163,11 +169,13 @@ def unet_of(size: Size) -> UNet3DConditionModel:
     )
 
 
-def vae_of(size: Size) -> AutoencoderKL:
-    """The VAE, in float32."""
+def vae_of(size: Size, dtype: Any = jnp.float32) -> AutoencoderKL:
+    """The VAE."""
     values = json.loads((MODELS / f"{CONFIGS[size.model][1]}.config.json").read_text())
     config = AutoencoderKLConfig.from_dict(values | _CHANGES[size.model]["vae"])
-    return nnx.eval_shape(lambda: AutoencoderKL(config, rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(
+        lambda: AutoencoderKL(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=dtype)
+    )
 
 
 def latents_shape(size: Size) -> tuple[int, ...]:

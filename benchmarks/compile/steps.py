@@ -104,13 +104,15 @@ def windows(size: Size, mesh: Mesh | None) -> tuple[WindowBatch, ...]:
 
 
 def decode(size: Size, mesh: Mesh | None) -> Program:
-    """Decoding some frames of a video, in float32."""
+    """Decoding some frames of a video."""
     abstract = Abstract(mesh)
-    vae = vae_of(size)
+    precision = size.vae_precision
+    vae = vae_of(size, precision.compute)
     scaling = vae.config.scaling_factor
 
     def decode(vae: AutoencoderKL, latents: jax.Array) -> jax.Array:
-        return jnp.clip(vae.decode(latents / scaling) / 2 + 0.5, 0.0, 1.0)
+        pixels = vae.decode((latents / scaling).astype(precision.compute))
+        return jnp.clip(pixels.astype(jnp.float32) / 2 + 0.5, 0.0, 1.0)
 
     latents = abstract.video((1, size.decoded_at_once, *latents_shape(size)[2:]))
     arguments = (abstract.module(vae), latents)
@@ -119,7 +121,7 @@ def decode(size: Size, mesh: Mesh | None) -> Program:
         arguments,
         (),
         bytes_per_device(arguments[0]),
-        matmul="float32",
+        matmul=precision.matmul,
         out_shardings=latents.sharding,
     )
 

@@ -83,6 +83,7 @@ class ClipMaker:
         pipeline = HotshotXLPipeline.from_pretrained(
             model.path,
             precision=model.precision,
+            vae_precision=model.vae_precision,
             variant=model.variant,
             scheduler=model.scheduler,
             scheduler_options=model.scheduler_options,

@@ -32,6 +32,7 @@ class ModelSettings:
         controlnets: paths or Hub ids of ControlNets.
         control_types: kind of the control frames that each will be given; None if not yet known.
         precision: "f16", "f32" or "bf16".
+        vae_precision: "f32", "bf16x3" or "bf16"; None as suits the device and the VAE.
         scheduler: diffusers' class name or a short one; "default" is the checkpoint's own.
         timestep_spacing: which timesteps are visited; None is what the checkpoint says.
         prediction_type: what the UNet predicts; None is likewise.
@@ -50,6 +51,7 @@ class ModelSettings:
     controlnets: tuple[str, ...] = ()
     control_types: tuple[int | None, ...] | None = None
     precision: str = "f16"
+    vae_precision: str | None = None
     scheduler: str = "EulerAncestralDiscreteScheduler"
     timestep_spacing: str | None = None
     prediction_type: str | None = None

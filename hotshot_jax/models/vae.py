@@ -22,8 +22,7 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "use_quant_conv": (True,),
     "use_post_quant_conv": (True,),
 }
-# `force_upcast` asks for float32, which is what this VAE always runs in.
-_IRRELEVANT = ("force_upcast", "sample_size")
+_IRRELEVANT = ("sample_size",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +39,8 @@ class AutoencoderKLConfig:
         in_channels: image channels.
         out_channels: image channels.
         scaling_factor: what latents are multiplied by before the UNet sees them.
+        force_upcast: whether it needs float32; the published VAE's activations overflow float16,
+            those of VAEs that were trained on for half precision (`sdxl-vae-fp16-fix`) do not.
         shift_factor: what is subtracted from them before that; SDXL has none.
         latents_mean: mean of each latent channel, for models whose latents are normalised.
         latents_std: standard deviation of each latent channel, likewise.
@@ -54,6 +55,7 @@ class AutoencoderKLConfig:
     in_channels: int = 3
     out_channels: int = 3
     scaling_factor: float = 0.18215
+    force_upcast: bool = True
     shift_factor: None = None
     latents_mean: None = None
     latents_std: None = None

@@ -26,7 +26,7 @@ class Components:
         tokenizer: of the first.
         tokenizer_2: of the second.
         unet: the UNet with its temporal layers.
-        vae: the autoencoder, float32.
+        vae: the autoencoder, float32 or bfloat16.
         scheduler_config: the checkpoint's `scheduler_config.json`.
         force_zeros_for_empty_prompt: whether no negative prompt means embeddings of zeros.
         name: what to call the checkpoint in stored settings.

@@ -94,6 +94,7 @@ class HotshotXLPipeline:
         path: str | None = None,
         *,
         precision: str = "f16",
+        vae_precision: str | None = None,
         variant: str | None = None,
         scheduler: str | Scheduler | None = None,
         scheduler_options: Mapping[str, Any] | None = None,
@@ -117,15 +118,14 @@ class HotshotXLPipeline:
             path: a folder, `organisation/name[@revision]` on the Hub, or a `.safetensors` file as
                 sites publish it, which needs `temporal`; None for the small built-in model.
             precision: "f16", "f32" or "bf16".
+            vae_precision: "f32", "bf16x3" or "bf16"; None as suits the device and the VAE.
             variant: which files to prefer where there are several, such as "fp16".
             scheduler: see the class.
             scheduler_options: values that replace those of the checkpoint's configuration, such as
                 `{"timestep_spacing": "trailing"}`.
-            spatial_unet_base: any SDXL whose UNet takes the place of the spatial layers: a folder,
-                its `unet/`, a single file or a Hub id.
+            spatial_unet_base: an SDXL for the spatial layers: folder, `unet/`, file or Hub id.
             base: any SDXL for spatial layers, text encoders and VAE.
-            temporal: temporal layers from elsewhere: a file of them in any usual spelling, a
-                Hotshot-XL UNet, a diffusers MotionAdapter or a Hub id.
+            temporal: a file of temporal layers, a Hotshot-XL UNet, MotionAdapter or Hub id.
             vae: another VAE: a folder, a single file or a Hub id.
             loras: paths or Hub ids of LoRAs and their strengths, merged into the weights.
             lora_allow_partial: whether keys of a LoRA that fit nowhere are left out.
@@ -142,7 +142,7 @@ class HotshotXLPipeline:
             HotshotError: a model is missing, damaged or of another family.
             UsageError: a control type does not fit its ControlNet.
         """
-        dtypes = Precision.named(precision, current_platform())
+        dtypes = Precision.named(precision, current_platform(), vae_precision)
         components = load_components(
             str(builtin_checkpoint()) if path is None else path,
             dtypes,

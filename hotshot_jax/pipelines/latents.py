@@ -36,7 +36,7 @@ def latent_moments(vae: AutoencoderKL, frames: jax.Array) -> tuple[jax.Array, ja
 def encode_frames(
     runtime: Runtime, frames: np.ndarray, noise: np.ndarray, *, most_frames: int
 ) -> np.ndarray:
-    """Samples the latents of pictures, a few frames at a time, in float32.
+    """Samples the latents of pictures, a few frames at a time, in the VAE's precision.
 
     Args:
         runtime: holds the VAE.
@@ -61,7 +61,7 @@ def encode_frames(
         None,
         encode,
         (arrays, first),
-        matmul="float32",
+        matmul=_products(runtime),
         out_shardings=out_sharding,
     )
     moments: list[list[np.ndarray]] = [[], []]
@@ -80,7 +80,7 @@ def encode_frames(
 def decode_latents(
     runtime: Runtime, latents: jax.Array, *, most_frames: int
 ) -> Iterator[np.ndarray]:
-    """Decodes videos, a few frames at a time, in float32.
+    """Decodes videos, a few frames at a time, in the VAE's precision.
 
     On a mesh, frames of all videos are spread over all devices, whatever axes these are on.
 
@@ -101,7 +101,8 @@ def decode_latents(
 
     def decode(arrays: list[jax.Array], latents: jax.Array) -> jax.Array:
         vae: AutoencoderKL = build(arrays)
-        return jnp.clip(vae.decode(latents / scaling) / 2 + 0.5, 0.0, 1.0)
+        pixels = vae.decode((latents / scaling).astype(jax.tree.leaves(arrays)[0].dtype))
+        return jnp.clip(pixels.astype(jnp.float32) / 2 + 0.5, 0.0, 1.0)
 
     left = latents.shape[0] * latents.shape[1]
     chunks, out_sharding = _divided(runtime, latents, most_frames)
@@ -112,7 +113,7 @@ def decode_latents(
         None,
         decode,
         (arrays, first),
-        matmul="float32",
+        matmul=_products(runtime),
         out_shardings=out_sharding,
     )
     with runtime.progress.stage("decoding", left, "frame") as advance:
@@ -131,6 +132,12 @@ def decode_videos(runtime: Runtime, latents: jax.Array, *, most_frames: int) -> 
     """All that `decode_latents` gives, `[videos, frames, height, width, 3]`."""
     images = np.concatenate(list(decode_latents(runtime, latents, most_frames=most_frames)))
     return images.reshape(*latents.shape[:2], *images.shape[1:])
+
+
+def _products(runtime: Runtime) -> str:
+    """For `jax.default_matmul_precision`."""
+    config = runtime.components.vae.config
+    return runtime.precision.of_vae(force_upcast=config.force_upcast).matmul
 
 
 def _check_finite(frames: np.ndarray, precision: Precision) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -52,7 +51,7 @@ def load_components(
     Args:
         path: a folder in the diffusers layout or converted, a single SDXL file (with temporal
             layers in `parts`), or `organisation/name[@revision]`.
-        precision: dtypes; the VAE is float32 whatever they are.
+        precision: dtypes; that of the VAE follows from its configuration where none is asked for.
         variant: which weight files to prefer where there are several.
         scheduler: the scheduler that will be used, checked against the checkpoint's configuration
             before its weights are read.
@@ -76,7 +75,9 @@ def load_components(
     for note in checkpoint.notes:
         logger.warning("%s", note)
     # Everything that can be wrong short of the numbers is found before gigabytes are read.
-    dtypes = {name: jnp.float32 if name == "vae" else precision.compute for name in KINDS}
+    upcast = checkpoint.components["vae"].config.get("force_upcast")
+    of_vae = precision.of_vae(force_upcast=upcast)
+    dtypes = {name: (of_vae if name == "vae" else precision).compute for name in KINDS}
     prepared = {
         name: prepare_component(checkpoint.components[name], dtype=dtypes[name]) for name in KINDS
     }

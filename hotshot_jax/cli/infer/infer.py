@@ -132,7 +132,8 @@ def _generate(
     if mesh.size > 1:
         device = f"{device} as {mesh}"
     memory = _estimate(pipeline, _of_the_run(settings, start), mesh)
-    _say(f"{device}; {memory}; {pipeline.precision.description}")
+    vae = pipeline.precision.of_vae(force_upcast=pipeline.components.vae.config.force_upcast)
+    _say(f"{device}; {memory}; {pipeline.precision.description}; {vae.description}")
 
     read = digests(InferSettings, settings.stored(), InferSettings())
     written: list[str] = []

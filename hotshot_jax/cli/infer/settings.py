@@ -10,6 +10,7 @@ from hotshot_jax.choices import (
     LOW_THRESHOLD,
     PRECISIONS,
     PREPROCESSING,
+    VAE_PRECISIONS,
 )
 from hotshot_jax.cli.by_frame import Number, number_by_frame
 from hotshot_jax.cli.flags import DEVICES, flag, flags_of, host_flag
@@ -92,6 +93,14 @@ class InferSettings(ClipFlags):
     )
     precision: str = flag(
         ModelSettings.precision, "numbers of encoders and UNet", str, _MODEL, choices=PRECISIONS
+    )
+    vae_precision: str | None = flag(
+        None,
+        "products of the VAE: float32, three passes of bfloat16 on TPUs, or all in bfloat16 "
+        "(default: bf16x3 on TPUs, else f32; bf16 for a VAE made for half precision, not on CPUs)",
+        str,
+        _MODEL,
+        choices=VAE_PRECISIONS,
     )
     low_vram_mode: bool = flag(
         RunSettings.low_vram_mode,

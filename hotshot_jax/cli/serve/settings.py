@@ -97,6 +97,7 @@ class ServeSettings:
     lora_allow_partial: bool = same_flag(InferSettings, "lora_allow_partial")
     embedding: tuple[str, ...] = same_flag(InferSettings, "embedding")
     precision: str = same_flag(InferSettings, "precision")
+    vae_precision: str | None = same_flag(InferSettings, "vae_precision")
     low_vram_mode: bool = same_flag(InferSettings, "low_vram_mode")
     device: str = same_flag(InferSettings, "device")
     compilation_cache: str | None = same_flag(InferSettings, "compilation_cache")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from hotshot_jax.convert.tensors.tensor_source import TensorSource
@@ -22,6 +23,7 @@ from hotshot_jax.errors import HotshotError
 MARKERS = ("v_pred", "ztsnr", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 """Names of marker tensors."""
 
+_HALF_PRECISION_FIX = re.compile(r"fp16[-_. ]?(vae[-_. ]?)?fix")
 _HEADER = "modelspec.prediction_type"
 _SPELLINGS: Mapping[str, str] = {
     "epsilon": "epsilon",
@@ -247,7 +249,7 @@ def vae_config(stored: TensorSource) -> dict[str, Any]:
             stored.shape(f"encoder.down.{level}.block.0.conv1.weight")[0] for level in range(levels)
         ],
         "down_block_types": ["DownEncoderBlock2D"] * levels,
-        "force_upcast": True,
+        "force_upcast": not _is_half_precision_fix(stored.path),
         "in_channels": stored.shape("encoder.conv_in.weight")[1],
         "latent_channels": stored.shape("decoder.conv_in.weight")[1],
         "layers_per_block": count_layers(stored, "encoder.down.0.block."),
@@ -257,6 +259,15 @@ def vae_config(stored: TensorSource) -> dict[str, Any]:
         "scaling_factor": SDXL_SCALING_FACTOR,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
     }
+
+
+def _is_half_precision_fix(path: Path) -> bool:
+    """Whether a file is `sdxl-vae-fp16-fix` by its own name or its repository's on the Hub.
+
+    It has the tensors and shapes of the VAE that it was trained from, and no configuration.
+    """
+    names = [path.name, *(part for part in path.parts if part.startswith("models--"))]
+    return any(_HALF_PRECISION_FIX.search(name.lower()) for name in names)
 
 
 def scheduler_config(source: TensorSource) -> tuple[dict[str, Any], list[str]]:

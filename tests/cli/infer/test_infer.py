@@ -155,3 +155,16 @@ def test_half_precisions_run(infer: Infer, tmp_path: Path) -> None:
     # the correlation is about 0.75, with another seed about 0.01.
     for precision in ("f16", "bf16"):
         assert np.corrcoef(frames["f32"], frames[precision])[0, 1] > 0.5
+
+
+def test_the_precision_of_the_vae_is_told_and_travels_in_the_file(
+    infer: Infer, tmp_path: Path, plain: Path
+) -> None:
+    first, again, exact = (tmp_path / name for name in ("a.gif", "b.gif", "c.gif"))
+    run = infer("--output", first, "--vae_precision", "bf16")
+    assert run.status == 0
+    assert "VAE bf16" in run.stderr
+    assert infer("--config", first, "--output", again).status == 0
+    assert infer("--output", exact, "--vae_precision", "f32").status == 0
+    assert first.read_bytes() != exact.read_bytes()
+    assert frames_of(again).tobytes() == frames_of(first).tobytes()

@@ -143,6 +143,10 @@ NUMBERS = {
     "num_videos 0": (["--num_videos", "0"], "--num_videos is 0; expected 1 to 1000"),
     "num_videos absurd": (["--num_videos", "1000000000"], "expected 1 to 1000"),
     "precision unknown": (["--precision", "f8"], "--precision: invalid choice: 'f8'"),
+    "vae_precision unknown": (
+        ["--vae_precision", "f16"],
+        "--vae_precision: invalid choice: 'f16'",
+    ),
     "flag unknown": (["--step", "5"], "unrecognized arguments: --step 5; did you mean --steps?"),
     "flag without a value": (["--prompt"], "--prompt: expected one argument"),
 }

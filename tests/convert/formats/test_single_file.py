@@ -23,6 +23,7 @@ from hotshot_jax.convert.formats.single_file import open_single_file
 from hotshot_jax.convert.formats.temporal_layers import temporal_source, with_temporal_layers
 from hotshot_jax.convert.prepare import prepare_component
 from hotshot_jax.convert.tensors.rules import flat_parameters
+from hotshot_jax.convert.tensors.tensor_source import TensorSource
 from hotshot_jax.errors import HotshotError
 from tests.single_file_writer import to_single_file
 
@@ -154,6 +155,28 @@ def test_vae_alone_in_four_spellings(tmp_path, components, tensors):
         assert all(got[key].tobytes() == each.tobytes() for key, each in expected.items())
         with pytest.raises(HotshotError, match="`vae`"):
             opened.component("unet")
+
+
+@pytest.mark.parametrize(
+    ("name", "upcast"),
+    [
+        ("sdxl_vae.safetensors", True),
+        ("sdXL_v10VAEFix.safetensors", True),
+        ("fp16.safetensors", True),
+        ("sdxl_vae_fp16_fix.safetensors", False),
+        ("sdxl.vae.FP16-fix.safetensors", False),
+        ("models--madebyollin--sdxl-vae-fp16-fix/snapshots/1/sdxl_vae.safetensors", False),
+    ],
+)
+def test_a_vae_made_for_half_precision_is_known_by_its_name(
+    tmp_path, components, tensors, name, upcast
+):
+    stored = {key: each for key, each in tensors.items() if key.startswith(PREFIXES["vae"])}
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = write(tmp_path, stored)
+    renamed = TensorSource([written[key] for key in written], path)
+    assert open_single_file(renamed).component("vae").config["force_upcast"] is upcast
 
 
 def test_half_a_fused_matrix_cannot_be_written(components):
