@@ -42,22 +42,28 @@ class Making:
 
     Attributes:
         gate: steps wait for it.
+        halfway: halfway through steps, of which there are two or more, latents are shown until it
+            is set.
         at_step: called before each step with the clips.
         at_clip: called before each clip is given.
         batches: prompts of each call.
         asked: what `Models.maker` was called with.
         compiles: whether something is compiled.
+        frames: what is made.
     """
 
     gate: threading.Event = dataclasses.field(default_factory=threading.Event)
+    halfway: threading.Event = dataclasses.field(default_factory=threading.Event)
     at_step: Callable[[Sequence[ClipSettings]], object] = lambda clips: None
     at_clip: Callable[[ClipSettings], object] = lambda clip: None
     batches: list[list[str]] = dataclasses.field(default_factory=list)
     asked: list[Any] = dataclasses.field(default_factory=list)
     compiles: bool = False
+    frames: Callable[[ClipSettings], np.ndarray] = frames_of
 
     def __post_init__(self) -> None:
         self.gate.set()
+        self.halfway.set()
 
 
 class FakeModels:
@@ -96,7 +102,7 @@ class FakeMaker(ClipMaker):
             with progress.compiling("denoising step"):
                 making.gate.wait(60)
         with progress.stage("denoising", clips[0].steps, "step") as advance:
-            for _ in range(clips[0].steps):
+            for step in range(clips[0].steps):
                 making.gate.wait(60)
                 making.at_step(clips)
                 if cancelled is not None and cancelled():
@@ -104,10 +110,15 @@ class FakeMaker(ClipMaker):
                 advance(1)
                 if watch is not None:
                     watch(latents_of(clips))
+                while 0 < step == clips[0].steps // 2 and not making.halfway.wait(0.02):
+                    if cancelled is not None and cancelled():
+                        raise Cancelled("The job was cancelled.")
+                    if watch is not None:
+                        watch(latents_of(clips))
         for clip in clips:
             making.at_clip(clip)
             frames = StoredFrames(clip.height or 0, clip.width or 0)
-            frames.append(frames_of(clip))
+            frames.append(making.frames(clip))
             yield Clip(clip, 0, frames)
 
 
@@ -141,6 +152,7 @@ class Serving:
 
     def __exit__(self, *_: object) -> None:
         self.making.gate.set()
+        self.making.halfway.set()
         self.service.stop()
         self.store.close()
 

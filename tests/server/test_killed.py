@@ -57,7 +57,13 @@ def server(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
             process.kill()
 
 
-def load(port: int, seeds: Iterator[int], accepted: dict[str, int], cancelled: set[str]) -> None:
+def load(
+    port: int,
+    seeds: Iterator[int],
+    accepted: dict[str, int],
+    cancelled: set[str],
+    answered: threading.Event,
+) -> None:
     """Asks for clips until nobody answers; some are cancelled."""
     with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
         while True:
@@ -73,9 +79,11 @@ def load(port: int, seeds: Iterator[int], accepted: dict[str, int], cancelled: s
                 id = ask(port, "/v1/videos", body)["id"]
             except urllib.error.HTTPError as full:
                 assert full.code == 429
+                answered.set()
                 time.sleep(0.05)
                 continue
             accepted[id] = seed
+            answered.set()
             if seed % 7 == 0:
                 cancelled.add(id)
                 ask(port, f"/v1/videos/{id}", method="DELETE")
@@ -87,11 +95,14 @@ def killed(folder: Path, kills: int, seed: int) -> None:
     cancelled: set[str] = set()
     for _ in range(kills):
         with server(folder) as (process, port):
-            arguments = (port, seeds, accepted, cancelled)
+            answered = threading.Event()
+            arguments = (port, seeds, accepted, cancelled, answered)
             senders = [threading.Thread(target=load, args=arguments) for _ in range(2)]
             for sender in senders:
                 sender.start()
-            time.sleep(moments.uniform(0.1, 1.0))
+            # From then on there is something to lose.
+            assert answered.wait(120)
+            time.sleep(moments.uniform(0.0, 1.0))
             process.send_signal(signal.SIGKILL)
             for sender in senders:
                 sender.join()

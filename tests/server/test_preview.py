@@ -1,6 +1,5 @@
 """What a clip looks like while it is made."""
 
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +15,25 @@ def test_whoever_looks_sees_the_own_clip_of_a_batch(tmp_path: Path) -> None:
     making = Making()
     making.gate.clear()
     with Serving(tmp_path, making, pace=Pace((1, 2)), colors=COLORS) as serving:
-        ids = [serving.submit(prompt, steps=40) for prompt in "ab"]
+        serving.submit("0", steps=1)
+        until(lambda: making.batches)
+        ids = [serving.submit(prompt, steps=4) for prompt in "ab"]
         assert serving.service.preview(ids[0]) is None
-        until(lambda: serving.service.standing(ids[1]).get("stage") == "denoising")
+        making.halfway.clear()
         making.gate.set()
-        making.at_step = lambda clips: threading.Event().wait(0.01)
+        until(lambda: len(making.batches) == 2)
         seen: list[np.ndarray] = []
 
         def look() -> bool:
             found = serving.service.preview(ids[1])
             seen.extend([] if found is None else [found])
-            return bool(seen) or serving.service.job(ids[1]).finished
+            return bool(seen)
 
         until(look)
-        clips = [serving.service._planned(asked(prompt, steps=40), {}).clip for prompt in "ab"]
+        making.halfway.set()
+        clips = [serving.service._planned(asked(prompt, steps=4), {}).clip for prompt in "ab"]
         np.testing.assert_array_equal(seen[0], COLORS(latents_of(clips)[1]))
         for id in ids:
             serving.ended(id)
-            assert serving.service.preview(id) is None
+            until(lambda id=id: serving.service.preview(id) is None)
     assert serving.service.preview("video_") is None

@@ -51,6 +51,8 @@ _USUAL_BATCH = 4
 # What a request may ask for otherwise.
 _USUAL = ("steps", "guidance_scale", "negative_prompt", "preset")
 _SHORTEST_KEY = 16
+# Connections until the first is answered; then the app's own number counts.
+_MOST_UNANSWERED = 128
 
 
 def serve(settings: ServeSettings, given: Mapping[str, Any]) -> None:
@@ -129,7 +131,8 @@ def _colors(models: LoadedModels) -> LatentColors | None:
 
 
 def tell_address(listening: socket.socket) -> None:
-    """Prints where a server is."""
+    """Prints where a server is; whoever reads it can connect, and is answered in a moment."""
+    listening.listen(_MOST_UNANSWERED)
     host, port = listening.getsockname()[:2]
     name = f"[{host}]" if ":" in host else host
     print(f"http://{name}:{port}", flush=True)
