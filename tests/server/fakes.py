@@ -29,6 +29,11 @@ def frames_of(clip: ClipSettings) -> np.ndarray:
     return random.integers(0, 256, shape, np.uint8)
 
 
+def flat_frames(clip: ClipSettings) -> np.ndarray:
+    """Frames that are written quickly."""
+    return np.full((clip.video_length, clip.height, clip.width, 3), 128, np.uint8)
+
+
 def latents_of(clips: Sequence[ClipSettings]) -> np.ndarray:
     """What latents of clips could be."""
     first = clips[0]

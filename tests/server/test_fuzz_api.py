@@ -8,18 +8,16 @@ from random import Random
 from typing import Any
 
 import hypothesis
-import numpy as np
 import pytest
 import schemathesis
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 
-from hotshot_jax.jobs.settings import ClipSettings
 from hotshot_jax.server.api.app import create_app
 from hotshot_jax.server.api.guard import Access
 from hotshot_jax.server.limits import Limits
-from tests.server.fakes import Making, Serving, until
+from tests.server.fakes import Making, Serving, flat_frames, until
 
 # Thousands of requests are to take no time.
 LIMITS = Limits(most_frames=8, most_side=128, most_waiting=1000)
@@ -50,15 +48,10 @@ OPERATIONS = (
 )
 
 
-def gray(clip: ClipSettings) -> np.ndarray:
-    """Frames that are written quickly."""
-    return np.full((clip.video_length, clip.height, clip.width, 3), 128, np.uint8)
-
-
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder = Path(tmp_path_factory.mktemp("fuzzed")) / "jobs"
-    with Serving(folder, Making(frames=gray), LIMITS) as serving:
+    with Serving(folder, Making(frames=flat_frames), LIMITS) as serving:
         yield serving
 
 

@@ -1,4 +1,4 @@
-"""What `/openapi.json` says: its examples are accepted by their endpoints, and fit their schemas."""
+"""What `/openapi.json` says: its examples fit their schemas and are accepted."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import jsonschema
 from starlette.testclient import TestClient
 
-from tests.server.fakes import Serving, until
+from tests.server.fakes import Serving, flat_frames, until
 
 
 def examples(value: Any) -> Iterator[Any]:
@@ -27,6 +27,7 @@ def examples(value: Any) -> Iterator[Any]:
 
 
 def test_what_is_given_as_an_example_is_accepted(client: TestClient, serving: Serving) -> None:
+    serving.making.frames = flat_frames
     document = client.get("/openapi.json").json()
     tried = []
     for path, methods in document["paths"].items():

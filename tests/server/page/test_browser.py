@@ -309,6 +309,6 @@ def test_a_server_that_shuts_down_says_so_and_does_not_wait_for_pages(
             page.page.get_by_text("The server is shutting down.").wait_for()
             started = time.monotonic()
         # Who waited for the page would wait for as long as it is open.
-    assert time.monotonic() - started < 30
+        assert time.monotonic() - started < 30
     finally:
         context.close()

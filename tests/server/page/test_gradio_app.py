@@ -43,12 +43,12 @@ def test_it_starts_alone_and_serves_the_page(tmp_path: Path) -> None:
             # The API is another program's, and the list of all clips nobody's.
             assert asked(f"{here}/v1/videos")[0] == 404
             process.send_signal(signal.SIGTERM)
-            assert process.wait(120) == -signal.SIGTERM
+            assert process.wait(120) == 128 + signal.SIGTERM
         finally:
             process.kill()
 
 
-class Prepared(Exception):
+class PreparedError(Exception):
     pass
 
 
@@ -58,12 +58,12 @@ def test_it_is_reached_from_elsewhere_in_a_space_alone(
 ) -> None:
     def stop(settings: Any, given: Any) -> None:
         assert (settings.host, settings.port, settings.api_key) == (host, 7860, None)
-        raise Prepared
+        raise PreparedError
 
     monkeypatch.delenv("SPACE_ID", raising=False)
     if space is not None:
         monkeypatch.setenv("SPACE_ID", space)
     monkeypatch.setattr("hotshot_jax.cli.serve.serve.prepared", stop)
     monkeypatch.setattr(sys, "argv", ["gradio_app.py"])
-    with pytest.raises(Prepared):
+    with pytest.raises(PreparedError):
         runpy.run_path(str(ROOT / "apps" / "gradio_app.py"), run_name="__main__")
