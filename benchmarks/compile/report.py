@@ -368,6 +368,8 @@ def report_json(report: Report) -> str:
     values["roofline_seconds"] = report.roofline_seconds
     values["summed_seconds"] = report.summed_seconds
     values["modelled"] = ["roofline_seconds", "summed_seconds", *_MODELLED]
+    # Of the VAE's precision the name is enough; dtypes are not JSON.
+    values["size"]["vae_precision"] = report.size.vae_precision.name
     return json.dumps(values)
 
 
