@@ -7,11 +7,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _BLOCK = re.compile(r"^(```\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Between quotes it is another machine's.
+_AND = re.compile(r' && (?=(?:[^"]*"[^"]*")*[^"]*$)')
 # The pages of figures write their commands indented.
 _INDENTED = re.compile(r"^    (?:python|pip|export) .*(?:\n    .+)*", re.MULTILINE)
 # A line that one of these is found in is not run, and this is why. The first that fits counts.
 NOT_RUN = {
     r"pip install|pre-commit|apt-get|git clone|^gcloud |^kubectl |^xpk |^docker ": "network",
+    r"^export |^cd |^source |uv venv": "sets up what is not run either",
     r"hotshotco/Hotshot-XL|model\.safetensors|latent-consistency|sdxl_": "the published weights",
     r"\bconverted/|-net/|style\.safetensors|runs/edges/export": "made from the published weights",
     r"^curl |hotshot-jax-serve": "runs until it is stopped; tests/server starts it and asks it",
@@ -24,7 +27,7 @@ NOT_RUN = {
         "minutes to hours of training or measuring"
     ),
     r"runs/cyan/export|data/cyan": "follows from two minutes of training",
-    r"benchmarks\.(denoise|parity)|GLIBC_TUNABLES": (
+    r"benchmarks\.(denoise|parity)": (
         "a measurement; tests/benchmarks and tests/models run what it measures"
     ),
     r"CUDA_VISIBLE|JAX_NUM_CPU_DEVICES|--mesh|coordinator_address|srun": "several devices",
@@ -62,7 +65,7 @@ def shell_lines(page: Path) -> list[Line]:
     for _, block in sorted(blocks):
         for line in re.sub(r"\\\n\s*", "", block).splitlines():
             command = re.sub(r"(^|\s+)# .*$", "", line.strip())
-            commands += [Line(page, part) for part in command.split(" && ") if part]
+            commands += [Line(page, part) for part in _AND.split(command) if part]
     return commands
 
 
