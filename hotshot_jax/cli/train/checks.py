@@ -166,6 +166,12 @@ RULES = (
         lambda s: s.trains_factors,
         "without --train lora or lcm",
     ),
+    Acts(("network_weights",), lambda s: s.train == "lora", "without --train lora"),
+    Acts(
+        ("controlnet_model_name_or_path",),
+        lambda s: s.train == "controlnet",
+        "without --train controlnet",
+    ),
     Acts(
         (
             "w_min",

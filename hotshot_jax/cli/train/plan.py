@@ -2,9 +2,11 @@
 
 import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from hotshot_jax.choices import AUTO
@@ -15,6 +17,8 @@ from hotshot_jax.conditioning.control.preprocess import (
     check_available,
     make_control_frames,
 )
+from hotshot_jax.convert.formats.controlnet_files import open_controlnet
+from hotshot_jax.convert.prepare import prepare_component
 from hotshot_jax.data.loader import Loader, LoaderConfig
 from hotshot_jax.models import AutoencoderKLConfig
 from hotshot_jax.training.consistency import ConsistencyConfig
@@ -162,7 +166,11 @@ def divide(settings: TrainSettings, unet: Any) -> Trainee:
         unet: the UNet, with shapes in place of arrays.
     """
     if settings.train == "controlnet":
-        return ControlNetTrainee.of(unet)
+        start = settings.controlnet_model_name_or_path
+        if start is None:
+            return ControlNetTrainee.of(unet)
+        opened = prepare_component(open_controlnet(start), dtype=jnp.float32)
+        return ControlNetTrainee.of(unet, opened)
     selection, targets = settings.train, settings.lora_targets
     if settings.video_length == 1 and "temporal" in settings.trained_layers:
         logger.info(
@@ -170,7 +178,9 @@ def divide(settings: TrainSettings, unet: Any) -> Trainee:
         )
         selection, targets = "spatial", "spatial"
     if settings.trains_factors:
-        return LoraTrainee.of(unet, targets, settings.lora_rank, settings.lora_layers)
+        lora = LoraTrainee.of(unet, targets, settings.lora_rank, settings.lora_layers)
+        start = settings.network_weights
+        return lora if start is None else lora.starting_from(Path(start))
     return Division.of(unet, selection)
 
 

@@ -29,7 +29,7 @@ from hotshot_jax.cli.flags import (
     written_settings,
 )
 from hotshot_jax.cli.other_names import TRAIN
-from hotshot_jax.cli.train.data_settings import DataSettings
+from hotshot_jax.cli.train.start_settings import StartSettings
 from hotshot_jax.compile_effort import DEFAULT_EFFORT, EFFORTS
 from hotshot_jax.errors import UsageError
 
@@ -55,7 +55,7 @@ NO_LIMIT = 9_999_999
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainSettings(DataSettings):
+class TrainSettings(StartSettings):
     """The settings of one run; each field is a flag of the same name."""
 
     pretrained_model_name_or_path: str = flag(

@@ -46,6 +46,7 @@ from hotshot_jax.cli.train.plan import (
 from hotshot_jax.cli.train.progress import TrainingProgress
 from hotshot_jax.cli.train.resume import Identity, checkpoints_to_resume, resume
 from hotshot_jax.cli.train.settings import TrainSettings
+from hotshot_jax.cli.train.start_settings import with_rank_of_start
 from hotshot_jax.compile_effort import effort_options
 from hotshot_jax.data.loader import Loader
 from hotshot_jax.errors import HotshotError
@@ -77,6 +78,7 @@ def train_on_hosts(settings: TrainSettings, given: Collection[str]) -> None:
     """Trains as the settings ask, together with the other hosts; see `train`."""
     check_settings(settings)
     check_effects(given, settings)
+    settings = with_rank_of_start(settings, given)
     with on_hosts(program_name(PROGRAM), dataclasses.asdict(settings)):
         train(settings, given)
 

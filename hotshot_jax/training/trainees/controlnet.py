@@ -14,11 +14,14 @@ from jax.sharding import Mesh
 from hotshot_jax.convert.builders import CONTROLNET
 from hotshot_jax.convert.formats.to_torch import write_component
 from hotshot_jax.convert.load import abstract
+from hotshot_jax.convert.prepare import PreparedComponent
 from hotshot_jax.convert.tensors.rules import Path, flat_parameters
+from hotshot_jax.errors import UsageError
 from hotshot_jax.models import UNet3DConditionModel
-from hotshot_jax.models.controlnet.config import ControlNetConfig
+from hotshot_jax.models.controlnet.config import ControlNetConfig, ControlNetUnionConfig
 from hotshot_jax.models.controlnet.controlnet import ControlNetModel
 from hotshot_jax.models.unet.encoder_config import ENCODER_SUPPORTED
+from hotshot_jax.parallel.placement import in_host_memory
 from hotshot_jax.training.trainees.trainee import Division, Origin, Parameters
 
 _EMBEDDING_WIDTHS = (16, 32, 96, 256)
@@ -62,30 +65,54 @@ class ControlNetTrainee:
     Attributes:
         unet: the UNet.
         controlnet: the ControlNet.
+        beginning: an existing one to start from, float32; None for a copy of the UNet's way down.
     """
 
     unet: Division
     controlnet: Division
+    beginning: PreparedComponent | None = None
 
     @classmethod
-    def of(cls, module: UNet3DConditionModel) -> "ControlNetTrainee":
+    def of(
+        cls, module: UNet3DConditionModel, beginning: PreparedComponent | None = None
+    ) -> "ControlNetTrainee":
         """A ControlNet for a (concrete or abstract) UNet, with its shape and compute dtype.
 
         The embedding of control frames is SDXL's, but in a small model no wider than the UNet's
         first level, half of that one halving of the size before it, and so on: at the size of
         pixels it would else be most of the work.
+
+        Args:
+            module: the UNet.
+            beginning: see the attribute; its configuration is taken with it.
+
+        Raises:
+            HotshotError: the ControlNet to start from does not fit the UNet.
+            UsageError: it is one of several kinds of control frames.
         """
         unet = dataclasses.replace(Division.of(module, "unet"), trained=frozenset())
         first = module.config.block_out_channels[0]
         limits = [max(1, first >> each) for each in reversed(range(len(_EMBEDDING_WIDTHS)))]
         widths = tuple(map(min, _EMBEDDING_WIDTHS, limits))
         config = ControlNetConfig.from_unet(module.config, widths)
+        if beginning is not None:
+            config = beginning.module.config
+            config.check_fits(module.config, "`controlnet_model_name_or_path`")
+            if isinstance(config, ControlNetUnionConfig):
+                raise UsageError(
+                    "`controlnet_model_name_or_path` is a union ControlNet, which cannot be "
+                    "trained here; give one for a single kind of control frames."
+                )
         controlnet = abstract(lambda rngs: ControlNetModel(config, rngs=rngs, dtype=module.dtype))
-        return cls(unet, Division.of(controlnet, "unet"))
+        return cls(unet, Division.of(controlnet, "unet"), beginning)
 
     def start(self, values: Mapping[Path, Any], seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """See `Trainee`: the UNet's way down, outputs of zero, a random embedding of frames."""
         _, frozen = self.unet.start(values, seed)
+        if self.beginning is not None:
+            stored = flat_parameters(self.beginning.load(shardings=in_host_memory()))
+            paths = self.controlnet.paths.items()
+            return {name: np.asarray(stored[path]) for name, path in paths}, frozen
         config: ControlNetConfig = self.controlnet.module.config  # type: ignore[attr-defined]
 
         def others() -> dict[str, jax.Array]:

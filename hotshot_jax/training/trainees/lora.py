@@ -20,9 +20,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from hotshot_jax.choices import LORA_LAYERS, LORA_TARGETS
 from hotshot_jax.convert.tensors.rules import TEMPORAL, Path, Slot, flat_parameters, torch_slots
 from hotshot_jax.convert.tensors.safetensors_file import write_safetensors
-from hotshot_jax.errors import UsageError
+from hotshot_jax.convert.tensors.tensor_source import first_names
+from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.lora import Factors, lora_metadata, lora_tensors
 from hotshot_jax.parallel.rules import parameter_shardings
+from hotshot_jax.training.trainees.starting_lora import starting_factors
 from hotshot_jax.training.trainees.trainee import Division, Origin, Parameters
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -51,11 +53,14 @@ class LoraTrainee:
         unet: the UNet, of which nothing trains.
         stems: of each kernel that has factors, its name without the last part.
         rank: inner size of the factors.
+        beginning: factors to start from, by module as `factors` gives them; those of other modules
+            start at a product of zero.
     """
 
     unet: Division
     stems: tuple[str, ...]
     rank: int
+    beginning: Mapping[str, Factors] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(
@@ -90,6 +95,34 @@ class LoraTrainee:
         ]
         return cls(unet, tuple(stems), rank)
 
+    def starting_from(self, path: FilePath) -> "LoraTrainee":
+        """The same, with the factors of a file in place of those that change nothing.
+
+        A module whose rank there is a smaller one has the rest of its factors as in a new start.
+
+        Args:
+            path: a LoRA, or a folder with it; see `starting_factors`.
+
+        Raises:
+            HotshotError: it cannot be read, or has something else than factors of this rank for
+                layers that get them here.
+        """
+        factors = starting_factors(path, torch_slots(self.unet.module))
+        left_out = tuple(factors.keys() - self._modules())
+        if left_out:
+            raise HotshotError(
+                f"`network_weights` {path} has factors of {len(left_out)} layers that "
+                f"`lora_targets` and `lora_layers` leave out "
+                f"({first_names(sorted(left_out))}); choose those that it was trained with."
+            )
+        rank = max(len(each.down) for each in factors.values())
+        if rank > self.rank:
+            raise HotshotError(
+                f"`network_weights` {path} has factors of rank {rank}, and `lora_rank` is "
+                f"{self.rank}."
+            )
+        return dataclasses.replace(self, beginning=factors)
+
     @property
     def trained(self) -> frozenset[str]:
         """Names of the factors."""
@@ -117,6 +150,13 @@ class LoraTrainee:
             down = generator.uniform(-bound, bound, (*before, self.rank))
             trained[f"{stem}/{_DOWN}"] = down.astype(np.float32)
             trained[f"{stem}/{_UP}"] = np.zeros((*_stack(shape), self.rank, outputs), np.float32)
+        for module, (stem, slot) in self._modules().items():
+            if module in self.beginning:
+                down, up = _flax_factors(slot, self.beginning[module])
+                rank = len(up)
+                layer = () if slot.layer is None else (slot.layer,)
+                trained[f"{stem}/{_DOWN}"][layer][..., :rank] = down
+                trained[f"{stem}/{_UP}"][layer][:rank] = up
         return trained, frozen
 
     def shardings(self, mesh: Mesh) -> Mapping[str, jax.sharding.Sharding]:
@@ -162,17 +202,22 @@ class LoraTrainee:
 
     def factors(self, trained: Mapping[str, Any]) -> dict[str, Factors]:
         """The factors of each module, by its name in PyTorch, in PyTorch's layout."""
-        stems = {self.unet.paths[f"{stem}/{_KERNEL}"]: stem for stem in self.stems}
         factors = {}
-        for name, slot in torch_slots(self.unet.module).items():
-            stem = stems.get(slot.path)
-            if stem is None:
-                continue
+        for module, (stem, slot) in self._modules().items():
             down, up = (np.asarray(trained[f"{stem}/{part}"]) for part in (_DOWN, _UP))
             if slot.layer is not None:
                 down, up = down[slot.layer], up[slot.layer]
-            factors[name.removesuffix(".weight")] = _torch_factors(slot, down, up)
+            factors[module] = _torch_factors(slot, down, up)
         return factors
+
+    def _modules(self) -> dict[str, tuple[str, Slot]]:
+        """Of each module in PyTorch that has factors: the stem, and where its weight is."""
+        stems = {self.unet.paths[f"{stem}/{_KERNEL}"]: stem for stem in self.stems}
+        return {
+            name.removesuffix(".weight"): (stems[slot.path], slot)
+            for name, slot in torch_slots(self.unet.module).items()
+            if slot.path in stems
+        }
 
 
 def _is_projection(path: Path) -> bool:
@@ -199,3 +244,8 @@ def _torch_factors(slot: Slot, down: np.ndarray, up: np.ndarray) -> Factors:
         return Factors(down.T, up.T)
     # `[rank, in, height, width]` and `[out, rank, 1, 1]`.
     return Factors(down.transpose(np.argsort(slot.axes)), up.T[..., None, None])
+
+
+def _flax_factors(slot: Slot, factors: Factors) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse of `_torch_factors`; the factor up is `[rank, out]` in either case."""
+    return factors.down.transpose(slot.axes), factors.up.reshape(len(factors.up), -1).T
