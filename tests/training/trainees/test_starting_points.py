@@ -159,6 +159,7 @@ def test_bad_starts_are_told_before_the_weights_are_read(
         assert "Traceback" not in run.stderr
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_a_lora(train: Train, unet: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "a.safetensors", drawn(unet))
     run = train(
