@@ -23,7 +23,7 @@ NOT_RUN = {
         "minutes of a TPU's or GPU's compiler"
     ),
     r"benchmarks\.scaling": "minutes: a full-size model is traced",
-    r"from_scratch|configs/tiny/|benchmarks\.passes|lora_merge|tiny_eval": (
+    r"toy\.gallery|from_scratch|configs/tiny/|benchmarks\.passes|lora_merge|tiny_eval": (
         "minutes to hours of training or measuring"
     ),
     r"runs/cyan/export|data/cyan": "follows from two minutes of training",

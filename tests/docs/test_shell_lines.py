@@ -136,7 +136,7 @@ def lay_out(folder: Path) -> None:
         shutil.copy(images / "loop.gif", folder / f"{name}.gif")
     with Image.open(images / "loop.gif") as clip:
         clip.convert("RGB").save(folder / "cat.png")
-        for name in ("day", "night", "middle", "fox", "pose"):
+        for name in ("day", "night", "middle", "fox", "pose", "red-circle"):
             clip.convert("RGB").save(folder / f"{name}.png")
         (folder / "frames").mkdir()
         for index in range(clip.n_frames):
