@@ -35,8 +35,9 @@ VAE = (1, 1, 4096, 1, 512)
         (ROCM, MIDDLE, MIDDLE, BF16, "xla"),
         (TPU, MIDDLE, MIDDLE, BF16, "splash"),
         (TPU, MIDDLE, MIDDLE, F32, "xla"),
-        # 84 MB of logits.
-        (TPU, (2, 1, *MIDDLE[2:]), (2, 1, *MIDDLE[2:]), BF16, "xla"),
+        # 80 and 40 MiB of logits.
+        (TPU, (2, 1, *MIDDLE[2:]), (2, 1, *MIDDLE[2:]), BF16, "splash"),
+        (TPU, (1, 1, *MIDDLE[2:]), (1, 1, *MIDDLE[2:]), BF16, "xla"),
         (TPU, (2, 1, 4096, 10, 64), (2, 1, 4096, 10, 64), BF16, "splash"),
         (TPU, DEEP, DEEP, BF16, "xla"),
         (TPU, TEMPORAL, TEMPORAL, BF16, "head_sums"),
@@ -73,8 +74,10 @@ def test_no_kernel_is_chosen_for_causal_attention() -> None:
 
 def test_what_counts_is_what_one_device_computes() -> None:
     device = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
-    for frames, expected in ((8, "xla"), (2, "splash")):
-        mesh = AbstractMesh((frames,), ("frames",), (AxisType.Auto,), abstract_device=device)
+    for videos, expected in ((2, "xla"), (1, "splash")):
+        mesh = AbstractMesh(
+            (videos, 8), ("data", "frames"), (AxisType.Auto,) * 2, abstract_device=device
+        )
         with jax.sharding.use_abstract_mesh(mesh):
             assert Accelerator.current() == TPU
             assert choose_attention(TPU, MIDDLE, MIDDLE, BF16) == expected

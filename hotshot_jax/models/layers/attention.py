@@ -1,6 +1,7 @@
 """Scaled dot-product attention and the attention layer of all transformers here."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -16,6 +17,7 @@ from hotshot_jax.models.layers.attention_choice import (
     choose_attention,
 )
 from hotshot_jax.models.layers.flash_attention import cudnn_attention, splash_attention
+from hotshot_jax.models.layers.kept_for_gradients import keep_inputs_only
 from hotshot_jax.models.layers.layers import Layers
 from hotshot_jax.models.layers.narrow_attention import head_sums_attention
 
@@ -68,8 +70,8 @@ def dot_product_attention(
     if chosen == CUDNN:
         return cudnn_attention(query, key, value)
     if chosen == HEAD_SUMS:
-        return head_sums_attention(query, key, value)
-    return _xla_attention(query, key, value, causal=causal)
+        return keep_inputs_only(head_sums_attention, query, key, value)
+    return keep_inputs_only(functools.partial(_xla_attention, causal=causal), query, key, value)
 
 
 def _xla_attention(

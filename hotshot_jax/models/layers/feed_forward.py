@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from hotshot_jax.models.layers.kept_for_gradients import keep_inputs_only
 from hotshot_jax.models.layers.layers import Layers
 from hotshot_jax.models.layers.sharding_points import TENSOR_AXES, columns_in_parts, split_over
 
@@ -17,6 +18,10 @@ def gelu(x: jax.Array) -> jax.Array:
     """
     exact = x.astype(jnp.float32)
     return (0.5 * exact * (1 + jax.lax.erf(exact * math.sqrt(0.5)))).astype(x.dtype)
+
+
+def _gated(value: jax.Array, gate: jax.Array) -> jax.Array:
+    return value * gelu(gate)
 
 
 class GEGLU(nnx.Module):
@@ -31,7 +36,7 @@ class GEGLU(nnx.Module):
             value, gate = self._project_in_halves(x)
         else:
             value, gate = jnp.split(self.proj(x), 2, axis=-1)
-        return value * gelu(gate)
+        return keep_inputs_only(_gated, value, gate)
 
     def _project_in_halves(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         assert self.proj.bias is not None

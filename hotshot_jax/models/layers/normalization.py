@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from hotshot_jax.models.layers.kept_for_gradients import keep_inputs_only
+
 
 class GroupNorm(nnx.Module):
     """Group norm (Wu and He, 2018, https://arxiv.org/abs/1803.08494) of videos.
@@ -69,8 +71,11 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises the last axis; same shape, in `dtype`."""
+        return keep_inputs_only(self._normalise, x, self.scale[...], self.bias[...])
+
+    def _normalise(self, x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
         x = x.astype(jnp.float32)
         centred = x - x.mean(-1, keepdims=True)
-        scale = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
-        scale = scale * self.scale[...].astype(jnp.float32)
-        return (centred * scale + self.bias[...].astype(jnp.float32)).astype(self.dtype)
+        factor = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
+        factor = factor * scale.astype(jnp.float32)
+        return (centred * factor + bias.astype(jnp.float32)).astype(self.dtype)
