@@ -22,12 +22,15 @@ os.environ["XLA_FLAGS"] = " ".join(
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 # One cache of compiled programs for a whole run: its workers and the commands that tests start
-# inherit it. It goes with the process that made it, so nothing of an older run is ever tested.
+# inherit it. It goes with the process that made it, but for hosted CI's, which keeps one: there
+# XLA's programs are found by what was compiled, and stored ones by the package's sources.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="hotshot-jax-tests-")
+    kept = os.environ.get("HOTSHOT_JAX_TEST_CACHE")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = kept or tempfile.mkdtemp(prefix="hotshot-jax-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    if not kept:
+        atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 # The secret that stored programs are signed with; not the one of whoever runs the tests.
 os.environ["XDG_CONFIG_HOME"] = os.path.join(os.environ["JAX_COMPILATION_CACHE_DIR"], "config")
 
