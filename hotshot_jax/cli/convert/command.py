@@ -54,4 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--variant", help="weight files to prefer where there are several, such as fp16"
     )
+    parser.add_argument(
+        "--push_to_hub",
+        metavar="ORG/NAME",
+        help="with --to-torch: repository of the Hub that gets DEST and a card",
+    )
+    parser.add_argument("--hub_private", action="store_true", help="make the repository private")
     return parser

@@ -29,13 +29,17 @@ from hotshot_jax.convert.formats.converted import (
 from hotshot_jax.convert.formats.diffusers_folder import Component, DiffusersFolder
 from hotshot_jax.convert.formats.temporal_layers import write_temporal_layers
 from hotshot_jax.convert.formats.temporal_shape import read_shape
-from hotshot_jax.convert.hub import resolve
+from hotshot_jax.convert.hub import parse_hub_id, resolve
+from hotshot_jax.convert.hub_push import CARD, check_push, licence_of, push
+from hotshot_jax.convert.model_card import ModelCard
 from hotshot_jax.convert.prepare import component_source, open_checkpoint
-from hotshot_jax.errors import UsageError
+from hotshot_jax.errors import HotshotError, UsageError
 
 _EFFECTS = (
     Acts(("to-torch", "dtype"), lambda given: given.temporal is None, "with --temporal"),
     Acts(("dtype",), lambda given: not given.to_torch, "with --to-torch: tensors keep their own"),
+    Acts(("push_to_hub",), lambda given: given.to_torch, "without --to-torch"),
+    Acts(("hub_private",), lambda given: given.push_to_hub is not None, "without --push_to_hub"),
     Acts(
         ("variant",),
         lambda given: not Path(given.source).is_file() and not is_converted(Path(given.source)),
@@ -69,6 +73,8 @@ def convert(given: argparse.Namespace, flags: Collection[str]) -> None:
     if given.to_torch:
         if not isinstance(source, ConvertedFolder | ConvertedComponent):
             raise UsageError(f"{source.path} is in the diffusers layout already.")
+        if given.push_to_hub is not None:
+            check_push(given.push_to_hub, private=given.hub_private)
         if isinstance(source, ConvertedComponent):
             write_torch_controlnet(source, dest)
         else:
@@ -86,6 +92,25 @@ def convert(given: argparse.Namespace, flags: Collection[str]) -> None:
             else:
                 convert_folder(source, dest, dtype=dtype, progress=advance)
     print(dest)
+    if given.push_to_hub is not None:
+        _publish(given, dest, "controlnet" if isinstance(source, ConvertedComponent) else "model")
+
+
+def _publish(given: argparse.Namespace, dest: Path, kind: str) -> None:
+    base = None if Path(given.source).exists() else parse_hub_id(given.source).repository
+    card = ModelCard(
+        given.push_to_hub,
+        kind,
+        f"{base or 'A Hotshot-XL model'}, written in the layout of diffusers by hotshot-jax.",
+        base_model=base,
+        licence=licence_of(given.source),
+    )
+    say(f"pushing {dest} to {given.push_to_hub}")
+    try:
+        address = push(dest, given.push_to_hub, {CARD: card.text().encode()})
+    except HotshotError as error:
+        raise HotshotError(f"{error}\nWhat was converted is in {dest}.") from None
+    say(f"pushed to {address}")
 
 
 def _open(

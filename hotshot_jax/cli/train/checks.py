@@ -8,6 +8,7 @@ from hotshot_jax.cli.train.data_settings import check_data_settings, check_held_
 from hotshot_jax.cli.train.samples import read_samples
 from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.conditioning.control.preprocess import check_thresholds
+from hotshot_jax.convert.hub_push import check_name
 from hotshot_jax.data.buckets import bucket_sizes
 from hotshot_jax.errors import UsageError
 from hotshot_jax.training.trainees.lora import LoraTrainee
@@ -70,6 +71,8 @@ def check_settings(settings: TrainSettings) -> None:
             f"--prediction_type changes what the output of the UNet means, and --train "
             f"{settings.train} leaves the UNet as it is. Train it with --train unet first."
         )
+    if settings.push_to_hub is not None:
+        check_name(settings.push_to_hub)
     _check_optimizer(settings)
     _check_distillation(settings)
     check_thresholds(settings.canny_low_threshold, settings.canny_high_threshold)
@@ -243,6 +246,7 @@ RULES = (
         lambda s: not s.run_validation_at_start or _something_to_validate(s),
         "with neither --test_prompts nor --validation_data",
     ),
+    Acts(("hub_private",), lambda s: s.push_to_hub is not None, "without --push_to_hub"),
     Acts(
         ("project_name", "run_name"),
         lambda s: s.report_to in ("auto", "wandb", "all"),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from hotshot_jax.cli.train.output import VALIDATION
 from hotshot_jax.cli.train.samples import read_samples
 from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.data.batch import ClipRequest, decode_frames
@@ -217,5 +218,5 @@ def make_clip_validation(
         precision="f32" if settings.mixed_precision == "no" else "bf16",
         **FEW_STEPS.get(settings.train, {}),
     )
-    folder = Path(settings.output_dir) / "validation"
+    folder = Path(settings.output_dir) / VALIDATION
     return ClipValidation(models.components, models.division, config, folder, control)

@@ -17,9 +17,10 @@ from hotshot_jax.training.running.summary import Summary, draw_losses, is_number
 from hotshot_jax.writing.places import check_made_here, check_no_dead_link, is_inside
 from hotshot_jax.writing.staging import replace_anything, staged_file
 
-EXPORT, BEST = "export", "best"
+EXPORT, BEST, CARD_FOLDER = "export", "best", "card"
 CONFIG, METRICS = "config.yaml", "metrics.jsonl"
 LOSSES, SUMMARY = "loss.png", "summary.json"
+VALIDATION = "validation"
 _HEADER = "# Settings of a run of hotshot-jax; --config takes them.\n"
 _READ = (
     "validation_data",
@@ -36,7 +37,7 @@ def check_output_dir(settings: TrainSettings) -> None:
     """
     output = Path(settings.output_dir)
     check_no_dead_link(output)
-    for folder in (EXPORT, BEST):
+    for folder in (EXPORT, BEST, *((CARD_FOLDER,) if settings.push_to_hub else ())):
         export = output / folder
         read = [("data_dir", each) for each in settings.data_dirs]
         read += [(name, getattr(settings, name)) for name in _READ]

@@ -237,10 +237,13 @@ class TrainSettings(StartSettings):
         choices=("last", "best"),
     )
     keep_checkpoints: int = flag(2, "how many of the last to keep", int, _OUTPUT)
+    push_to_hub: str | None = flag(
+        None, "ORG/NAME on the Hub for export and card", str, _OUTPUT, about_this_run=True
+    )
+    hub_private: bool = flag(False, "make it private", bool, _OUTPUT, about_this_run=True)
     report_to: str = flag(
         "auto",
-        "where numbers go besides metrics.jsonl; auto takes what is installed of wandb and "
-        "tensorboard",
+        "where numbers go besides metrics.jsonl; auto: to what is installed of the others",
         str,
         _OUTPUT,
         choices=REPORTS,

@@ -27,6 +27,7 @@ from hotshot_jax.cli.train.data import RunData, make_clip_validation, make_feeds
 from hotshot_jax.cli.train.output import (
     BEST,
     EXPORT,
+    VALIDATION,
     check_output_dir,
     least_held_out_loss,
     save_config,
@@ -44,6 +45,7 @@ from hotshot_jax.cli.train.plan import (
     where_numbers_go,
 )
 from hotshot_jax.cli.train.progress import TrainingProgress
+from hotshot_jax.cli.train.publish import check_publishing, publish
 from hotshot_jax.cli.train.resume import Identity, checkpoints_to_resume, resume
 from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.cli.train.start_settings import with_rank_of_start
@@ -123,6 +125,9 @@ def train(settings: TrainSettings, given: Collection[str] = ()) -> None:
         f"{loader.config.batch_size}; {steps} steps"
     )
     _say(where_numbers_go(settings.report_to))
+    with failing_together():
+        if is_first():
+            check_publishing(settings)
     with (
         compilation_cache(chosen_folder(settings.compilation_cache)) as programs,
         explained_memory_errors(
@@ -249,6 +254,19 @@ def _train(plan: _Plan, given: Collection[str]) -> None:
     _export(output / EXPORT, settings, models, trainer.result(state))
     if is_first():
         print(output / EXPORT)
+    with failing_together():
+        if is_first():
+            publish(settings, output / VALIDATION, _data_facts(plan))
+
+
+def _data_facts(plan: _Plan) -> Mapping[str, int | str]:
+    sizes = ", ".join(f"{width} x {height}" for width, height in plan.loader.used_sizes)
+    return {
+        "samples": plan.data.training.total,
+        "frames of a sample": plan.settings.video_length,
+        "sizes in pixels": sizes,
+        "samples a batch": plan.loader.config.batch_size,
+    }
 
 
 def _export(
