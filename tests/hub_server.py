@@ -96,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.body = self._read()
         path = unquote(urlsplit(self.path).path)
         if self.hub.status is not None:
             return self._send(self.hub.status)
@@ -116,6 +116,16 @@ class _Handler(BaseHTTPRequestHandler):
         if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
             return self._file(found[1], found[2])
         return self._send(404)
+
+    def _read(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     def _create(self, asked: dict[str, Any], known: bool) -> None:
         owner = asked.get("organization") or "me"

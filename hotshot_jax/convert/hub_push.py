@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
 )
 
 from hotshot_jax.convert.hub import parse_hub_id
-from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.errors import HotshotError, UsageError, causes
 from hotshot_jax.writing.places import LIST
 
 logger = logging.getLogger(__name__)
@@ -154,9 +154,12 @@ def _stale(old: set[str], new: set[str]) -> list[CommitOperationDelete]:
     return [CommitOperationDelete(name, is_folder=False) for name in sorted(gone)]
 
 
-def _explain(repository: str, error: Exception) -> HotshotError:
+def _explain(repository: str, error: BaseException) -> HotshotError:
     """What the Hub's answer means; nothing of it is quoted, since it may repeat what was sent."""
     what = f"`push_to_hub` {repository}"
+    # Of a file that was refused, the client says no more than its name.
+    answers = (each for each in causes(error) if isinstance(each, HfHubHTTPError))
+    error = next(answers, error) if isinstance(error, RuntimeError) else error
     if isinstance(error, LocalTokenNotFoundError):
         return HotshotError(f"{what}: there is no login; 'hf auth login', or set HF_TOKEN.")
     if isinstance(error, HFValidationError):

@@ -22,6 +22,9 @@ from tests.hub_server import TOKEN, Hub, Repository, serving
 ROOT = Path(__file__).parents[3]
 MODEL = "org/model"
 
+# The Hub's client calls its HTTP library in a way that this deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
@@ -152,9 +155,12 @@ def test_killed_during_the_upload(hub: Hub, folder: Path) -> None:
         cwd=ROOT,
         env=os.environ | {"HF_HUB_OFFLINE": "0"},
     )
-    assert hub.stalled.wait(60)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(10) == -signal.SIGKILL
+    try:
+        # It only imports before; machines differ.
+        assert hub.stalled.wait(300)
+    finally:
+        process.kill()
+        assert process.wait(30) == -signal.SIGKILL
     assert hub.repositories[MODEL].files == {}
     hub.stall = False
     push(folder, MODEL, {"README.md": b"x"})
