@@ -320,6 +320,8 @@ def test_errors_say_what_is_wrong_in_one_shape(
         (b'{"prompt": "a", "prompt": "b"}', "application/json", 400),
         (b'{"seed": ' + b"9" * 5000 + b"}", "application/json", 400),
         (b'{"guidance_scale": NaN, "prompt": "a"}', "application/json", 422),
+        (json.dumps({str(n): n for n in range(10_000)}).encode(), "application/json", 400),
+        (b'{"prompt_at": [' + b"[]," * 9_999 + b"[]]}", "application/json", 400),
         (b"prompt=a", "application/x-www-form-urlencoded", 415),
         (b'{"prompt": "a"}', "text/plain", 415),
         (b"x", "multipart/form-data", 400),

@@ -23,6 +23,9 @@ _MOST_FIELDS = 200
 _MOST_FILES = 64
 # Of JSON and of a form's fields; files are not among them.
 _MOST_TEXT_BYTES = 4 << 20
+# Each that is wrong costs a lot more to be told of than to be sent. A prompt for each frame of a
+# long clip is far fewer.
+_MOST_VALUES = 10_000
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -100,9 +103,31 @@ async def _json(request: Request) -> Any:
         if len(content) > _MOST_TEXT_BYTES:
             raise BadRequest(f"JSON may have up to {_MOST_TEXT_BYTES >> 20} MiB.")
     try:
-        return parse_json(bytes(content))
+        return await anyio.to_thread.run_sync(_few_values, bytes(content))
     except ParseError as error:
         raise BadRequest(f"The request {error}.") from error
+
+
+def _few_values(text: str | bytes) -> Any:
+    """JSON of a size that somebody could have written.
+
+    Raises:
+        ParseError: it is none, or holds more values.
+    """
+    parsed = parse_json(text)
+    count, level = 0, [parsed]
+    while level:
+        count += len(level)
+        if count > _MOST_VALUES:
+            raise ParseError(f"holds more than {_MOST_VALUES} values")
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                inner += each.values()
+            elif isinstance(each, list):
+                inner += each
+        level = inner
+    return parsed
 
 
 async def _form(
@@ -151,7 +176,7 @@ def _parsed(kind: type[BaseModel], name: str, text: str) -> Any:
     if field is None or str in _types(field.annotation):
         return text
     try:
-        return parse_json(text)
+        return _few_values(text)
     except ParseError:
         # For pydantic to say what it should be.
         return text

@@ -88,9 +88,7 @@ def main_fields(usual: PlannedClip, limits: Limits) -> dict[str, Any]:
             allow_custom_value=True,
             min_width=130,
         )
-        seed = gr.Textbox(
-            label="Seed", placeholder="a new one each time", max_lines=1, min_width=130
-        )
+        seed = gr.Textbox(label="Seed", placeholder="drawn anew", max_lines=1, min_width=130)
     with gr.Row():
         frames = gr.Slider(1, limits.most_frames, clip.video_length, step=1, label="Frames",
                            min_width=130)  # fmt: skip
@@ -168,7 +166,7 @@ def compared_fields() -> tuple[Any, Any]:
             list(COMPARED), value="nothing", label="Make a second clip with", min_width=130
         )
         compare_with = gr.Textbox(
-            label="Which is", placeholder="a value; empty for a new seed", max_lines=1,
+            label="Which is", placeholder="a value, or none", max_lines=1,
             min_width=130,
         )  # fmt: skip
     return compare, compare_with

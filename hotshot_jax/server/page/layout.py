@@ -93,7 +93,7 @@ class Page:
                         dropped = gr.File(
                             label="Drop a GIF, MP4 or WebP that was made here",
                             file_types=[".gif", ".mp4", ".webp"],
-                            height=120,
+                            height=170,
                         )
                 with gr.Column(scale=6, min_width=300):
                     self._notice = gr.HTML(js_on_load=None, elem_id="notice")
