@@ -87,7 +87,8 @@ def server(folder: Path, flags: Sequence[str]) -> Iterator[Server]:
     code = "import sys; from hotshot_jax.cli.serve.command import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "--port", "0", "--jobs_dir", str(folder), *flags]
     # What the shell says of JAX's own cache would make a cold start a warm one.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    cache = ("JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(cache)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=kept) as process:
         try:
             assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""How long a person waits: for the server and its page, the first clip of all, and every later one."""
+"""How long a person waits: for the page, for the first clip of all, and for every later one."""
 
 import time
 from pathlib import Path

@@ -130,12 +130,19 @@ def test_neither_keys_nor_prompts_are_logged(
     assert KEY not in repr(Access(KEY))
 
 
-def test_a_request_that_does_not_arrive_is_not_waited_for(serving: Serving) -> None:
-    app = create_app(serving.service, Access(seconds_of_a_body=0.05))
+@pytest.mark.parametrize(
+    ("closes", "status", "told"), [(False, 408, b"too long"), (True, 503, b"shutting down")]
+)
+def test_a_request_that_does_not_arrive_is_not_waited_for(
+    serving: Serving, closes: bool, status: int, told: bytes
+) -> None:
+    """Nor when the server ends, whose log would tell of each that it breaks off."""
+    app = create_app(serving.service, Access(seconds_of_a_body=300 if closes else 0.05))
     sent: list[Any] = []
 
     async def receive() -> Any:
-        await anyio.sleep(30)
+        serving.service.closing = closes
+        await anyio.sleep(300)
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -148,7 +155,7 @@ def test_a_request_that_does_not_arrive_is_not_waited_for(serving: Serving) -> N
         "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
     }
     anyio.run(app, scope, receive, send)
-    assert sent[0]["status"] == 408 and b"too long" in sent[1]["body"]
+    assert sent[0]["status"] == status and told in sent[1]["body"]
 
 
 def test_a_request_ends_where_the_limit_is(serving: Serving) -> None:

@@ -48,7 +48,7 @@ def guarded(app: FastAPI, service: Service, access: Access) -> FastAPI:
     app.state.service = service
     add_error_handlers(app)
     # The last to be added sees a request first.
-    app.add_middleware(Guard, access=access)
+    app.add_middleware(Guard, access=access, closing=lambda: service.closing)
     if access.origins:
         app.add_middleware(
             CORSMiddleware,

@@ -22,10 +22,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hotshot_jax.server.api.errors import error_response
 from hotshot_jax.server.api.session import has_session
+from hotshot_jax.server.failures import ShuttingDown
 from hotshot_jax.server.worker import log_without_words
 
 OPEN_PATHS = ("/health",)
 """What balancers ask, which have no key."""
+
+_LOOKS_EVERY_SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +59,13 @@ class Guard:
     Args:
         app: what is guarded.
         access: who may ask.
+        closing: whether the server shuts down, so that what has not arrived is not waited for.
     """
 
-    def __init__(self, app: ASGIApp, access: Access):
+    def __init__(self, app: ASGIApp, access: Access, closing: Callable[[], bool]):
         self._app = app
         self._access = access
+        self._closing = closing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -147,11 +152,7 @@ class Guard:
             if finished:
                 # Waits for the end of the connection, which takes as long as it takes.
                 return await receive()
-            try:
-                with anyio.fail_after(until - anyio.current_time()):
-                    message = await receive()
-            except TimeoutError:
-                raise HTTPException(408, "The request took too long to arrive.") from None
+            message = await self._next(receive, until)
             if message["type"] == "http.request":
                 read += len(message.get("body", b""))
                 finished = not message.get("more_body", False)
@@ -160,6 +161,14 @@ class Guard:
             return message
 
         return limited
+
+    async def _next(self, receive: Receive, until: float) -> Message:
+        while (left := until - anyio.current_time()) > 0:
+            if self._closing():
+                raise ShuttingDown("The server is shutting down. Try again in a while.")
+            with anyio.move_on_after(min(left, _LOOKS_EVERY_SECONDS)):
+                return await receive()
+        raise HTTPException(408, "The request took too long to arrive.")
 
 
 def _is_link(scope: Scope, headers: Headers, *, framed: bool) -> bool:
