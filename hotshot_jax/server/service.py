@@ -28,6 +28,7 @@ from hotshot_jax.server.job import Job, Status, is_id
 from hotshot_jax.server.limits import Limits, ServedModel
 from hotshot_jax.server.metrics import Metrics
 from hotshot_jax.server.models import Models
+from hotshot_jax.server.pictures import check_pictures
 from hotshot_jax.server.planning import PlannedClip, Planner
 from hotshot_jax.server.store import JobStore
 from hotshot_jax.server.waiting import Live, Waiting
@@ -313,6 +314,7 @@ class Service:
         # What is sent along may take a lot of memory to be looked at.
         with self._planning:
             try:
+                check_pictures(uploads)
                 return self._planned(values, uploads)
             except HotshotError as error:
                 raise BadRequest(in_api_words(str(error))) from error

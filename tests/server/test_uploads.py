@@ -172,6 +172,14 @@ def test_a_clip_beyond_the_limits_is_refused(client: TestClient) -> None:
     assert "at most 8192" in told
 
 
+def test_pictures_of_one_request_are_counted_together(client: TestClient) -> None:
+    kept = io.BytesIO()
+    Image.new("1", (8192, 8192)).save(kept, "PNG")
+    sent = {f"frame_at_{frame}": kept.getvalue() for frame in range(5)}
+    told = post(client, sent, num_frames="8").json()["error"]["message"]
+    assert "335 million pixels together; a request may bring up to 268 million" in told
+
+
 def test_a_full_disk_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

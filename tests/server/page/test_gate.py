@@ -199,3 +199,18 @@ def test_a_session_is_of_its_key_and_ends(
     now = session.time.time()
     monkeypatch.setattr(session.time, "time", lambda: now + session.SECONDS + 1)
     assert not opens(good)
+
+
+def test_what_gradio_keeps_of_calls_has_an_end(client: TestClient) -> None:
+    queue = client.app.router.routes[-1].app._app.get_blocks()._queue  # type: ignore[attr-defined]
+    most = queue.ANALYTICS_MAX_EVENTS
+    # A record is less than a kilobyte.
+    assert most <= 10_000
+    queue.ANALYTICS_MAX_EVENTS = 2
+    try:
+        for number in range(4):
+            call = {"data": [None], "fn_index": 0, "session_hash": f"a{number}"}
+            assert client.post("/gradio_api/queue/join", json=call).status_code == 200
+        assert len(queue.event_analytics) == 2
+    finally:
+        queue.ANALYTICS_MAX_EVENTS = most
