@@ -166,7 +166,7 @@ def compared_fields() -> tuple[Any, Any]:
             list(COMPARED), value="nothing", label="Make a second clip with", min_width=130
         )
         compare_with = gr.Textbox(
-            label="Which is", placeholder="a value, or none", max_lines=1,
+            label="Which is", placeholder="a value", max_lines=1,
             min_width=130,
         )  # fmt: skip
     return compare, compare_with
