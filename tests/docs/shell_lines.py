@@ -17,6 +17,7 @@ NOT_RUN = {
     r"^export |^cd |^source |uv venv": "sets up what is not run either",
     r"hotshotco/Hotshot-XL|model\.safetensors|latent-consistency|sdxl_": "the published weights",
     r"\bconverted/|-net/|style\.safetensors|runs/edges/export": "made from the published weights",
+    r"^hf auth|--push_to_hub": "an account on the Hub; tests push to one of their own",
     r"^curl |hotshot-jax-serve": "runs until it is stopped; tests/server starts it and asks it",
     r"^pytest|^ruff|^mypy": "this very suite; .ci/run runs it",
     r"compile_for|compile_table|compile\.layer_times|attention_forms": (
