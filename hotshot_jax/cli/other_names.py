@@ -235,7 +235,6 @@ TRAIN: Final = OtherNames(
         "dataloader_num_workers": "reading ahead is done by itself; leave it out.",
         "max_data_loader_n_workers": "reading ahead is done by itself; leave it out.",
         "allow_tf32": "leave it out; --mixed_precision bf16 is what is fast.",
-        "push_to_hub": "upload the folder export/ of the result yourself.",
         "width": "--resolution and --aspect_ratio choose the size.",
         "height": "--resolution and --aspect_ratio choose the size.",
     },

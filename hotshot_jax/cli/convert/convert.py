@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from hotshot_jax.cli.convert.command import PROGRAM
 from hotshot_jax.cli.flags import Acts, refuse_without_effect
+from hotshot_jax.cli.model_card import ModelCard
 from hotshot_jax.cli.run import say
 from hotshot_jax.cli.terminal_progress import TerminalProgress
 from hotshot_jax.convert.assembly import open_temporal
@@ -31,7 +32,6 @@ from hotshot_jax.convert.formats.temporal_layers import write_temporal_layers
 from hotshot_jax.convert.formats.temporal_shape import read_shape
 from hotshot_jax.convert.hub import parse_hub_id, resolve
 from hotshot_jax.convert.hub_push import CARD, check_push, licence_of, push
-from hotshot_jax.convert.model_card import ModelCard
 from hotshot_jax.convert.prepare import component_source, open_checkpoint
 from hotshot_jax.errors import HotshotError, UsageError
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hotshot_jax.cli.flags import flags_of
+from hotshot_jax.cli.model_card import ModelCard
 from hotshot_jax.cli.run import say
 from hotshot_jax.cli.train.output import CARD_FOLDER, EXPORT, LOSSES, METRICS
 from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.convert.hub import parse_hub_id
 from hotshot_jax.convert.hub_push import CARD, check_push, licence_of, push
-from hotshot_jax.convert.model_card import ModelCard
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.files.plain_file import MOST_FILE_BYTES, read_bytes
 from hotshot_jax.media.metadata import read_metadata
