@@ -6,11 +6,18 @@ import hashlib
 import json
 import re
 import threading
+import time
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants, hf_api
+from huggingface_hub.utils import _http
 
 TOKEN = "hf_loopbackloopbackloopbackloopback"
 _LARGE = (".safetensors", ".gif", ".png")
@@ -32,7 +39,7 @@ class Repository:
 
     @property
     def sha(self) -> str:
-        return hashlib.sha1(repr(sorted(self.files.items())).encode()).hexdigest()
+        return hashlib.sha1(repr((len(self.commits), sorted(self.files))).encode()).hexdigest()
 
 
 @dataclass
@@ -270,6 +277,29 @@ def serving() -> Iterator[Hub]:
             hub.stopped.set()
             server.shutdown()
             thread.join()
+
+
+@contextlib.contextmanager
+def connected(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """Runs the Hub, and lets the client in this process talk to it alone, logged in."""
+    with serving() as hub:
+        for name, value in hub.environment(home).items():
+            monkeypatch.setenv(name, value)
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in {
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+            "ENDPOINT": hub.url,
+            "HF_TOKEN_PATH": str(home / "no-token"),
+            "HF_HUB_CACHE": str(home / "hub"),
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setattr(hf_api.api, "endpoint", hub.url)
+        # The client waits longer and longer between tries.
+        unhurried = types.SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
+        monkeypatch.setattr(_http, "time", unhurried)
+        yield hub
 
 
 def _sha1(content: bytes) -> str:

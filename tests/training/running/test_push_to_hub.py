@@ -5,19 +5,17 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import constants, hf_api
-from huggingface_hub.utils import _http
+from huggingface_hub import constants
 
 from hotshot_jax.convert.hub_push import check_push, push
 from hotshot_jax.errors import HotshotError, UsageError
-from tests.hub_server import TOKEN, Hub, Repository, serving
+from tests.hub_server import TOKEN, Hub, Repository, connected
 
 ROOT = Path(__file__).parents[3]
 MODEL = "org/model"
@@ -29,20 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """The Hub that this process talks to, logged in."""
-    with serving() as running:
-        for name, value in running.environment(tmp_path / "hf").items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "ENDPOINT", running.url)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
-        template = running.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        # The client waits longer and longer between tries.
-        unhurried = types.SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
-        monkeypatch.setattr(_http, "time", unhurried)
-        monkeypatch.setattr(hf_api.api, "endpoint", running.url)
+    with connected(tmp_path / "hf", monkeypatch) as running:
         yield running
 
 
