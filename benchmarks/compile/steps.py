@@ -17,9 +17,9 @@ from benchmarks.compile.abstract_arrays import (
     unet_of,
     vae_of,
 )
-from hotshot_jax.models import AutoencoderKL
 from hotshot_jax.parallel.placement import batch_devices, projected_text_shardings
 from hotshot_jax.parallel.rules import parameter_shardings
+from hotshot_jax.pipelines.latents import decoded_pixels
 from hotshot_jax.sampling.guidance import ClassifierFreeGuidance
 from hotshot_jax.sampling.loop import LoopState, denoising_step
 from hotshot_jax.sampling.predict import (
@@ -108,16 +108,10 @@ def decode(size: Size, mesh: Mesh | None) -> Program:
     abstract = Abstract(mesh)
     precision = size.vae_precision
     vae = vae_of(size, precision.compute)
-    scaling = vae.config.scaling_factor
-
-    def decode(vae: AutoencoderKL, latents: jax.Array) -> jax.Array:
-        pixels = vae.decode((latents / scaling).astype(precision.compute))
-        return jnp.clip(pixels.astype(jnp.float32) / 2 + 0.5, 0.0, 1.0)
-
     latents = abstract.video((1, size.decoded_at_once, *latents_shape(size)[2:]))
     arguments = (abstract.module(vae), latents)
     return Program(
-        decode,
+        decoded_pixels,
         arguments,
         (),
         bytes_per_device(arguments[0]),

@@ -25,6 +25,7 @@ from benchmarks.models.loading import load_module
 from hotshot_jax.models import AutoencoderKL
 from hotshot_jax.models.vae import AutoencoderKLConfig
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
+from hotshot_jax.pipelines.latents import decoded_pixels
 
 _MODELS = Path(__file__).parents[2] / "tests" / "golden" / "models"
 PROMPTS = ("a red circle moving to the right", "a blue square growing")
@@ -54,24 +55,17 @@ def differences(vae: AutoencoderKL, latents: Any) -> dict[str, Difference]:
         For `bf16x3`, for `bf16`, and for float32 activations with products of one pass (`1 pass`).
     """
     half = with_dtype(vae, jnp.bfloat16)
-    exact = jax.jit(pixels)(vae, latents)
+    exact = jax.jit(decoded_pixels)(vae, latents)
     ways: dict[str, tuple[Callable[..., Any], AutoencoderKL]] = {
-        "bf16x3": (with_passes(pixels, 3), vae),
-        "1 pass": (with_passes(pixels, 1), vae),
-        "bf16": (pixels, half),
+        "bf16x3": (with_passes(decoded_pixels, 3), vae),
+        "1 pass": (with_passes(decoded_pixels, 1), vae),
+        "bf16": (decoded_pixels, half),
     }
     found = {}
     for name, (function, model) in ways.items():
         apart = 255 * np.abs(np.asarray(jax.jit(function)(model, latents)) - np.asarray(exact))
         found[name] = Difference(float(apart.max()), float(apart.mean()))
     return found
-
-
-def pixels(vae: AutoencoderKL, latents: Any) -> jax.Array:
-    """The pictures of latents, float32 in [0, 1], as the pipeline decodes them."""
-    dtype = jax.tree.leaves(vae)[0].dtype
-    decoded = vae.decode((latents / vae.config.scaling_factor).astype(dtype))
-    return jnp.clip(decoded.astype(jnp.float32) / 2 + 0.5, 0.0, 1.0)
 
 
 def with_dtype(vae: AutoencoderKL, dtype: Any) -> AutoencoderKL:
@@ -122,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             output_type="latent",
         )
         vae, latents = pipeline.components.vae, made.videos
-    spread = float(255 * np.asarray(jax.jit(pixels)(vae, latents)).std())
+    spread = float(255 * np.asarray(jax.jit(decoded_pixels)(vae, latents)).std())
     print(f"{tuple(latents.shape)} latents; pixels' standard deviation {spread:.1f} of 255")
     for name, apart in differences(vae, latents).items():
         print(f"{name:>8}: at most {apart.most:.4f} of 255, mean {apart.mean:.5f}")

@@ -148,6 +148,18 @@ def parse_hub_id(source: str | os.PathLike[str]) -> HubId:
     return HubId(match["repo"], match["revision"])
 
 
+def repository_of(source: str | os.PathLike[str]) -> HubId | None:
+    """The repository that a model comes from, or None where it comes from this machine.
+
+    Args:
+        source: as in `resolve`, by which it was found.
+
+    Raises:
+        UsageError: it is neither a path that exists nor an id.
+    """
+    return None if os.path.exists(os.path.expanduser(source)) else parse_hub_id(source)
+
+
 def checkpoint_files(names: Sequence[str], variant: str | None) -> list[str]:
     """The files of a repository that make up a checkpoint in the diffusers layout.
 

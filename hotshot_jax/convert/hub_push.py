@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from hotshot_jax.convert.hub import parse_hub_id
+from hotshot_jax.convert.hub import parse_hub_id, repository_of
 from hotshot_jax.errors import HotshotError, UsageError, causes
 from hotshot_jax.writing.places import LIST
 
@@ -133,10 +133,12 @@ def licence_of(source: str) -> str | None:
     Args:
         source: ``org/name[@revision]``; a path has none.
     """
-    if os.path.exists(os.path.expanduser(source)) or constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         return None
     try:
-        hub_id = parse_hub_id(source)
+        hub_id = repository_of(source)
+        if hub_id is None:
+            return None
         data = HfApi().model_info(hub_id.repository, revision=hub_id.revision).card_data
     except (*_FAILURES, UsageError):
         return None

@@ -33,6 +33,21 @@ def latent_moments(vae: AutoencoderKL, frames: jax.Array) -> tuple[jax.Array, ja
     return mean, jnp.exp(0.5 * distribution.log_variance.astype(jnp.float32))
 
 
+def decoded_pixels(vae: AutoencoderKL, latents: jax.Array) -> jax.Array:
+    """The pictures of latents; to be compiled.
+
+    Args:
+        vae: in any float dtype, in which it decodes.
+        latents: scaled, float32 `[..., height / 8, width / 8, channels]`.
+
+    Returns:
+        float32 `[..., height, width, 3]` in [0, 1].
+    """
+    dtype = jax.tree.leaves(vae)[0].dtype
+    pixels = vae.decode((latents / vae.config.scaling_factor).astype(dtype))
+    return jnp.clip(pixels.astype(jnp.float32) / 2 + 0.5, 0.0, 1.0)
+
+
 def encode_frames(
     runtime: Runtime, frames: np.ndarray, noise: np.ndarray, *, most_frames: int
 ) -> np.ndarray:
@@ -97,12 +112,9 @@ def decode_latents(
         HotshotError: there are values that are not finite.
     """
     arrays, build = runtime.model("vae")
-    scaling = runtime.components.vae.config.scaling_factor
 
     def decode(arrays: list[jax.Array], latents: jax.Array) -> jax.Array:
-        vae: AutoencoderKL = build(arrays)
-        pixels = vae.decode((latents / scaling).astype(jax.tree.leaves(arrays)[0].dtype))
-        return jnp.clip(pixels.astype(jnp.float32) / 2 + 0.5, 0.0, 1.0)
+        return decoded_pixels(build(arrays), latents)
 
     left = latents.shape[0] * latents.shape[1]
     chunks, out_sharding = _divided(runtime, latents, most_frames)

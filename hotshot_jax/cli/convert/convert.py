@@ -30,7 +30,7 @@ from hotshot_jax.convert.formats.converted import (
 from hotshot_jax.convert.formats.diffusers_folder import Component, DiffusersFolder
 from hotshot_jax.convert.formats.temporal_layers import write_temporal_layers
 from hotshot_jax.convert.formats.temporal_shape import read_shape
-from hotshot_jax.convert.hub import parse_hub_id, resolve
+from hotshot_jax.convert.hub import repository_of, resolve
 from hotshot_jax.convert.hub_push import CARD, check_push, licence_of, push
 from hotshot_jax.convert.prepare import component_source, open_checkpoint
 from hotshot_jax.errors import HotshotError, UsageError
@@ -97,7 +97,8 @@ def convert(given: argparse.Namespace, flags: Collection[str]) -> None:
 
 
 def _publish(given: argparse.Namespace, dest: Path, kind: str) -> None:
-    base = None if Path(given.source).exists() else parse_hub_id(given.source).repository
+    hub_id = repository_of(given.source)
+    base = None if hub_id is None else hub_id.repository
     card = ModelCard(
         given.push_to_hub,
         kind,

@@ -1,7 +1,6 @@
 """Putting what a run trained on the Hub, with a card that is made of what the run left behind."""
 
 import dataclasses
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from hotshot_jax.cli.model_card import ModelCard
 from hotshot_jax.cli.run import say
 from hotshot_jax.cli.train.output import CARD_FOLDER, EXPORT, LOSSES, METRICS
 from hotshot_jax.cli.train.settings import TrainSettings
-from hotshot_jax.convert.hub import parse_hub_id
+from hotshot_jax.convert.hub import repository_of
 from hotshot_jax.convert.hub_push import CARD, check_push, licence_of, push
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.files.plain_file import MOST_FILE_BYTES, read_bytes
@@ -86,7 +85,8 @@ def _write_card(
             files[picture.name] = read_bytes(picture, MOST_FILE_BYTES)
             pictures[title] = picture.name
     base = settings.pretrained_model_name_or_path
-    known = _hub_id(base)
+    hub_id = repository_of(base)
+    known = None if hub_id is None else hub_id.repository
     text = ModelCard(
         repository,
         _KINDS.get(settings.train, "model"),
@@ -115,13 +115,6 @@ def _last_clips(videos: Path) -> list[Path]:
     steps = sorted(each for each in videos.glob("step-*") if any(each.glob("*.gif")))
     clips = sorted(steps[-1].glob("*.gif")) if steps else []
     return [each for each in clips if not each.stem.endswith("-control")][:_MOST_CLIPS]
-
-
-def _hub_id(source: str) -> str | None:
-    """The repository that a model came from, or None where it came from this machine."""
-    if os.path.exists(os.path.expanduser(source)):
-        return None
-    return parse_hub_id(source).repository
 
 
 def _metrics(output: Path) -> dict[str, Any]:

@@ -24,13 +24,8 @@ def keep_inputs_only(function: Callable[..., jax.Array], *arrays: jax.Array) -> 
     Returns:
         `function(*arrays)`.
     """
-    if not narrow_on_accelerator(arrays[0]):
+    if arrays[0].dtype != jnp.bfloat16 or Accelerator.current().platform == "cpu":
         return function(*arrays)
     # Stacks of blocks run in loops, and their gradients in others: nothing there is merged with
     # what it repeats, and barriers against it would make copies of what the loops pass on.
     return jax.checkpoint(function, prevent_cse=False)(*arrays)
-
-
-def narrow_on_accelerator(x: jax.Array) -> bool:
-    """Whether an array is bfloat16 in a program for something else than a CPU."""
-    return bool(x.dtype == jnp.bfloat16) and Accelerator.current().platform != "cpu"
