@@ -6,6 +6,7 @@ import os
 import signal
 import time
 import types
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -82,6 +83,38 @@ def test_a_command_stops_after_a_finaliser() -> None:
         outlast()
 
     assert run("test", body) == INTERRUPTED + signal.SIGINT
+
+
+class Referred:
+    pass
+
+
+def interrupted_in_a_callback_of_a_weak_reference() -> None:
+    def callback(reference: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+
+    referred = Referred()
+    reference = weakref.ref(referred, callback)
+    del referred
+    assert reference() is None
+    outlast()
+
+
+def test_a_command_stops_after_a_callback_of_a_weak_reference() -> None:
+    assert run("test", interrupted_in_a_callback_of_a_weak_reference) == INTERRUPTED + signal.SIGINT
+
+
+def test_a_second_request_ends_a_training_after_a_callback_of_a_weak_reference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hotshot_jax.training.running.interruption._REPEATED_WITHIN_SECONDS", 0.0)
+    request = StopRequest()
+    with request.listening():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        with pytest.raises(Interrupted):
+            interrupted_in_a_callback_of_a_weak_reference()
 
 
 def test_elsewhere_it_is_heard_at_once() -> None:

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from hotshot_jax.errors import HotshotError, UsageError, causes
 from hotshot_jax.files.printable import printable
-from hotshot_jax.signals import heard_too_early
+from hotshot_jax.signals import heard_again, heard_too_early
 from hotshot_jax.version import __version__
 
 INTERRUPTED = 128
@@ -301,9 +301,14 @@ def _stoppable() -> Iterator[None]:
         if not repeated:
             raise _Stopped(number)
 
+    def forget() -> None:
+        nonlocal last
+        last = -_REPEATED_WITHIN_SECONDS
+
     previous = {number: signal.signal(number, stop) for number in _SIGNALS}
     try:
-        yield
+        with heard_again(_Stopped, forget):
+            yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import jax
 
 from hotshot_jax.parallel.hosts import start_agreeing_on_stops
-from hotshot_jax.signals import heard_too_early
+from hotshot_jax.signals import heard_again, heard_too_early
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # A supervisor may signal a process and its whole group at once; that is one wish, not two.
@@ -78,7 +78,8 @@ class StopRequest:
         for number in _SIGNALS:
             signal.signal(number, note)
         try:
-            yield
+            with heard_again(Interrupted, lambda: None):
+                yield
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
