@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from hotshot_jax.cli.flags import Acts, refuse_without_effect
 from hotshot_jax.cli.train.data_settings import check_data_settings, check_held_out
+from hotshot_jax.cli.train.optimizer_settings import check_optimizer_settings
 from hotshot_jax.cli.train.samples import read_samples
 from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.conditioning.control.preprocess import check_thresholds
@@ -73,7 +74,7 @@ def check_settings(settings: TrainSettings) -> None:
         )
     if settings.push_to_hub is not None:
         check_name(settings.push_to_hub)
-    _check_optimizer(settings)
+    check_optimizer_settings(settings)
     _check_distillation(settings)
     check_thresholds(settings.canny_low_threshold, settings.canny_high_threshold)
     bucket_sizes(settings.resolution, settings.aspect_ratio)
@@ -93,30 +94,6 @@ def check_settings(settings: TrainSettings) -> None:
     if settings.resume_data == "restart" and settings.counts_epochs:
         raise UsageError(
             "--resume_data restart needs --max_train_steps: epochs of other data have others."
-        )
-
-
-def _check_optimizer(settings: TrainSettings) -> None:
-    if settings.use_8bit_adam and settings.optimizer not in ("adamw", "adamw_8bit"):
-        raise UsageError(
-            f"--use_8bit_adam is --optimizer adamw_8bit, and --optimizer is {settings.optimizer}: "
-            "give one of them."
-        )
-    if settings.optimizer == "schedule_free":
-        if not settings.lr_scheduler.startswith("constant"):
-            raise UsageError(
-                f"--lr_scheduler {settings.lr_scheduler} falls, and --optimizer schedule_free "
-                "averages in place of it: give constant or constant_with_warmup."
-            )
-        if settings.ema_decay is not None:
-            raise UsageError(
-                "--ema_decay keeps a moving average, and --optimizer schedule_free has one of its "
-                "own, which is exported: leave --ema_decay out."
-            )
-    if settings.disable_optimizer_restore and settings.optimizer in ("schedule_free", "prodigy"):
-        raise UsageError(
-            f"--disable_optimizer_restore: what --optimizer {settings.optimizer} remembers is more "
-            "than moments, and cannot be left behind."
         )
 
 

@@ -8,12 +8,10 @@ from typing import Any
 from hotshot_jax.choices import (
     CONSISTENCY_TARGETS,
     HIGH_THRESHOLD,
-    LEARNING_RATE_SCHEDULES,
     LORA_LAYERS,
     LORA_TARGETS,
     LOSSES,
     LOW_THRESHOLD,
-    OPTIMIZERS,
     REMATERIALISATIONS,
     REPORTS,
     SELECTIONS,
@@ -29,11 +27,11 @@ from hotshot_jax.cli.flags import (
     written_settings,
 )
 from hotshot_jax.cli.other_names import TRAIN
-from hotshot_jax.cli.train.start_settings import StartSettings
+from hotshot_jax.cli.train.optimizer_settings import OptimizerSettings
 from hotshot_jax.compile_effort import DEFAULT_EFFORT, EFFORTS
 from hotshot_jax.errors import UsageError
 
-_MODEL, _TRAINING, _OPTIMIZER = "model", "training", "optimiser"
+_MODEL, _TRAINING = "model", "training"
 _OUTPUT, _VALIDATION, _MACHINE = "output", "validation", "machine"
 _DISTILLATION = "distillation, with --train lcm"
 
@@ -55,7 +53,7 @@ NO_LIMIT = 9_999_999
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainSettings(StartSettings):
+class TrainSettings(OptimizerSettings):
     """The settings of one run; each field is a flag of the same name."""
 
     pretrained_model_name_or_path: str = flag(
@@ -178,33 +176,6 @@ class TrainSettings(StartSettings):
     )
     seed: int = flag(111, "fixes everything that is random", int, _TRAINING)
 
-    learning_rate: float = flag(5e-6, "after the warm-up", float, _OPTIMIZER)
-    scale_lr: bool = flag(
-        False, "multiply the learning rate by devices, batch and accumulation", bool, _OPTIMIZER
-    )
-    lr_scheduler: str = flag(
-        "constant", "course of the learning rate", str, _OPTIMIZER, choices=LEARNING_RATE_SCHEDULES
-    )
-    lr_warmup_steps: int = flag(500, "updates until it is reached", int, _OPTIMIZER)
-    optimizer: str = flag(
-        "adamw",
-        "what turns gradients into updates; prodigy finds its learning rate, of which "
-        "--learning_rate is a factor, 1 by default",
-        str,
-        _OPTIMIZER,
-        choices=OPTIMIZERS,
-    )
-    use_8bit_adam: bool = flag(
-        False, "moments of one byte: --optimizer adamw_8bit", bool, _OPTIMIZER
-    )
-    adam_beta1: float = flag(0.9, "decay of the first moment", float, _OPTIMIZER)
-    adam_beta2: float = flag(
-        0.999, "decay of the second moment; 0.99 with --optimizer lion", float, _OPTIMIZER
-    )
-    adam_weight_decay: float = flag(1e-2, "weight decay", float, _OPTIMIZER)
-    adam_epsilon: float = flag(1e-8, "added to the root of the second moment", float, _OPTIMIZER)
-    max_grad_norm: float = flag(1.0, "norm at which gradients are clipped", float, _OPTIMIZER)
-
     output_dir: str = flag(
         "output", "folder for everything that a run leaves behind", str, _OUTPUT, local=True
     )
@@ -321,11 +292,6 @@ class TrainSettings(StartSettings):
     def counts_epochs(self) -> bool:
         """Whether the number of epochs decides when training ends, not that of updates."""
         return self.max_train_steps == NO_LIMIT
-
-    @property
-    def optimizer_name(self) -> str:
-        """The optimiser: `--optimizer`, or what the switch that others know it by means."""
-        return "adamw_8bit" if self.use_8bit_adam else self.optimizer
 
     @property
     def trains_factors(self) -> bool:
