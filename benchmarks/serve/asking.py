@@ -57,7 +57,7 @@ class Server:
         while (job := json.loads(self.ask(f"/v1/videos/{id}")[1]))["status"] != "completed":
             if job["status"] in ("failed", "cancelled"):
                 raise RuntimeError(str(job))
-            time.sleep(0.02)
+            time.sleep(0.1)
         return id, self.ask(f"/v1/videos/{id}/content")[1]
 
     @property
