@@ -181,3 +181,12 @@ def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.005)
     return value
+
+
+def error_of(answer: Any, status: int) -> str:
+    """The message of a refusal that has the one shape of all of them."""
+    assert answer.status_code == status, answer.text
+    (error,) = answer.json().values()
+    assert set(error) == {"message", "type", "code"} and all(error.values())
+    message: str = error["message"]
+    return message

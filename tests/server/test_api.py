@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from hotshot_jax.server.api.app import create_app
 from hotshot_jax.server.job import Status
 from hotshot_jax.server.results import CLIP_FORMS
-from tests.server.fakes import Serving, until
+from tests.server.fakes import Serving, error_of, until
 
 SMALL = {"prompt": "a fox", "size": "16x16", "num_frames": 2, "num_inference_steps": 2}
 MAGIC = {"gif": b"GIF89a", "mp4": b"\0\0\0", "webp": b"RIFF"}
@@ -26,14 +26,6 @@ def made(client: TestClient, **values: Any) -> str:
     id: str = answer.json()["id"]
     until(lambda: client.get(f"/v1/videos/{id}").json()["status"] == "completed")
     return id
-
-
-def error_of(answer: Any, status: int) -> str:
-    assert answer.status_code == status, answer.text
-    (error,) = answer.json().values()
-    assert set(error) == {"message", "type", "code"} and all(error.values())
-    message: str = error["message"]
-    return message
 
 
 def test_a_job_is_made_looked_at_and_fetched(client: TestClient) -> None:

@@ -67,7 +67,8 @@ def _quality(parameters: list[str]) -> float:
         name, _, value = each.partition("=")
         if name.strip() == "q":
             try:
-                return min(max(float(value), 0.0), 1.0)
+                # In this order NaN is 0.
+                return min(max(0.0, float(value)), 1.0)
             except ValueError:
                 return 0.0
     return 1.0
