@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,7 @@ class Programs:
     A program is kept for its key and for the shapes, dtypes and shardings of its arguments, so the
     second prompt of a run finds everything compiled. Each holds tens of megabytes, and every size
     has its own: beyond `MOST_KEPT`, the one that was not used for longest is given up, unless the
-    job that runs has used it.
+    job that runs has used it. Several threads may use it, each with a job of its own.
 
     Args:
         mesh: where the programs run; None for the device that their arguments lie on.
@@ -41,15 +42,18 @@ class Programs:
         self.mesh = mesh
         self._options = effort_options(platform, effort or default_effort(platform))
         self._compiled: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
-        self._used: set[Any] = set()
+        self._used: dict[int, set[Any]] = {}
+        self._looking = threading.Lock()
+        self._compiling = threading.Lock()
         self.stored: StoredPrograms | None = None
 
     def __len__(self) -> int:
         return len(self._compiled)
 
     def start_job(self) -> None:
-        """Tells that what was used until now may be given up."""
-        self._used.clear()
+        """Tells that what this thread has used until now may be given up."""
+        with self._looking:
+            self._used[threading.get_ident()] = set()
 
     def get(
         self,
@@ -79,8 +83,14 @@ class Programs:
         leaves, structure = jax.tree.flatten(arguments)
         shapes = tuple((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves)
         full_key = (name, key, structure, shapes)
-        program = self._compiled.get(full_key)
-        if program is None:
+        program = self._used_again(full_key)
+        if program is not None:
+            return program
+        with self._compiling:
+            # Another thread may have waited for the same.
+            program = self._used_again(full_key)
+            if program is not None:
+                return program
             on_mesh = contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
             with progress.compiling(name), jax.default_matmul_precision(matmul), on_mesh:
 
@@ -93,20 +103,29 @@ class Programs:
                     program = compile_program()
                 else:
                     program = self.stored.get_or_compile(made_of, compile_program)
-            self._compiled[full_key] = program
-            self._make_room()
-        self._compiled.move_to_end(full_key)
-        self._used.add(full_key)
-        return program
+            with self._looking:
+                self._compiled[full_key] = program
+                given_up = self._make_room()
+            if given_up:
+                return_free_memory()
+        return self._used_again(full_key) or program
 
-    def _make_room(self) -> None:
+    def _used_again(self, full_key: Any) -> Callable[..., Any] | None:
+        with self._looking:
+            if full_key not in self._compiled:
+                return None
+            self._compiled.move_to_end(full_key)
+            self._used.setdefault(threading.get_ident(), set()).add(full_key)
+            return self._compiled[full_key]
+
+    def _make_room(self) -> bool:
         # Only for a new one: a job that needs more than are kept needs them for its next call too.
+        used = set().union(*self._used.values())
         given_up = False
-        while len(self) > MOST_KEPT and next(iter(self._compiled)) not in self._used:
+        while len(self) > MOST_KEPT and next(iter(self._compiled)) not in used:
             self._compiled.popitem(last=False)
             given_up = True
-        if given_up:
-            return_free_memory()
+        return given_up
 
 
 def return_free_memory() -> None:

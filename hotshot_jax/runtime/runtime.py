@@ -1,5 +1,6 @@
 """Where a pipeline's models lie and how their programs are run."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,10 @@ class Runtime:
         if jax.process_count() == 1:
             models = repr((self.components.structure, self.precision, self.low_vram_mode))
             self._programs.stored = StoredPrograms(folder, models)
+
+    def beside(self) -> "Runtime":
+        """The same models and programs for another thread, with a progress of its own."""
+        return copy.copy(self)
 
     def start_job(self) -> None:
         """Tells that another call begins, which may need other programs than the last one."""

@@ -1,7 +1,10 @@
 """The loaded models: LoRAs at the strengths and ControlNets that a clip asks for."""
 
+import contextlib
+import copy
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from hotshot_jax.jobs.maker import ClipMaker
@@ -10,18 +13,20 @@ from hotshot_jax.runtime.program_folder import ProgramFolder
 
 
 class Models(Protocol):
-    """What the worker makes clips with; used by one thread."""
+    """What the worker makes clips with, in several threads."""
 
     positions: int
     """Frames that the temporal layers know."""
 
-    def maker(
+    def lent(
         self,
         batch_size: int = 1,
         loras: Iterable[tuple[str, float]] = (),
         controlnets: Sequence[str] = (),
-    ) -> ClipMaker:
-        """A maker of clips.
+    ) -> contextlib.AbstractContextManager[ClipMaker]:
+        """A maker of clips, for one thread and as long as the context lasts.
+
+        Who needs LoRAs at other strengths than those that are in use waits until nobody uses them.
 
         Args:
             batch_size: clips of one call.
@@ -57,27 +62,46 @@ class LoadedModels:
         self._effort = compile_effort
         self._programs = programs
         self._pipelines: dict[tuple[str, ...], HotshotXLPipeline] = {}
+        self._turn = threading.Lock()
+        self._unused = threading.Condition()
+        self._users = 0
         self.positions = self._whole.components.unet.config.temporal_positions
 
-    def maker(
+    @contextlib.contextmanager
+    def lent(
         self,
         batch_size: int = 1,
         loras: Iterable[tuple[str, float]] = (),
         controlnets: Sequence[str] = (),
-    ) -> ClipMaker:
+    ) -> Iterator[ClipMaker]:
         """See `Models`.
 
         Raises:
             HotshotError: the files of a LoRA or of the checkpoint are gone.
         """
-        self._set(dict(loras))
-        return ClipMaker(self._pipeline(tuple(controlnets)), batch_size)
+        given = dict(loras)
+        wanted = {name: given.get(name, 0.0) for name in self._loras}
+        # Who comes later waits behind whom the strengths make wait.
+        with self._turn:
+            if wanted != self._strengths:
+                with self._unused:
+                    self._unused.wait_for(lambda: not self._users)
+                self._set(wanted)
+            pipeline = copy.copy(self._pipeline(tuple(controlnets)))
+            pipeline.runtime = pipeline.runtime.beside()
+            with self._unused:
+                self._users += 1
+        try:
+            yield ClipMaker(pipeline, batch_size)
+        finally:
+            with self._unused:
+                self._users -= 1
+                self._unused.notify_all()
 
     def _set(self, wanted: Mapping[str, float]) -> None:
         changed = False
-        for name, now in self._strengths.items():
-            strength = wanted.get(name, 0.0)
-            if strength != now:
+        for name, strength in wanted.items():
+            if strength != self._strengths[name]:
                 self._whole.set_lora(self._loras[name], strength)
                 self._strengths[name] = strength
                 changed = True

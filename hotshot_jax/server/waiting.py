@@ -51,6 +51,8 @@ class Waiting:
         self._jobs: list[Live] = []
         self._changed = threading.Condition()
         self._closed = False
+        self._making = 0
+        self._alone = False
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -89,8 +91,8 @@ class Waiting:
     def take(self, most: int, begin: Callable[[list[Live]], None]) -> list[Live]:
         """The job that has waited for longest, and others that can be made with it.
 
-        Waits for one. What was begun before, when the server ended, is made alone: it may be what
-        ended it.
+        Waits for one, and counts as making it until `made` is called. What was begun before, when
+        the server ended, is made alone: it may be what ended it.
 
         Args:
             most: how many may be made together.
@@ -100,14 +102,14 @@ class Waiting:
             The jobs; none when the queue is closed.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._jobs or self._closed)
+            self._changed.wait_for(self._ready)
             if most > 1 and not self._closed and self._jobs[0].shared is not None:
                 # What is sent at the same moment arrives one after the other.
                 self._changed.wait_for(
                     lambda: len(self._jobs) >= most or self._closed, _GATHERED_WITHIN_SECONDS
                 )
                 # All of it may have been cancelled meanwhile.
-                self._changed.wait_for(lambda: self._jobs or self._closed)
+                self._changed.wait_for(self._ready)
             if self._closed:
                 return []
             first = self._jobs[0]
@@ -120,5 +122,21 @@ class Waiting:
                 ]
             taken = taken[:most]
             self._jobs = [each for each in self._jobs if each not in taken]
+            self._making += 1
+            self._alone = bool(first.job.tries)
             begin(taken)
             return taken
+
+    def made(self) -> None:
+        """Tells that what `take` gave is not made any more."""
+        with self._changed:
+            self._making -= 1
+            self._alone = False
+            self._changed.notify_all()
+
+    def _ready(self) -> bool:
+        if self._closed:
+            return True
+        if not self._jobs or self._alone:
+            return False
+        return not (self._making and self._jobs[0].job.tries)

@@ -33,5 +33,5 @@ def warm(
         few = dataclasses.replace(clip, steps=min(_STEPS, clip.steps))
         for batch in batch_sizes:
             # After so few steps a picture may be of a single colour.
-            with contextlib.suppress(HotshotError):
-                list(models.maker(batch).make([few] * batch))
+            with contextlib.suppress(HotshotError), models.lent(batch) as maker:
+                list(maker.make([few] * batch))

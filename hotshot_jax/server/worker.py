@@ -1,4 +1,4 @@
-"""The thread that owns the models: takes jobs in their order and makes them."""
+"""The threads that use the models: they take jobs in their order and make them."""
 
 import dataclasses
 import errno
@@ -38,10 +38,12 @@ class Pace:
     Attributes:
         batch_sizes: clips of a call, rising from 1: few sizes, so that few programs are compiled.
         seconds_a_job: that making it may take.
+        calls_at_once: made side by side, each by a thread of its own.
     """
 
     batch_sizes: tuple[int, ...] = (1,)
     seconds_a_job: float = 3600.0
+    calls_at_once: int = 1
 
     def size_for(self, clips: int) -> int:
         """The size of the call that makes so many clips."""
@@ -53,7 +55,7 @@ class Worker:
 
     Args:
         store: where jobs are kept.
-        models: used by the thread of the worker alone.
+        models: what they are made with.
         planner: plans what is taken from the queue.
         waiting: the queue.
         pace: how jobs are made.
@@ -81,25 +83,31 @@ class Worker:
         self._stopping = threading.Event()
         self._writer = ThreadPoolExecutor(1, "hotshot-writer")
         self._writing: list[Future[None]] = []
+        self._handing_over = threading.Lock()
         self._seconds_after: dict[tuple[int | None, ...], float] = {}
-        self._thread = threading.Thread(target=self._run, name="hotshot-worker", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, name=f"hotshot-worker-{number}", daemon=True)
+            for number in range(pace.calls_at_once)
+        ]
 
     def start(self) -> None:
         """Begins to take jobs."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Ends between two steps; what is not finished waits for the next start."""
         self._stopping.set()
         self._waiting.close()
-        if self._thread.ident is not None:
-            self._thread.join()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
         self._writer.shutdown()
 
     @property
     def alive(self) -> bool:
         """Whether jobs are taken."""
-        return self._thread.is_alive()
+        return all(thread.is_alive() for thread in self._threads)
 
     def _run(self) -> None:
         most = self._pace.batch_sizes[-1]
@@ -111,8 +119,8 @@ class Worker:
                 for live in batch:
                     if not live.handed_over:
                         self._fail(live, error)
-        for future in self._writing:
-            future.result()
+            finally:
+                self._waiting.made()
 
     def _begin(self, batch: Sequence[Live]) -> None:
         for live in batch:
@@ -169,32 +177,33 @@ class Worker:
             )
 
         size = self._pace.size_for(len(batch))
-        maker = self._models.maker(size, first.loras, first.controlnets)
-        clips = maker.make(
-            [plan.clip for plan in plans],
-            first.controls,
-            first.start,
-            progress=progress,
-            cancelled=unwanted,
-            watch=progress.watch,
-        )
-        for live, plan in zip(batch, plans, strict=True):
-            clip = next(clips)
-            if progress.seconds_since_denoising is not None:
-                self._seconds_after[shape] = progress.seconds_since_denoising
-            # Warnings of a batch quote the prompts of others.
-            warnings = [in_api_words(text) for text in heard] if len(batch) == 1 else []
-            self._hand_over(live, plan, clip, warnings)
+        with self._models.lent(size, first.loras, first.controlnets) as maker:
+            clips = maker.make(
+                [plan.clip for plan in plans],
+                first.controls,
+                first.start,
+                progress=progress,
+                cancelled=unwanted,
+                watch=progress.watch,
+            )
+            for live, plan in zip(batch, plans, strict=True):
+                clip = next(clips)
+                if progress.seconds_since_denoising is not None:
+                    self._seconds_after[shape] = progress.seconds_since_denoising
+                # Warnings of a batch quote the prompts of others.
+                warnings = [in_api_words(text) for text in heard] if len(batch) == 1 else []
+                self._hand_over(live, plan, clip, warnings)
         self._metrics.batches.observe(len(batch))
         self._metrics.made.observe(time.monotonic() - start)
         self._metrics.compiled.inc(progress.standing.compiled)
 
     def _hand_over(self, live: Live, plan: PlannedClip, clip: Clip, warnings: list[str]) -> None:
         live.handed_over = True
-        self._writing = [each for each in self._writing if not each.done()]
-        while len(self._writing) >= _MOST_UNWRITTEN:
-            self._writing.pop(0).result()
-        self._writing.append(self._writer.submit(self._write, live, plan, clip, warnings))
+        with self._handing_over:
+            self._writing = [each for each in self._writing if not each.done()]
+            while len(self._writing) >= _MOST_UNWRITTEN:
+                self._writing.pop(0).result()
+            self._writing.append(self._writer.submit(self._write, live, plan, clip, warnings))
 
     def _write(self, live: Live, plan: PlannedClip, clip: Clip, warnings: list[str]) -> None:
         try:

@@ -28,6 +28,7 @@ from hotshot_jax.errors import UsageError
         ("--warm 512x512", "'512x512'; expected WIDTHxHEIGHTxFRAMES"),
         ("--max_queue 0", "--max_queue is 0; expected more than 0."),
         ("--max_batch 0", "--max_batch is 0"),
+        ("--calls_at_once -1", "--calls_at_once is -1"),
         ("--keep_gb nan", "--keep_gb is nan"),
         ("--port 70000", "--port is 70000"),
         ("--lora_dir /nothing/there", "--lora_dir /nothing/there: there is no such folder."),

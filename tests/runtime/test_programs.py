@@ -4,6 +4,7 @@ import contextlib
 import gc
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,20 @@ def test_the_same_shapes_are_compiled_once() -> None:
         argument = jnp.full((3,), value)
         program = programs.get("double", None, double, (argument,), NoProgress())
         np.testing.assert_array_equal(program(argument), 2 * np.full(3, value))
+    assert len(traces) == 1
+
+
+def test_two_threads_compile_the_same_once() -> None:
+    traces, double = _counted()
+    programs = Programs()
+    argument = jnp.ones(3)
+
+    def get(_: int) -> Callable[..., Any]:
+        programs.start_job()
+        return programs.get("double", None, double, (argument,), NoProgress())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len({id(program) for program in pool.map(get, range(8))}) == 1
     assert len(traces) == 1
 
 

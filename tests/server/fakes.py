@@ -1,5 +1,6 @@
 """A maker that makes what it is told in no time, and a service around it."""
 
+import contextlib
 import dataclasses
 import threading
 import time
@@ -52,7 +53,7 @@ class Making:
         at_step: called before each step with the clips.
         at_clip: called before each clip is given.
         batches: prompts of each call.
-        asked: what `Models.maker` was called with.
+        asked: what `Models.lent` was called with.
         compiles: whether something is compiled.
         frames: what is made.
     """
@@ -77,14 +78,15 @@ class FakeModels:
     def __init__(self, making: Making):
         self._making = making
 
-    def maker(
+    @contextlib.contextmanager
+    def lent(
         self,
         batch_size: int = 1,
         loras: Iterable[tuple[str, float]] = (),
         controlnets: Sequence[str] = (),
-    ) -> ClipMaker:
+    ) -> Iterator[ClipMaker]:
         self._making.asked.append((batch_size, tuple(loras), tuple(controlnets)))
-        return FakeMaker(self._making)
+        yield FakeMaker(self._making)
 
 
 class FakeMaker(ClipMaker):

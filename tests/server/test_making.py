@@ -16,6 +16,7 @@ from hotshot_jax.server.failures import BadRequest, NoRoom, QueueFull, ShuttingD
 from hotshot_jax.server.job import Status
 from hotshot_jax.server.kept_frames import KeptFrames
 from hotshot_jax.server.limits import Limits
+from hotshot_jax.server.store import JobStore
 from hotshot_jax.server.worker import Pace
 from tests.server.fakes import Making, Serving, asked, frames_of, until
 
@@ -53,6 +54,36 @@ def test_jobs_that_are_alike_are_made_together_in_order_of_arrival(tmp_path: Pat
             made = KeptFrames.read(serving.store.job_folder(id) / "frames.kept").frames
             clip = serving.service._planned(asked(prompt, seed=seed), {}).clip
             np.testing.assert_array_equal(made, frames_of(clip))
+
+
+def test_calls_are_made_side_by_side(tmp_path: Path) -> None:
+    making = Making()
+    making.gate.clear()
+    with Serving(tmp_path, making, pace=Pace(calls_at_once=2)) as serving:
+        ids = [serving.submit(prompt) for prompt in "abc"]
+        until(lambda: len(making.batches) == 2)
+        assert serving.service.standing(ids[2]) == {"stage": "waiting", "queue_position": 1}
+        making.gate.set()
+        assert [serving.ended(id).status for id in ids] == [Status.COMPLETED] * 3
+        assert sorted(making.batches) == [["a"], ["b"], ["c"]]
+
+
+def test_what_a_server_ended_with_is_made_alone(tmp_path: Path) -> None:
+    with JobStore(tmp_path) as store:
+        ids = [store.add("video", asked(prompt), {}).id for prompt in "abcd"]
+        store.begin(ids[1:3])
+    running: list[str] = []
+    seen: set[str] = set()
+
+    def at_step(clips: Any) -> None:
+        running.append(clips[0].prompt)
+        time.sleep(0.02)
+        seen.add("".join(sorted(set(running))))
+        running.remove(clips[0].prompt)
+
+    with Serving(tmp_path, Making(at_step=at_step), pace=Pace(calls_at_once=2)) as serving:
+        assert {serving.ended(id).status for id in ids} == {Status.COMPLETED}
+    assert all(each in seen and not any(each in s for s in seen if s != each) for each in "bc")
 
 
 def test_one_of_a_batch_is_cancelled_and_the_others_are_made(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ def prepared(
     )
     device = use_device(settings.device)
     check_effort(current_platform(), settings.compile_effort, given)
+    calls_at_once = _calls_at_once(settings)
     with (
         bound_socket(settings.host, settings.port) as listening,
         JobStore(Path(os.path.expanduser(settings.jobs_dir))) as store,
@@ -115,7 +116,7 @@ def prepared(
             planner,
             ServedModel(_model_id(settings), tuple(loras), tuple(controlnets)),
             _limits(settings),
-            Pace(batch_sizes, settings.job_seconds),
+            Pace(batch_sizes, settings.job_seconds, calls_at_once),
             _colors(models) if settings.page else None,
         )
         say(f"{program_name(PROGRAM)}: {_model_id(settings)} on {device}")
@@ -124,7 +125,8 @@ def prepared(
 
 def _colors(models: LoadedModels) -> LatentColors | None:
     try:
-        return LatentColors.of_vae(models.maker().pipeline)
+        with models.lent() as maker:
+            return LatentColors.of_vae(maker.pipeline)
     except HotshotError as error:
         logger.warning("There will be no previews: %s", error)
         return None
@@ -183,8 +185,10 @@ def _check_numbers(settings: ServeSettings) -> None:
     ):
         if not getattr(settings, name) > 0:
             raise UsageError(f"--{name} is {getattr(settings, name):g}; expected more than 0.")
-    if settings.max_batch is not None and settings.max_batch < 1:
-        raise UsageError(f"--max_batch is {settings.max_batch}; expected 1 or more.")
+    for name in ("max_batch", "calls_at_once"):
+        number = getattr(settings, name)
+        if number is not None and number < 1:
+            raise UsageError(f"--{name} is {number}; expected 1 or more.")
     if not 0 <= settings.port < 1 << 16:
         raise UsageError(f"--port is {settings.port}; expected 0 to 65535.")
 
@@ -233,6 +237,19 @@ def _loaded(
         maker = ClipMaker.load(model, run_settings(infer, mesh), TerminalProgress())
     loaded = LoadedModels(maker, loras, tuple(controlnets), settings.compile_effort, programs)
     return loaded, batch_sizes(most, mesh.data)
+
+
+def _calls_at_once(settings: ServeSettings) -> int:
+    several = jax.device_count() > 1
+    if settings.calls_at_once is None:
+        idle = current_platform() == "cpu" and (os.cpu_count() or 1) > 1
+        return 2 if idle and not several and not settings.low_vram_mode else 1
+    if several and settings.calls_at_once > 1:
+        raise UsageError(
+            f"--calls_at_once is {settings.calls_at_once}; {jax.device_count()} devices make one "
+            "call at a time, as their programs would wait for each other."
+        )
+    return settings.calls_at_once
 
 
 def batch_sizes(most: int, data: int) -> tuple[int, ...]:

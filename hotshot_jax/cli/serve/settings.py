@@ -69,6 +69,13 @@ class ServeSettings:
         int,
         _JOBS,
     )
+    calls_at_once: int | None = flag(
+        None,
+        "calls that are made side by side (default: 1; 2 on a CPU of several cores, where one "
+        "leaves half of them idle)",
+        int,
+        _JOBS,
+    )
 
     lora_dir: str | None = flag(
         None, "folder whose LoRAs can be asked for by name, with a strength", str, _OFFERED,
