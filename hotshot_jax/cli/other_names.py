@@ -177,6 +177,7 @@ TRAIN: Final = OtherNames(
             "learning_rate": "lr unet_lr",
             "lr_scheduler": "lr_scheduler_type scheduler",
             "lr_warmup_steps": "warmup_steps num_warmup_steps",
+            "train_text_encoder": "train_text_encoders",
             "lora_rank": "rank network_dim network_rank lora_dim lora_r",
             "snr_gamma": "min_snr_gamma",
             "text_dropout": "caption_dropout_rate caption_dropout proportion_empty_prompts "
@@ -229,6 +230,7 @@ TRAIN: Final = OtherNames(
         "cache_latents": _CACHE,
         "cache_latents_to_disk": _CACHE,
         "cache_text_encoder_outputs": _CACHE,
+        "network_train_unet_only": "leave it out; --train_text_encoder is what trains the others.",
         "validation_epochs": "--validate_every_steps counts updates.",
         "save_every_n_epochs": "--save_n_steps counts updates.",
         "num_workers": "reading ahead is done by itself; leave it out.",

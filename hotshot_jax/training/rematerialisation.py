@@ -10,6 +10,7 @@ from flax import nnx
 
 from hotshot_jax.choices import REMATERIALISATIONS
 from hotshot_jax.errors import UsageError
+from hotshot_jax.models.clip import CLIPEncoder
 
 _LISTS = ("resnets", "attentions", "temporal_attentions")
 
@@ -62,13 +63,13 @@ def rematerialise(model: nnx.Module, name: str) -> None:
     """Makes a model keep less for its backward pass; changes the model, not its results.
 
     Args:
-        model: a UNet, or one with a ControlNet, put together within the function that is
-            differentiated.
+        model: a UNet, one with a ControlNet, or a text encoder, put together within the function
+            that is differentiated.
         name: one of `choices.REMATERIALISATIONS`. "none" keeps everything. "blocks" keeps the input
-            of every resnet and transformer. "dots" keeps, besides these, what linear layers and
-            convolutions give, so that only the cheap operations are computed again. "full" keeps
-            the same as "blocks", and while a transformer is computed again only the inputs of its
-            inner blocks.
+            of every resnet and transformer, and of every layer of a text encoder. "dots" keeps,
+            besides these, what linear layers and convolutions give, so that only the cheap
+            operations are computed again. "full" keeps the same as "blocks", and while a
+            transformer is computed again only the inputs of its inner blocks.
 
     Raises:
         UsageError: the name is unknown.
@@ -86,6 +87,10 @@ def rematerialise(model: nnx.Module, name: str) -> None:
         for list_name in _LISTS
         if hasattr(part, list_name)
     ]
+    for _, part in nnx.iter_modules(model):
+        if isinstance(part, CLIPEncoder):
+            stacked: Any = Recomputed(part.layers, policy)
+            part.layers = stacked
     for block, list_name in blocks:
         layers: list[Any] = list(getattr(block, list_name))
         if name == "full":

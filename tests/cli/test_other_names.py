@@ -61,6 +61,7 @@ def test_what_has_one_meaning_is_understood(line: str) -> None:
     [
         ("--lr 1e-4", "learning_rate", 1e-4),
         ("--network_dim 8", "lora_rank", 8),
+        ("--train_text_encoders --train lora", "train_text_encoder", True),
         ("--train_data_dir a", "data_dir", "a"),
         ("--max_train_epochs 3", "num_train_epochs", 3),
         ("--checkpointing_steps 5", "save_n_steps", 5),

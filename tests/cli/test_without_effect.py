@@ -88,6 +88,7 @@ def test_training(arguments: str) -> None:
         "",
         "--train lora --lora_rank 4 --lora_targets both",
         "--train lora --lora_layers all",
+        "--train lora --train_text_encoder",
         "--train lcm --lora_rank 4 --w_min 4 --w_max 4 --num_ddim_timesteps 20 --lora_layers all",
         "--train lcm --loss huber --huber_c 0.1 --timestep_scaling_factor 1",
         "--train lcm --ema_decay 0.9 --lcm_target ema --text_dropout 0.1",

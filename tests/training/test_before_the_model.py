@@ -56,3 +56,20 @@ def test_nothing_is_written_among_the_samples(train: Train, data: Path, tmp_path
     run = train("--validation_data", data, "--output_dir", data / "run")
     assert run.status == 2 and f"lies in --validation_data {data}" in run.stderr
     assert sorted(path.name for path in data.iterdir()) == ["sample_0", "sample_1"]
+
+
+@pytest.mark.usefixtures("no_model")
+def test_text_encoders_train_where_they_can(train: Train, tmp_path: Path) -> None:
+    flag = "--train_text_encoder"
+    config = tmp_path / "config.yaml"
+    config.write_text("train_text_encoder: true\n")
+    for given, message in (
+        (("--train", "lora", "--cache_dir", tmp_path / "cache"), "--cache_dir cannot be used with"),
+        (("--train", "lcm"), "cannot be used with --train lcm: teacher and student read one text"),
+        (("--train", "temporal"), "--train temporal trains no factors. Give --train lora"),
+        (("--train", "controlnet"), "--train controlnet trains no factors"),
+    ):
+        for way in ((flag,), ("--config", config)):
+            run = train(*given, *way)
+            assert run.status == 2 and flag in run.stderr and message in run.stderr, run.stderr
+            assert not run.output.exists() and not (tmp_path / "cache").exists()

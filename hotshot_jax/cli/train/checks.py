@@ -72,6 +72,8 @@ def check_settings(settings: TrainSettings) -> None:
             f"--prediction_type changes what the output of the UNet means, and --train "
             f"{settings.train} leaves the UNet as it is. Train it with --train unet first."
         )
+    if settings.train_text_encoder:
+        _check_text_encoders(settings)
     if settings.push_to_hub is not None:
         check_name(settings.push_to_hub)
     check_optimizer_settings(settings)
@@ -94,6 +96,25 @@ def check_settings(settings: TrainSettings) -> None:
     if settings.resume_data == "restart" and settings.counts_epochs:
         raise UsageError(
             "--resume_data restart needs --max_train_steps: epochs of other data have others."
+        )
+
+
+def _check_text_encoders(settings: TrainSettings) -> None:
+    if settings.train == "lcm":
+        raise UsageError(
+            "--train_text_encoder cannot be used with --train lcm: teacher and student read one "
+            "text, and what would be learned is a text that the teacher follows more easily. "
+            "Leave it out."
+        )
+    if settings.train != "lora":
+        raise UsageError(
+            f"--train_text_encoder adds factors to the text encoders, and --train {settings.train} "
+            "trains no factors. Give --train lora."
+        )
+    if settings.cache_dir is not None:
+        raise UsageError(
+            "--cache_dir cannot be used with --train_text_encoder: texts are cached, and the text "
+            "encoders make others after each step. Leave one out."
         )
 
 

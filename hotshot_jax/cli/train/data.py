@@ -155,7 +155,7 @@ def make_feeds(
         if cached is not None:
             cached.fill(loader, progress)
         loader.prepare = prepare if make_control is None else ControlFrames(make_control, prepare)
-        return Feed(loader, encoders, mesh)
+        return Feed(loader, encoders, mesh, text_trains=settings.train_text_encoder)
 
     training = feed(loader)
     held_out = None

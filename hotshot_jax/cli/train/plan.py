@@ -3,7 +3,6 @@
 import logging
 import math
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,7 @@ from hotshot_jax.convert.formats.controlnet_files import open_controlnet
 from hotshot_jax.convert.prepare import prepare_component
 from hotshot_jax.data.loader import Loader, LoaderConfig
 from hotshot_jax.models import AutoencoderKLConfig
+from hotshot_jax.pipelines.components import Components
 from hotshot_jax.training.consistency import ConsistencyConfig
 from hotshot_jax.training.feeding.feed import MakeControl
 from hotshot_jax.training.loss import LossConfig
@@ -28,7 +28,7 @@ from hotshot_jax.training.optimizer import OptimizerConfig
 from hotshot_jax.training.running.metrics import chosen_reports
 from hotshot_jax.training.running.step import StepConfig, Trainer
 from hotshot_jax.training.trainees.controlnet import ControlNetTrainee
-from hotshot_jax.training.trainees.lora import LoraTrainee
+from hotshot_jax.training.trainees.lora import TEXT_ENCODERS, LoraTrainee
 from hotshot_jax.training.trainees.models import TrainingModels
 from hotshot_jax.training.trainees.trainee import Division, Trainee
 
@@ -158,13 +158,14 @@ def where_numbers_go(report_to: str) -> str:
     return f"{line}; pip install 'hotshot-jax[logging]' brings wandb and tensorboard"
 
 
-def divide(settings: TrainSettings, unet: Any) -> Trainee:
+def divide(settings: TrainSettings, models: Components) -> Trainee:
     """What trains.
 
     Args:
         settings: of the run.
-        unet: the UNet, with shapes in place of arrays.
+        models: of the checkpoint, with shapes in place of arrays.
     """
+    unet = models.unet
     if settings.train == "controlnet":
         start = settings.controlnet_model_name_or_path
         if start is None:
@@ -178,7 +179,14 @@ def divide(settings: TrainSettings, unet: Any) -> Trainee:
         )
         selection, targets = "spatial", "spatial"
     if settings.trains_factors:
-        lora = LoraTrainee.of(unet, targets, settings.lora_rank, settings.lora_layers)
+        encoders = {name: models.model(name) for name in TEXT_ENCODERS}
+        lora = LoraTrainee.of(
+            unet,
+            targets,
+            settings.lora_rank,
+            settings.lora_layers,
+            encoders if settings.train_text_encoder else None,
+        )
         start = settings.network_weights
         return lora if start is None else lora.starting_from(Path(start))
     return Division.of(unet, selection)

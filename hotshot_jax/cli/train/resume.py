@@ -36,14 +36,14 @@ _NONE = "none"
 # made of is compared by what it is, and not by the flags that chose it.
 _MUST_MATCH = ("train", "ema_decay", "mixed_precision")
 _MUST_MATCH_OF = {
-    "lora": ("lora_rank", "lora_targets", "lora_layers"),
+    "lora": ("lora_rank", "lora_targets", "lora_layers", "train_text_encoder"),
     "lcm": ("lora_rank", "lora_targets", "lora_layers"),
     "controlnet": ("control_type", "canny_low_threshold", "canny_high_threshold"),
 }
 # What checkpoints mean that were written before there was a setting, where its default is another.
 _BEFORE = {"snr_weights": "reference"}
 # And of those that must match, where checkpoints may be older than the setting.
-_FIRST = {"lora_layers": "attention"}
+_FIRST = {"lora_layers": "attention", "train_text_encoder": False}
 
 
 @dataclasses.dataclass(frozen=True)

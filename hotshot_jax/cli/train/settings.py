@@ -89,6 +89,9 @@ class TrainSettings(OptimizerSettings):
         _MODEL,
         choices=LORA_LAYERS,
     )
+    train_text_encoder: bool = flag(
+        False, "factors for both text encoders too, with --train lora", bool, _MODEL
+    )
     control_type: str = flag(
         "canny",
         "control frames that are made of the clips, with --train controlnet",

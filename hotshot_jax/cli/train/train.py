@@ -190,7 +190,7 @@ def _train(plan: _Plan, given: Collection[str]) -> None:
     models = load_models(
         settings.pretrained_model_name_or_path,
         settings.unet_resume_path,
-        lambda unet: checked_rank(given, divide(settings, unet)),
+        lambda models: checked_rank(given, divide(settings, models)),
         mesh,
         dtype=jnp.float32 if settings.mixed_precision == "no" else jnp.bfloat16,
         vae_dtype=jnp.bfloat16 if settings.vae_b16 else jnp.float32,

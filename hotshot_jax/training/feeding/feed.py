@@ -82,11 +82,21 @@ class Encoders:
             place: puts token ids on the mesh.
         """
         first, second = self._model("text_encoder"), self._model("text_encoder_2")
-        self._tell_of_long(prompts)
-        ids = place(tokenize(self.components.tokenizer, prompts, warn=False))
-        ids_2 = place(tokenize(self.components.tokenizer_2, prompts, warn=False))
+        ids, ids_2 = map(place, self.tokens(prompts))
         with jax.set_mesh(self.mesh):
             return _encode_text(first, second, ids, ids_2)
+
+    def tokens(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """What the first and the second encoder read, int32 `[prompts, tokens]`.
+
+        Args:
+            prompts: those of this host.
+        """
+        self._tell_of_long(prompts)
+        tokenizers = self.components.tokenizer, self.components.tokenizer_2
+        read = (tokenize(each, prompts, warn=False) for each in tokenizers)
+        ids, ids_2 = (ids.astype(np.int32) for ids in read)
+        return ids, ids_2
 
     def no_text(self) -> tuple[jax.Array, jax.Array]:
         """What stands for no prompt, as the checkpoint's pipeline has it; a batch of one."""
@@ -141,14 +151,22 @@ class Feed:
             perhaps of control frames (`ControlFrames`).
         encoders: encode what is not cached.
         mesh: of the devices.
+        text_trains: whether a step encodes texts itself: it is given token ids.
     """
 
-    def __init__(self, loader: Loader, encoders: Encoders, mesh: Mesh):
+    def __init__(
+        self, loader: Loader, encoders: Encoders, mesh: Mesh, *, text_trains: bool = False
+    ):
         self.loader = loader
         self.encoders = encoders
         self.mesh = mesh
-        hidden, pooled = jax.device_put(encoders.no_text(), whole(mesh))
-        self._empty = {"empty_hidden": hidden, "empty_pooled": pooled}
+        self.text_trains = text_trains
+        empty: dict[str, Any] = {}
+        if not text_trains:
+            empty["empty_hidden"], empty["empty_pooled"] = encoders.no_text()
+        elif not encoders.components.force_zeros_for_empty_prompt:
+            empty["empty_ids"], empty["empty_ids_2"] = encoders.tokens([""])
+        self._empty = {name: place(each, whole(mesh)) for name, each in empty.items()}
 
     def next(self) -> tuple[Batch, dict[str, jax.Array]]:
         """The next batch, and its arrays as `Trainer.step` takes them.
@@ -161,8 +179,13 @@ class Feed:
         arrays = {name: self._place(array) for name, array in batch.arrays.items()}
         if "frames" in arrays:
             mean, deviation = self.encoders.moments(arrays.pop("frames"))
-            hidden, pooled = self.encoders.text(batch.prompts, self._place)
-            arrays |= {"mean": mean, "deviation": deviation, "hidden": hidden, "pooled": pooled}
+            arrays |= {"mean": mean, "deviation": deviation}
+            if self.text_trains:
+                ids, ids_2 = map(self._place, self.encoders.tokens(batch.prompts))
+                arrays |= {"ids": ids, "ids_2": ids_2}
+            else:
+                hidden, pooled = self.encoders.text(batch.prompts, self._place)
+                arrays |= {"hidden": hidden, "pooled": pooled}
         # Programs are compiled for one placement; the encoders' may choose another.
         arrays = {
             name: jax.device_put(array, batch_sharding(self.mesh, array.shape))

@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hotshot_jax.compile_effort import DEFAULT_EFFORT, effort_options
+from hotshot_jax.conditioning.text.prompt import encode_tokens
 from hotshot_jax.schedulers.base import Scheduler
 from hotshot_jax.training.consistency import ConsistencyConfig, consistency_loss, draw_consistency
 from hotshot_jax.training.loss import Arrays, Draws, LossConfig, diffusion_loss, draw
@@ -138,7 +139,7 @@ class Trainer:
         if self.config.zero_nan_latents:
             latents = jnp.where(jnp.isnan(latents), 0.0, latents)
         latents = latents * self.config.scaling_factor
-        text = self._drop_text(batch, text_key)
+        text = self._drop_text(self._with_text(trained, frozen, batch), text_key)
         config = self.config.loss
         if isinstance(config, ConsistencyConfig):
             aim = trained if average is None or config.target != "ema" else average
@@ -197,7 +198,9 @@ class Trainer:
             batch: `mean` and `deviation` of the latents `[batch, frames, height, width, channels]`,
                 `hidden` `[batch, tokens, channels]`, `pooled` `[batch, text_channels]`, `time_ids`
                 `[batch, 6]`, and `empty_hidden`, `empty_pooled`, which stand for no prompt; where a
-                ControlNet trains also `control`, uint8 `[batch, frames, height, width, 3]`.
+                ControlNet trains also `control`, uint8 `[batch, frames, height, width, 3]`. Where
+                text encoders train, token ids `ids` and `ids_2` `[batch, tokens]` in place of
+                texts, and `empty_ids`, `empty_ids_2` unless zeros stand for no prompt.
             micro: number of the batch within the update.
             last: whether it is the last one of the update.
 
@@ -252,6 +255,23 @@ class Trainer:
         if average is None or decay is None:
             return None
         return {name: leaf + (1 - decay) * (trained[name] - leaf) for name, leaf in average.items()}
+
+    def _with_text(self, trained: Parameters, frozen: Parameters, batch: Arrays) -> Arrays:
+        """The batch with its texts, where those are encoded by what trains."""
+        division = self.division
+        if not (isinstance(division, LoraTrainee) and division.encoders):
+            return batch
+        encoders = division.text_encoders(trained, frozen)
+        for encoder in encoders:
+            rematerialise(encoder, self.config.rematerialisation)
+        hidden, pooled = encode_tokens(*encoders, batch["ids"], batch["ids_2"])
+        texts = {**batch, "hidden": hidden, "pooled": pooled}
+        if self.config.text_dropout:
+            empty = jnp.zeros_like(hidden[:1]), jnp.zeros_like(pooled[:1])
+            if "empty_ids" in batch:
+                empty = encode_tokens(*encoders, batch["empty_ids"], batch["empty_ids_2"])
+            texts["empty_hidden"], texts["empty_pooled"] = empty
+        return texts
 
     def _drop_text(self, batch: Arrays, key: jax.Array) -> Arrays:
         if not self.config.text_dropout:

@@ -23,6 +23,7 @@ from hotshot_jax.parallel.placement import in_host_memory
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.loading import load_tokenizer
 from hotshot_jax.runtime.progress import Progress
+from hotshot_jax.training.trainees.lora import TEXT_ENCODERS
 from hotshot_jax.training.trainees.trainee import Parameters, Trainee
 
 # What the reference's fine-tuning script leaves beside its weights.
@@ -68,7 +69,7 @@ class TrainingModels:
 def load_models(
     path: str,
     unet_path: str | None,
-    divide: Callable[[Any], Trainee],
+    divide: Callable[[Components], Trainee],
     mesh: Mesh,
     *,
     dtype: Any,
@@ -81,8 +82,8 @@ def load_models(
     Args:
         path: a folder in the diffusers layout or converted, or a Hub id.
         unet_path: a folder that holds `unet/`, to be taken in place of the checkpoint's own.
-        divide: from the UNet, with shapes in place of arrays, to what trains.
-        mesh: where the UNet goes.
+        divide: from the models, with shapes in place of arrays, to what trains.
+        mesh: where what trains goes, and the rest of the models that it is a part of.
         dtype: in which UNet and text encoders compute, and frozen parameters are kept.
         vae_dtype: the same of the VAE.
         seed: of initial values that the checkpoint does not have.
@@ -90,7 +91,7 @@ def load_models(
 
     Raises:
         HotshotError: the checkpoint is missing, damaged or of another model.
-        UsageError: `divide` refuses the UNet.
+        UsageError: `divide` refuses the models.
     """
     host = in_host_memory()
     checkpoint = open_checkpoint(resolve(path))
@@ -108,7 +109,7 @@ def load_models(
         name: prepare_component(
             getattr(checkpoint, name), dtype=vae_dtype if name == "vae" else dtype
         )
-        for name in ("text_encoder", "text_encoder_2", "vae")
+        for name in (*TEXT_ENCODERS, "vae")
     }
     build = model_builder("unet", unet.config, where=str(unet.config_path), dtype=dtype)
     module: Any = abstract(build)
@@ -122,15 +123,20 @@ def load_models(
         name=path,
     )
     components.check()
-    division = divide(module)
+    division = divide(components)
     total = sum(each.nbytes for each in (source, *others.values()))
     with progress.stage("loading", total, "B") as advance:
         values = flat_parameters(source.load(shardings=host, progress=advance))
         fingerprint, fingerprints = _fingerprint(values), {"unet": _sampled(values, np.float32)}
-        trained, frozen = _placed(values, division, mesh, dtype, seed)
         models: dict[str, Any] = {
             name: each.load(shardings=host, progress=advance) for name, each in others.items()
         }
+        of_text = {
+            (name, *path): leaf
+            for name in TEXT_ENCODERS
+            for path, leaf in flat_parameters(models[name]).items()
+        }
+        trained, frozen = _placed({**values, **of_text}, division, mesh, dtype, seed)
     return TrainingModels(
         components=dataclasses.replace(components, **models),
         division=division,

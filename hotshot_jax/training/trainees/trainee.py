@@ -56,7 +56,9 @@ class Trainee(Protocol):
         """What trains, and what does not, before the first step.
 
         Args:
-            values: float32 parameters of the UNet, in host memory.
+            values: parameters in host memory: those of the UNet, float32, by path; those of the
+                text encoders, in the compute dtype, by path behind "text_encoder" or
+                "text_encoder_2".
             seed: of initial values that the UNet does not have.
 
         Returns:

@@ -19,6 +19,10 @@ from hotshot_jax.training.trainees.models import load_models
 from hotshot_jax.training.trainees.trainee import Division
 
 
+def _temporal(models: Components) -> Division:
+    return Division.of(models.unet, "temporal")
+
+
 def test_only_the_first_prompt_that_is_cut_off_is_told(
     tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -45,7 +49,7 @@ def test_the_reference_s_optimiser_is_said_not_to_be_read(
     # There is no UNet beside it, which is the end of this loading.
     with pytest.raises(HotshotError, match=r"config\.json"):
         load_models(
-            str(tiny_checkpoint), str(tmp_path), lambda unet: Division.of(unet, "temporal"), mesh,
+            str(tiny_checkpoint), str(tmp_path), _temporal, mesh,
             dtype=np.float32, vae_dtype=np.float32, seed=0, progress=NoProgress(),
         )  # fmt: skip
     assert "optimizer.bin is not read" in caplog.text
@@ -62,7 +66,7 @@ def test_what_a_unet_from_elsewhere_predicts_comes_with_it(
     )
     mesh = create_mesh(MeshConfig(), jax.devices()[:1])
     models = load_models(
-        str(tiny_checkpoint), str(other), lambda unet: Division.of(unet, "temporal"), mesh,
+        str(tiny_checkpoint), str(other), _temporal, mesh,
         dtype=np.float32, vae_dtype=np.float32, seed=0, progress=NoProgress(),
     )  # fmt: skip
     assert models.components.scheduler_config["prediction_type"] == "v_prediction"

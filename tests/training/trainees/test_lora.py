@@ -77,7 +77,7 @@ def test_at_first_nothing_is_changed_and_factors_are_where_they_should(
     assert set(trained) == lora.trained
     kinds = {("temporal" if TEMPORAL in name else "spatial") for name in trained}
     assert kinds == ({"spatial", "temporal"} if targets == "both" else {targets})
-    for stem in lora.stems:
+    for stem in lora.unet.stems:
         *stack, inputs, outputs = frozen[f"{stem}/kernel"].shape
         down, up = trained[f"{stem}/lora_down"], trained[f"{stem}/lora_up"]
         assert down.shape == (*stack, inputs, RANK) and up.shape == (*stack, RANK, outputs)
@@ -87,7 +87,7 @@ def test_at_first_nothing_is_changed_and_factors_are_where_they_should(
         np.testing.assert_array_equal(leaf, after[path])
     again, _ = lora.start(flat_parameters(unet), 7)
     other, _ = lora.start(flat_parameters(unet), 8)
-    name = f"{lora.stems[0]}/lora_down"
+    name = f"{lora.unet.stems[0]}/lora_down"
     np.testing.assert_array_equal(trained[name], again[name])
     assert not np.array_equal(trained[name], other[name])
 
@@ -100,7 +100,7 @@ def test_every_projection_of_every_attention_layer_has_factors(unet: Any) -> Non
         for name in torch_slots(unet)
         if name.endswith(("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight"))
     }
-    assert set(lora.factors(trained)) == wanted
+    assert set(lora.factors(trained)["unet"]) == wanted
 
 
 def test_all_layers_are_those_of_diffusers_few_step_loras(unet: Any) -> None:
@@ -117,7 +117,7 @@ def test_all_layers_are_those_of_diffusers_few_step_loras(unet: Any) -> None:
         if name.removesuffix(".weight").endswith(tuple(f".{end}" for end in ends))
         and name.endswith(".weight")
     }
-    factors = lora.factors(trained)
+    factors = lora.unet.factors(trained)
     assert set(factors) == wanted
     for name, each in factors.items():
         outputs, *inputs = slots[f"{name}.weight"].shape
@@ -141,11 +141,11 @@ def test_only_factors_have_gradients_and_moments(unet: Any) -> None:
     assert sum(leaf.size for leaf in moments) == 2 * sum(leaf.size for leaf in trained.values())
     # Every factor is in the loss: with some in both, no gradient is zero everywhere.
     some, _ = drawn(lora, unet)
-    kernels = {f"{stem}/kernel" for stem in lora.stems}
+    kernels = {f"{stem}/kernel" for stem in lora.unet.stems}
 
     def total(trained: dict[str, Any]) -> jax.Array:
         parameters = flat_parameters(lora.merge(trained, frozen))
-        return sum(jnp.sum(jnp.sin(parameters[lora.unet.paths[name]])) for name in kernels)
+        return sum(jnp.sum(jnp.sin(parameters[lora.unet.model.paths[name]])) for name in kernels)
 
     gradients = jax.grad(total)(jax.tree.map(jnp.asarray, some))
     assert set(gradients) == lora.trained
@@ -157,8 +157,8 @@ def test_factors_are_split_as_their_kernels_are(unet: Any) -> None:
     trained, _ = lora.start(flat_parameters(unet), 0)
     # Two devices along fsdp and two along tensor.
     shardings: Any = lora.shardings(AbstractMesh((1, 2, 1, 2), AXES))  # type: ignore[arg-type]
-    assert set(shardings) == set(lora.unet.paths) | lora.trained
-    for stem in lora.stems:
+    assert set(shardings) == set(lora.unet.model.paths) | lora.trained
+    for stem in lora.unet.stems:
         *before, outputs = shardings[f"{stem}/kernel"].spec
         down, up = (tuple(shardings[f"{stem}/lora_{part}"].spec) for part in ("down", "up"))
         if stem.rpartition("/")[2].startswith("to_"):
@@ -184,7 +184,7 @@ def test_the_exported_file_gives_what_was_trained(
     match = Match(unet, slots, {name: name for name in slots})
     changed = changed_paths(slots, "unet", loras)
     merged = read_parameters(match, source, dtype=np.float32, only=changed)
-    assert len(merged) == len(lora.stems)
+    assert len(merged) == len(lora.unet.stems)
     expected = predict(lora.merge(trained, frozen))
     # float32 sums of three products in another order.
     np.testing.assert_allclose(
@@ -212,14 +212,15 @@ def test_the_file_of_spatial_layers_loads_in_diffusers_and_peft(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for load in (_in_diffusers, _in_peft):
-            model = load(_spatial_unet(tiny_checkpoint), tmp_path / "export" / LORA_FILE)
+        for load in (_unet_in_diffusers, _in_peft):
+            model = load(spatial_unet(tiny_checkpoint), tmp_path / "export" / LORA_FILE)
             found = _run_torch(model, inputs)
             # Some hundred float32 operations one after another.
             np.testing.assert_allclose(found, expected[0], atol=1e-4)
 
 
-def _spatial_unet(checkpoint: Path) -> Any:
+def spatial_unet(checkpoint: Path) -> Any:
+    """The UNet of a checkpoint in diffusers, without the temporal layers."""
     config = json.loads((checkpoint / "unet" / "config.json").read_text().replace("3D", "2D"))
     model = UNet2DConditionModel.from_config(config)
     tensors = load_file(checkpoint / WEIGHTS)
@@ -228,16 +229,22 @@ def _spatial_unet(checkpoint: Path) -> Any:
     return model.eval()
 
 
-def _in_diffusers(model: Any, file: Path) -> Any:
+def _unet_in_diffusers(model: Any, file: Path) -> Any:
+    return in_diffusers(model, file).unet
+
+
+def in_diffusers(model: Any, file: Path, *encoders: Any) -> Any:
+    """diffusers' pipeline with a file loaded, and its text encoders if there are any."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 
+    first, second = encoders or (None, None)
     pipeline = StableDiffusionXLPipeline(
-        vae=None, text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None,
+        vae=None, text_encoder=first, text_encoder_2=second, tokenizer=None, tokenizer_2=None,
         unet=model, scheduler=EulerDiscreteScheduler(),
     )  # fmt: skip
     # By the folder: the file has the name that diffusers looks for.
     pipeline.load_lora_weights(str(file.parent))
-    return pipeline.unet
+    return pipeline
 
 
 def _in_peft(model: Any, file: Path) -> Any:

@@ -32,7 +32,7 @@ def drawn(unet: Any, layers: str = "attention") -> dict[str, Factors]:
     lora = LoraTrainee.of(unet, "both", RANK, layers)
     trained, _ = lora.start(flat_parameters(unet), 0)
     generator = np.random.default_rng(1)
-    return lora.factors(
+    return lora.unet.factors(
         {name: generator.standard_normal(leaf.shape, np.float32) for name, leaf in trained.items()}
     )
 
