@@ -223,6 +223,12 @@ TRAIN: Final = OtherNames(
     advice=_EVERYWHERE
     | {
         "use_ema": "--ema_decay 0.999 keeps a moving average.",
+        **dict.fromkeys(
+            "block_lr down_lr_weight mid_lr_weight up_lr_weight network_reg_lrs lr_groups lr_mult "
+            "lr_mults layer_lrs text_encoder_lr te_lr".split(),
+            "--learning_rate_factors down1=0.5,temporal=2 gives groups of layers multiples of "
+            "--learning_rate; that of text encoders is 'text_encoder*'.",
+        ),
         "network_module": "--train lora trains factors.",
         "lora_target_modules": "--lora_targets and --lora_layers choose what gets factors.",
         "network_alpha": "alpha is the rank; the strength is given when it is used.",

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +13,8 @@ import optax.contrib
 from hotshot_jax.choices import LEARNING_RATE_SCHEDULES, OPTIMIZERS
 from hotshot_jax.errors import UsageError
 from hotshot_jax.training.adam_8bit import scale_by_adam_8bit
+from hotshot_jax.training.layer_groups import check_factors
+from hotshot_jax.training.scaling import Factors, scaled, scaled_by_schedule
 
 _POLYNOMIAL_END = 1e-7
 
@@ -91,6 +93,7 @@ class OptimizerConfig:
         epsilon: added to the root of the second moment.
         max_grad_norm: norm of all gradients together above which they are scaled down; 0 for none.
         name: one of `choices.OPTIMIZERS`.
+        learning_rate_factors: of the learning rate, by group of layers; see `factors_by_name`.
     """
 
     beta1: float = 0.9
@@ -99,6 +102,7 @@ class OptimizerConfig:
     epsilon: float = 1e-8
     max_grad_norm: float = 1.0
     name: str = "adamw"
+    learning_rate_factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def check(self) -> None:
         """Refuses values that make no sense.
@@ -120,78 +124,118 @@ class OptimizerConfig:
             raise UsageError(
                 f"`optimizer` {self.name} is unknown; expected {', '.join(OPTIMIZERS)}."
             )
+        check_factors(self.learning_rate_factors)
         if self.name == "schedule_free" and self.beta1 == 0:
             raise UsageError("`adam_beta1` is 0; schedule_free needs more, 0.9 as a rule.")
 
 
-def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
-    """The transformation from gradients, already clipped, to changes of the parameters."""
-    return _MAKERS[config.name](config, schedule)
+def make_optimizer(
+    config: OptimizerConfig, schedule: Schedule, factors: Factors | None = None
+) -> optax.GradientTransformation:
+    """The transformation from gradients, already clipped, to changes of the parameters.
+
+    Args:
+        config: which it is, and its numbers.
+        schedule: the learning rate by step.
+        factors: of the learning rate, by name of a parameter, where it is not 1. What has 0 changes
+            in no way; its gradients have to be zero.
+    """
+    factors = factors or {}
+    optimizer = _MAKERS[config.name](config, schedule, factors)
+    # Those with averages or conditions of their own may round what stands still.
+    return scaled(optimizer, {name: 0.0 for name, factor in factors.items() if not factor})
 
 
-def _adamw(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+def _adamw(
+    config: OptimizerConfig, schedule: Schedule, factors: Factors
+) -> optax.GradientTransformation:
     """Loshchilov and Hutter, 2019, arXiv:1711.05101."""
     adam = optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
-    return _decayed(adam, config, schedule)
+    return _decayed(adam, config, schedule, factors)
 
 
-def _adamw_8bit(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
-    return _decayed(
-        scale_by_adam_8bit(config.beta1, config.beta2, config.epsilon), config, schedule
-    )
+def _adamw_8bit(
+    config: OptimizerConfig, schedule: Schedule, factors: Factors
+) -> optax.GradientTransformation:
+    adam = scale_by_adam_8bit(config.beta1, config.beta2, config.epsilon)
+    return _decayed(adam, config, schedule, factors)
 
 
-def _lion(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+def _lion(
+    config: OptimizerConfig, schedule: Schedule, factors: Factors
+) -> optax.GradientTransformation:
     """Chen et al. 2023, arXiv:2302.06675."""
-    return _decayed(optax.scale_by_lion(config.beta1, config.beta2), config, schedule)
+    lion = optax.scale_by_lion(config.beta1, config.beta2)
+    return _decayed(lion, config, schedule, factors)
 
 
-def _adafactor(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+def _adafactor(
+    config: OptimizerConfig, schedule: Schedule, factors: Factors
+) -> optax.GradientTransformation:
     """Shazeer and Stern 2018, arXiv:1804.04235, as PyTorch has it.
 
     A step is the size of the parameter times the learning rate, or one over the root of the steps
     taken where that is less; the decay of weights knows the learning rate alone.
     """
 
-    def relative(count: Any) -> Any:
+    def relative(count: Any, factor: float) -> Any:
         most = 1 / jnp.sqrt(jnp.asarray(count, jnp.float32) + 1)
         # A rate of 0, at the beginning of a warm-up, is not divided by.
-        return jnp.minimum(1.0, most / jnp.maximum(schedule(count), _SMALLEST_RATE))
+        return jnp.minimum(1.0, most / jnp.maximum(factor * schedule(count), _SMALLEST_RATE))
 
-    return _decayed(
-        optax.chain(
-            optax.scale_by_factored_rms(min_dim_size_to_factor=1),
-            optax.clip_by_block_rms(1.0),
-            optax.scale_by_param_block_rms(),
-            optax.scale_by_schedule(relative),
-        ),
-        config,
-        schedule,
+    steps = optax.chain(
+        optax.scale_by_factored_rms(min_dim_size_to_factor=1),
+        optax.clip_by_block_rms(1.0),
+        optax.scale_by_param_block_rms(),
+        scaled_by_schedule(relative, factors),
     )
+    return _decayed(steps, config, schedule, factors)
 
 
-def _prodigy(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+def _prodigy(
+    config: OptimizerConfig, schedule: Schedule, factors: Factors
+) -> optax.GradientTransformation:
     """Mishchenko and Defazio 2023, arXiv:2306.06101; the learning rate is a factor of its own."""
     prodigy = optax.contrib.prodigy(
         schedule,
         (config.beta1, config.beta2),
         eps=config.epsilon,
-        weight_decay=config.weight_decay,
+        weight_decay=0.0 if factors else config.weight_decay,
         # Else a warm-up from 0 divides by zero.
         safeguard_warmup=True,
     )
+
+    def update(gradients: Any, state: Any, parameters: Any = None) -> tuple[Any, Any]:
+        if not factors:
+            return prodigy.update(gradients, state, parameters)
+        # As if each parameter were counted in units of its factor: the way that it has gone, its
+        # gradient and its step are then those of the estimate, and its rate is the common one.
+        unit = {name: factors.get(name) or 1.0 for name in gradients}
+        began = state.params0
+        updates, new = prodigy.update(
+            {name: gradient * unit[name] for name, gradient in gradients.items()},
+            state,
+            {name: p0 + (parameters[name] - p0) / unit[name] for name, p0 in began.items()},
+        )
+        count = state.count + 1
+        bias = (1 - config.beta2**count) ** 0.5 / (1 - config.beta1**count)
+        decay = config.weight_decay * state.estim_lr * schedule(state.count) * bias
+        return {n: unit[n] * (each - decay * parameters[n]) for n, each in updates.items()}, new
+
     # It remembers where parameters began, and these arrays are given away to the first step.
     return optax.GradientTransformation(
-        lambda parameters: prodigy.init(jax.tree.map(jnp.copy, parameters)), prodigy.update
+        lambda parameters: prodigy.init(jax.tree.map(jnp.copy, parameters)), update
     )
 
 
-def _muon(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+def _muon(
+    config: OptimizerConfig, schedule: Schedule, factors: Factors
+) -> optax.GradientTransformation:
     """Jordan et al. 2024, with steps of AdamW's size (Liu et al. 2025, arXiv:2502.16982).
 
     Vectors, norms and tables get AdamW with Nesterov's momentum.
     """
-    return optax.contrib.muon(
+    muon = optax.contrib.muon(
         schedule,
         weight_decay=config.weight_decay,
         adam_b1=config.beta1,
@@ -201,6 +245,7 @@ def _muon(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransfor
         consistent_rms=_MUON_RMS,
         muon_weight_dimension_numbers=_matrices,
     )
+    return scaled(muon, factors)
 
 
 def _matrices(parameters: Any) -> Any:
@@ -215,11 +260,13 @@ def _matrices(parameters: Any) -> Any:
     return {name: axes(name, leaf) for name, leaf in parameters.items()}
 
 
-def _schedule_free(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+def _schedule_free(
+    config: OptimizerConfig, schedule: Schedule, factors: Factors
+) -> optax.GradientTransformation:
     """Defazio et al. 2024, arXiv:2405.15682, on AdamW."""
     rms = optax.scale_by_rms(config.beta2, config.epsilon, eps_in_sqrt=False, bias_correction=True)
     return optax.contrib.schedule_free(
-        _decayed(rms, config, schedule),
+        _decayed(rms, config, schedule, factors),
         # It counts from 1.
         lambda count: schedule(count - 1),
         b1=config.beta1,
@@ -227,13 +274,17 @@ def _schedule_free(config: OptimizerConfig, schedule: Schedule) -> optax.Gradien
 
 
 def _decayed(
-    scale: optax.GradientTransformation, config: OptimizerConfig, schedule: Schedule
+    scale: optax.GradientTransformation,
+    config: OptimizerConfig,
+    schedule: Schedule,
+    factors: Factors,
 ) -> optax.GradientTransformation:
-    return optax.chain(
+    steps = optax.chain(
         scale,
         optax.add_decayed_weights(config.weight_decay),
         optax.scale_by_learning_rate(schedule),
     )
+    return scaled(steps, factors)
 
 
 _SMALLEST_RATE = 1e-12

@@ -26,6 +26,7 @@ from hotshot_jax.training.optimizer import (
 )
 from hotshot_jax.training.running.checkpoint import Checkpoints, Saved, restore
 from hotshot_jax.training.running.step import StepConfig, Trainer, TrainState
+from hotshot_jax.training.scaling import kept_still, without
 
 STEPS = 100
 Arrays = dict[str, np.ndarray]
@@ -58,15 +59,21 @@ def rates(peak: float) -> tuple[Schedule, list[float]]:
     return schedule, [float(schedule(step)) for step in range(STEPS)]
 
 
-def trained(config: OptimizerConfig, schedule: Schedule, start: Arrays) -> Arrays:
+def trained(
+    config: OptimizerConfig,
+    schedule: Schedule,
+    start: Arrays,
+    factors: Mapping[str, float] | None = None,
+) -> Arrays:
     """What `STEPS` updates make of parameters, as they would be exported."""
-    optimizer = make_optimizer(config, schedule)
+    factors = factors or {}
+    optimizer = make_optimizer(config, schedule, factors)
     parameters = jax.tree.map(jnp.asarray, start)
     state = optimizer.init(parameters)
 
     def step(carry: Any, given: Any) -> Any:
         parameters, state = carry
-        updates, state = optimizer.update(given, state, parameters)
+        updates, state = optimizer.update(without(given, factors), state, parameters)
         return (optax.apply_updates(parameters, updates), state), None
 
     stacked = {name: np.stack([each[name] for each in gradients()]) for name in start}
@@ -74,29 +81,46 @@ def trained(config: OptimizerConfig, schedule: Schedule, start: Arrays) -> Array
         (parameters, state), _ = jax.jit(lambda c, g: jax.lax.scan(step, c, g))(
             (parameters, state), stacked
         )
-    return {name: np.asarray(leaf) for name, leaf in weights_to_show(parameters, state).items()}
+    shown = kept_still(weights_to_show(parameters, state), parameters, factors)
+    return {name: np.asarray(leaf) for name, leaf in shown.items()}
 
 
 def trained_in_torch(
-    make: Callable[[Iterable[Any]], torch.optim.Optimizer], rates: list[float], start: Arrays
+    make: Callable[[Iterable[Any]], torch.optim.Optimizer],
+    rates: list[float],
+    start: Arrays,
+    factors: Mapping[str, float] | None = None,
+    units: Mapping[str, float] | None = None,
 ) -> Arrays:
+    """The same in PyTorch, each parameter in a group of its own and counted in its own unit."""
+    factors, units = factors or {}, units or {}
     parameters = {name: torch.nn.Parameter(torch.tensor(leaf)) for name, leaf in start.items()}
-    optimizer: Any = make(list(parameters.values()))
+    optimizer: Any = make([{"params": [parameter]} for parameter in parameters.values()])
     averages = hasattr(optimizer, "eval")
     if averages:
         optimizer.train()
     for rate, given in zip(rates, gradients(), strict=True):
-        optimizer.param_groups[0]["lr"] = rate
-        for name, parameter in parameters.items():
-            parameter.grad = torch.tensor(given[name])
+        for group, (name, parameter) in zip(
+            optimizer.param_groups, parameters.items(), strict=True
+        ):
+            group["lr"] = rate * factors.get(name, 1.0)
+            parameter.grad = torch.tensor(given[name] * np.float32(units.get(name, 1)))
         optimizer.step()
     if averages:
         optimizer.eval()
     return {name: leaf.detach().numpy() for name, leaf in parameters.items()}
 
 
-def check(found: Mapping[str, Any], wanted: Mapping[str, Any], start: Arrays) -> None:
+def check(
+    found: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    start: Arrays,
+    factors: Mapping[str, float] | None = None,
+) -> None:
     for name, leaf in wanted.items():
+        if (factors or {}).get(name) == 0:
+            np.testing.assert_array_equal(found[name], start[name])
+            continue
         moved = np.linalg.norm(leaf - start[name])
         assert moved > 1e-3
         assert np.linalg.norm(found[name] - leaf) < 1e-4 * moved, name
@@ -126,6 +150,11 @@ TORCH: dict[str, tuple[float, Callable[[Any], torch.optim.Optimizer]]] = {
         0.01,
         lambda p: torch.optim.AdamW(p, betas=(0.8, 0.95), weight_decay=0.1, eps=1e-6),
     ),
+    # Parameters as small as these keep moments of four bytes.
+    "adamw_8bit": (
+        0.01,
+        lambda p: torch.optim.AdamW(p, betas=(0.8, 0.95), weight_decay=0.1, eps=1e-6),
+    ),
     "adafactor": (0.3, lambda p: torch.optim.Adafactor(p, weight_decay=0.1)),
     "lion": (0.01, lambda p: TorchLion(p, 0.8, 0.95, 0.1)),
     "prodigy": (
@@ -142,23 +171,55 @@ TORCH: dict[str, tuple[float, Callable[[Any], torch.optim.Optimizer]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", TORCH)
-def test_a_hundred_steps_equal_those_of_an_independent_optimiser(name: str) -> None:
+FACTORS = {"in/kernel": 0.3, "conv/kernel": 2.5, "in/bias": 0.0}
+"""Of the learning rate; the stack of matrices has 1."""
+with_and_without_factors = pytest.mark.parametrize("factors", [{}, FACTORS], ids=["", "factors"])
+
+
+@with_and_without_factors
+@pytest.mark.parametrize("name", [name for name in TORCH if name != "prodigy"])
+def test_a_hundred_steps_equal_those_of_an_independent_optimiser(
+    name: str, factors: Mapping[str, float]
+) -> None:
     peak, make = TORCH[name]
     schedule, listed = rates(peak)
-    # Prodigy's first steps are of a millionth, and would drown in the digits of larger ones.
-    start = drawn(1000, 1e-3 if name == "prodigy" else 1.0)
+    start = drawn(1000)
     if name == "adafactor":
         # PyTorch puts height and width last, and would divide the moments by them.
         del start["conv/kernel"]
-    found = trained(OptimizerConfig(**NUMBERS, name=name), schedule, start)
-    if name == "prodigy":
-        # PyTorch has no rate of 0 here: its first step would not be taken.
-        listed[0] = 1e-30
-    check(found, trained_in_torch(make, listed, start), start)
+    found = trained(OptimizerConfig(**NUMBERS, name=name), schedule, start, factors)
+    check(found, trained_in_torch(make, listed, start, factors), start, factors)
 
 
-def muon_float64(listed: list[float], start: Arrays) -> Arrays:
+@with_and_without_factors
+def test_prodigy_counts_each_parameter_in_units_of_its_factor(
+    factors: Mapping[str, float],
+) -> None:
+    # The first steps are of a millionth, and would drown in the digits of larger ones.
+    start = drawn(1000, 1e-3)
+    schedule, listed = rates(1.0)
+    found = trained(OptimizerConfig(**NUMBERS, name="prodigy"), schedule, start, factors)
+    # PyTorch has no rate of 0 here: its first step would not be taken.
+    listed[0] = 1e-30
+    # What stands still has no say in the rate that is found. The package has one rate for all; with
+    # another unit for a parameter its steps are as many times larger. Its decay is not.
+    units = {name: factors.get(name, 1.0) for name in start if factors.get(name) != 0}
+
+    def make(groups: Any) -> torch.optim.Optimizer:
+        for group, unit in zip(groups, units.values(), strict=True):
+            group["weight_decay"] = 0.1 * unit
+        return TORCH["prodigy"][1](groups)
+
+    in_units = {name: start[name] / np.float32(unit) for name, unit in units.items()}
+    wanted = trained_in_torch(make, listed, in_units, units=units)
+    moved = {name: leaf * units[name] for name, leaf in wanted.items()}
+    still = {name: start[name] for name in start.keys() - units.keys()}
+    check(found, {**moved, **still}, start, factors)
+
+
+def muon_float64(
+    listed: list[float], start: Arrays, factors: Mapping[str, float] | None = None
+) -> Arrays:
     """Momentum made orthogonal by five steps of Newton and Schulz; AdamW with Nesterov's momentum
     for the vector."""
     values = {name: leaf.astype(np.float64) for name, leaf in start.items()}
@@ -177,7 +238,7 @@ def muon_float64(listed: list[float], start: Arrays) -> Arrays:
                 step = np.stack([orthogonal(layer) for layer in looked])
             else:
                 step = orthogonal(looked.reshape(-1, looked.shape[-1])).reshape(looked.shape)
-            values[name] = value - rate * (step + 0.1 * value)
+            values[name] = value - rate * (factors or {}).get(name, 1.0) * (step + 0.1 * value)
     return values
 
 
@@ -192,11 +253,23 @@ def orthogonal(x: np.ndarray) -> np.ndarray:
     return size * x
 
 
-def test_muon_equals_its_formulas() -> None:
+@with_and_without_factors
+def test_muon_equals_its_formulas(factors: Mapping[str, float]) -> None:
     schedule, listed = rates(0.01)
     start = drawn(1000)
-    found = trained(OptimizerConfig(**NUMBERS, name="muon"), schedule, start)
-    check(found, muon_float64(listed, start), start)
+    found = trained(OptimizerConfig(**NUMBERS, name="muon"), schedule, start, factors)
+    check(found, muon_float64(listed, start, factors), start, factors)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_run_may_go_on_with_other_factors(name: str) -> None:
+    def paths(factors: Mapping[str, float]) -> list[str]:
+        optimizer = make_optimizer(OptimizerConfig(name=name), lambda count: 0.1, factors)
+        state = jax.eval_shape(optimizer.init, drawn(0))
+        leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+        return [f"{jax.tree_util.keystr(path)} {leaf}" for path, leaf in leaves]
+
+    assert paths(FACTORS) == paths({})
 
 
 class Held:

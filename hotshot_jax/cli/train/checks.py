@@ -12,6 +12,7 @@ from hotshot_jax.conditioning.control.preprocess import check_thresholds
 from hotshot_jax.convert.hub_push import check_name
 from hotshot_jax.data.buckets import bucket_sizes
 from hotshot_jax.errors import UsageError
+from hotshot_jax.training.layer_groups import factors_by_name
 from hotshot_jax.training.trainees.lora import LoraTrainee
 from hotshot_jax.training.trainees.trainee import Trainee
 
@@ -369,4 +370,14 @@ def checked_rank(given: Collection[str], trainee: Trainee) -> Trainee:
                 f"--lora_rank {trainee.rank} has no effect beyond {largest}: no matrix that gets "
                 "factors has a higher rank."
             )
+    return trainee
+
+
+def checked_factors(settings: TrainSettings, trainee: Trainee) -> Trainee:
+    """What trains, unless there are learning rates of groups that have nothing in it.
+
+    Raises:
+        UsageError: see `factors_by_name`.
+    """
+    factors_by_name(settings.learning_rate_factors or {}, trainee.trained)
     return trainee

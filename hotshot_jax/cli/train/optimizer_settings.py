@@ -4,6 +4,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from hotshot_jax.choices import LEARNING_RATE_SCHEDULES, OPTIMIZERS
+from hotshot_jax.cli.by_group import numbers_by_group
 from hotshot_jax.cli.flags import flag
 from hotshot_jax.cli.train.start_settings import StartSettings
 from hotshot_jax.errors import UsageError
@@ -22,6 +23,14 @@ class OptimizerSettings(StartSettings):
     learning_rate: float = flag(5e-6, "after the warm-up", float, _OPTIMIZER)
     scale_lr: bool = flag(
         False, "multiply the learning rate by devices, batch and accumulation", bool, _OPTIMIZER
+    )
+    learning_rate_factors: dict[str, float] | None = flag(
+        None,
+        "factors of it for groups of layers, such as temporal=2,down1=0.5; 0 leaves them as they "
+        "are",
+        numbers_by_group,
+        _OPTIMIZER,
+        metavar="GROUP=NUMBER,...",
     )
     lr_scheduler: str = flag(
         "constant", "course of the learning rate", str, _OPTIMIZER, choices=LEARNING_RATE_SCHEDULES

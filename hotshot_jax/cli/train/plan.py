@@ -54,6 +54,7 @@ def step_config(settings: TrainSettings) -> StepConfig:
             epsilon=settings.adam_epsilon,
             max_grad_norm=settings.max_grad_norm,
             name=settings.optimizer_name,
+            learning_rate_factors=settings.learning_rate_factors or {},
         ),
         accumulation_steps=settings.gradient_accumulation_steps,
         ema_decay=settings.ema_decay,

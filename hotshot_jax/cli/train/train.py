@@ -20,6 +20,7 @@ from hotshot_jax.cli.train.checks import (
     check_effects,
     check_effects_of,
     check_settings,
+    checked_factors,
     checked_rank,
 )
 from hotshot_jax.cli.train.command import PROGRAM
@@ -60,6 +61,7 @@ from hotshot_jax.runtime.program_folder import ProgramFolder
 from hotshot_jax.runtime.stored_programs import StoredPrograms
 from hotshot_jax.schedulers import make_scheduler
 from hotshot_jax.training.feeding.feed import Feed, MakeControl
+from hotshot_jax.training.layer_groups import describe_factors
 from hotshot_jax.training.optimizer import Schedule, learning_rate_schedule
 from hotshot_jax.training.resources import describe_training_memory, training_memory
 from hotshot_jax.training.running.checkpoint import Checkpoints
@@ -190,7 +192,7 @@ def _train(plan: _Plan, given: Collection[str]) -> None:
     models = load_models(
         settings.pretrained_model_name_or_path,
         settings.unet_resume_path,
-        lambda models: checked_rank(given, divide(settings, models)),
+        lambda models: checked_factors(settings, checked_rank(given, divide(settings, models))),
         mesh,
         dtype=jnp.float32 if settings.mixed_precision == "no" else jnp.bfloat16,
         vae_dtype=jnp.bfloat16 if settings.vae_b16 else jnp.float32,
@@ -210,6 +212,8 @@ def _train(plan: _Plan, given: Collection[str]) -> None:
         ),
         plan.schedule,
     )
+    if trainer.factors:
+        _say(describe_factors(trainer.factors, models.division.trained))
     state = on_mesh(trainer.init(models.trained, settings.seed), mesh)
     last_step = 0
     if candidates:

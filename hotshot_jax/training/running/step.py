@@ -12,6 +12,7 @@ from hotshot_jax.compile_effort import DEFAULT_EFFORT, effort_options
 from hotshot_jax.conditioning.text.prompt import encode_tokens
 from hotshot_jax.schedulers.base import Scheduler
 from hotshot_jax.training.consistency import ConsistencyConfig, consistency_loss, draw_consistency
+from hotshot_jax.training.layer_groups import factors_by_name
 from hotshot_jax.training.loss import Arrays, Draws, LossConfig, diffusion_loss, draw
 from hotshot_jax.training.optimizer import (
     OptimizerConfig,
@@ -21,6 +22,7 @@ from hotshot_jax.training.optimizer import (
     weights_to_show,
 )
 from hotshot_jax.training.rematerialisation import rematerialise
+from hotshot_jax.training.scaling import kept_still, without
 from hotshot_jax.training.trainees.lora import LoraTrainee
 from hotshot_jax.training.trainees.trainee import Parameters, Trainee
 
@@ -80,6 +82,9 @@ class Trainer:
         scheduler: noise schedule and what the model predicts.
         config: how a step is computed.
         schedule: learning rate by step.
+
+    Raises:
+        UsageError: learning rates of groups are asked for that have nothing to train.
     """
 
     def __init__(
@@ -89,7 +94,9 @@ class Trainer:
         self.scheduler = scheduler
         self.config = config
         self.schedule = schedule
-        self.optimizer = make_optimizer(config.optimizer, schedule)
+        groups = config.optimizer.learning_rate_factors
+        self.factors = factors_by_name(groups, division.trained) if groups else {}
+        self.optimizer = make_optimizer(config.optimizer, schedule, self.factors)
 
     def init(self, trained: Parameters, seed: int) -> TrainState:
         """The state before the first step.
@@ -224,6 +231,8 @@ class Trainer:
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """Takes in the gradients of a batch, and updates the parameters after the last one."""
         count = self.config.accumulation_steps
+        # What stands still counts in no norm, and the compiler drops what finds its gradients.
+        gradients = without(gradients, self.factors)
         if state.gathered is not None:
             gradients = {
                 name: state.gathered[name] + leaf / count for name, leaf in gradients.items()
@@ -248,7 +257,9 @@ class Trainer:
         """What to validate and to export: an average if there is one, else what trains."""
         if state.average is not None:
             return state.average
-        return weights_to_show(state.trained, state.optimizer)
+        return kept_still(
+            weights_to_show(state.trained, state.optimizer), state.trained, self.factors
+        )
 
     def _averaged(self, average: Parameters | None, trained: Parameters) -> Parameters | None:
         decay = self.config.ema_decay

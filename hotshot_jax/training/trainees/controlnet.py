@@ -106,6 +106,11 @@ class ControlNetTrainee:
         controlnet = abstract(lambda rngs: ControlNetModel(config, rngs=rngs, dtype=module.dtype))
         return cls(unet, Division.of(controlnet, "unet"), beginning)
 
+    @property
+    def trained(self) -> frozenset[str]:
+        """See `Trainee`."""
+        return self.controlnet.trained
+
     def start(self, values: Mapping[Path, Any], seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """See `Trainee`: the UNet's way down, outputs of zero, a random embedding of frames."""
         _, frozen = self.unet.start(values, seed)

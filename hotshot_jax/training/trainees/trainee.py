@@ -52,6 +52,11 @@ class Origin:
 class Trainee(Protocol):
     """A model taken apart into what trains and what does not."""
 
+    @property
+    def trained(self) -> frozenset[str]:
+        """Names of what trains."""
+        ...
+
     def start(self, values: Mapping[Path, Any], seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """What trains, and what does not, before the first step.
 
