@@ -12,6 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from hotshot_jax.models.clip import CLIPTextConfig
 from hotshot_jax.models.layers.attention_choice import XLA, Accelerator, choose_attention
 from hotshot_jax.models.unet.encoder_config import EncoderConfig
 from hotshot_jax.models.vae import AutoencoderKLConfig
@@ -25,6 +26,9 @@ _RESNET_KEPT = 24
 _BLOCK_KEPT = 100
 _BLOCK_PRODUCTS = 15
 _RESNET_PRODUCTS = 2
+# The same of a text encoder's layer, by its width; fc1 gives four times that.
+_TEXT_KEPT = 110
+_TEXT_PRODUCTS = 9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +124,28 @@ def training_bytes(
         one = max(full // max(layer.blocks, 1) for full, layer in zip(whole, layers, strict=True))
         kept = inputs + blocks * size + one
     return shape[0] * shape[1] * kept
+
+
+def text_training_bytes(
+    config: CLIPTextConfig, prompts: int, dtype: Any, rematerialisation: str
+) -> int:
+    """What the activations of a text encoder that trains need; see `training_bytes`.
+
+    Args:
+        config: of the encoder.
+        prompts: that one device encodes.
+        dtype: of the activations.
+        rematerialisation: "none", "dots", "blocks" or "full".
+    """
+    size, depth = jnp.dtype(dtype).itemsize, config.num_hidden_layers
+    # The input of each layer, which is a result too, and its gradient.
+    inputs = 3 * size * depth
+    kept = _TEXT_KEPT + inputs
+    if rematerialisation == "none":
+        kept = _TEXT_KEPT * depth
+    elif rematerialisation == "dots":
+        kept += _TEXT_PRODUCTS * size * depth
+    return prompts * config.max_position_embeddings * config.hidden_size * kept
 
 
 def decoding_bytes(config: AutoencoderKLConfig, images: int, height: int, width: int) -> int:

@@ -50,6 +50,11 @@ class Components:
     loras: Loras | None = None
     inversions: tuple[TextualInversion, ...] = ()
 
+    @property
+    def text_encoders(self) -> tuple[CLIPTextModel, CLIPTextModel]:
+        """The first and the second."""
+        return self.text_encoder, self.text_encoder_2
+
     def model(self, name: str) -> nnx.Module:
         """A model by its attribute's name; `controlnets.0` is the first ControlNet."""
         attribute, _, index = name.partition(".")

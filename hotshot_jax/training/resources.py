@@ -9,13 +9,14 @@ twice to save memory twice.
 import math
 import resource
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from hotshot_jax.models.activation_memory import training_bytes
+from hotshot_jax.models import CLIPTextModel
+from hotshot_jax.models.activation_memory import text_training_bytes, training_bytes
 from hotshot_jax.models.layers.attention_choice import Accelerator
 from hotshot_jax.pipelines.memory import describe_size, held_bytes
 
@@ -66,6 +67,7 @@ def training_memory(
     unet: Any,
     shape: tuple[int, ...],
     rematerialisation: str,
+    encoders: Sequence[CLIPTextModel] = (),
 ) -> dict[str, int]:
     """What training needs of one device, in bytes by component.
 
@@ -75,6 +77,7 @@ def training_memory(
         unet: the model, for its shape and the dtype that it computes in.
         shape: of the latents of a batch on one device, `(batch, frames, height, width, channels)`.
         rematerialisation: see `rematerialise`.
+        encoders: text encoders that train, which compute in the same dtype.
     """
     trained = _bytes(state.trained)
     parts = {
@@ -85,6 +88,10 @@ def training_memory(
         "moving average": _bytes(state.average),
         "activations": training_bytes(
             unet.config, shape, unet.dtype, Accelerator.current(), rematerialisation
+        ),
+        "activations of text encoders": sum(
+            text_training_bytes(each.config, shape[0], unet.dtype, rematerialisation)
+            for each in encoders
         ),
     }
     return {name: size for name, size in parts.items() if size}

@@ -41,5 +41,6 @@ def test_parameters_moments_and_gradients_are_counted(ema_decay: float | None) -
     assert 2 * size <= parts["optimiser"] < 2 * size + 100
     assert parts.get("moving average", 0) == (size if ema_decay else 0)
     assert parts["activations"] > 0
+    assert "activations of text encoders" not in parts
     words = describe_training_memory(parts)
     assert words.startswith("memory of each device: about ") and "optimiser" in words

@@ -228,6 +228,7 @@ def _train(plan: _Plan, given: Collection[str]) -> None:
             models.components.unet,
             largest_latents(settings, loader, models.components.vae.config, mesh),
             settings.rematerialisation,
+            models.components.text_encoders if settings.train_text_encoder else (),
         )
     )
     _say(memory)

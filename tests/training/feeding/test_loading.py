@@ -1,20 +1,23 @@
 """What is told once while models are loaded and prompts are encoded."""
 
+import dataclasses
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
+from hotshot_jax.conditioning.text.prompt import tokenize
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.parallel.mesh import MeshConfig, create_mesh
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.loading import load_tokenizer
 from hotshot_jax.runtime.progress import NoProgress
 from hotshot_jax.training.feeding import feed
-from hotshot_jax.training.feeding.feed import Encoders
+from hotshot_jax.training.feeding.feed import Encoders, Feed
 from hotshot_jax.training.trainees.models import load_models
 from hotshot_jax.training.trainees.trainee import Division
 
@@ -23,13 +26,40 @@ def _temporal(models: Components) -> Division:
     return Division.of(models.unet, "temporal")
 
 
+def _without_models(checkpoint: Path) -> Components:
+    models: dict[str, Any] = dict.fromkeys(("text_encoder", "text_encoder_2", "unet", "vae"))
+    tokenizers = {n: load_tokenizer(checkpoint / n) for n in ("tokenizer", "tokenizer_2")}
+    return Components(**models, **tokenizers, scheduler_config={})
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+def test_where_text_encoders_train_steps_are_given_ids(tiny_checkpoint: Path, zeros: bool) -> None:
+    """No text encoder is asked for: there are none."""
+    components = dataclasses.replace(
+        _without_models(tiny_checkpoint), force_zeros_for_empty_prompt=zeros
+    )
+    mesh = create_mesh(MeshConfig(), jax.devices()[:1])
+    encoders = Encoders(components, mesh)
+    encoders.moments = lambda frames: (frames, frames)  # type: ignore[method-assign]
+    prompts = ["a fox", "a red whale"]
+    frames = np.zeros((2, 1, 8, 8, 3), np.float32)
+    batch = SimpleNamespace(arrays={"frames": frames}, prompts=prompts, time_ids=np.ones((2, 6)))
+    loader: Any = iter([batch])
+    _, arrays = Feed(loader, encoders, mesh, text_trains=True).next()
+    empty = [] if zeros else ["empty_ids", "empty_ids_2"]
+    assert sorted(arrays) == sorted(["deviation", "ids", "ids_2", "mean", "time_ids", *empty])
+    for name, tokenizer in (("ids", components.tokenizer), ("ids_2", components.tokenizer_2)):
+        np.testing.assert_array_equal(arrays[name], tokenize(tokenizer, prompts))
+        if empty:
+            np.testing.assert_array_equal(arrays[f"empty_{name}"], tokenize(tokenizer, [""]))
+
+
 def test_only_the_first_prompt_that_is_cut_off_is_told(
     tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models: dict[str, Any] = dict.fromkeys(("text_encoder", "text_encoder_2", "unet", "vae"))
-    tokenizers = {n: load_tokenizer(tiny_checkpoint / n) for n in ("tokenizer", "tokenizer_2")}
-    components = Components(**models, **tokenizers, scheduler_config={})
-    encoders = Encoders(components, create_mesh(MeshConfig(), jax.devices()[:1]))
+    encoders = Encoders(
+        _without_models(tiny_checkpoint), create_mesh(MeshConfig(), jax.devices()[:1])
+    )
     monkeypatch.setattr(feed, "_encode_text", lambda first, second, ids, ids_2: (ids, ids_2))
     caplog.set_level(logging.WARNING)
     encoders.text(["a fox", "a red fox"])

@@ -341,7 +341,7 @@ def test_clips_are_made_with_the_trained_encoders(models: dict[str, Any]) -> Non
 
 @pytest.mark.slow
 def test_a_run_with_all_that_changes_a_step_resumes_and_is_loaded_by_infer(
-    train: Train, tiny_checkpoint: Path, tmp_path: Path
+    train: Train, tiny_checkpoint: Path, clips: Path, tmp_path: Path
 ) -> None:
     from hotshot_jax.cli.infer.command import main
 
@@ -349,10 +349,11 @@ def test_a_run_with_all_that_changes_a_step_resumes_and_is_loaded_by_infer(
     given += ["--ema_decay", 0.5, "--text_dropout", 0.5, "--gradient_accumulation_steps", 2]
     given += ["--remat", "blocks", "--shuffle_tags", "--mixed_precision", "bf16"]
     shown = ["--test_prompts", "a red circle", "--validation_steps", 1]
-    shown += ["--validate_every_steps", 4]
+    shown += ["--validate_every_steps", 4, "--validation_data", clips]
     whole = train(*given, *shown, "--output_dir", tmp_path / "whole")
     assert whole.status == 0, whole.stderr
-    assert "failed" not in whole.stderr
+    assert "failed" not in whole.stderr and "activations of text encoders" in whole.stderr
+    assert [m["step"] for m in whole.metrics if "loss_held_out" in m] == [4]
     train(*given, "--output_dir", tmp_path / "parts", "--max_train_steps", 2)
     resumed = train(*given, "--output_dir", tmp_path / "parts")
     assert "going on from step 2 " in resumed.stderr
