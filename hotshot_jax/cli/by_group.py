@@ -1,6 +1,6 @@
 """Numbers by group of layers, as command lines and files write them.
 
-On the command line `temporal=2,down1=0.5`, in YAML a mapping; a number alone is for
+On the command line `temporal=2,resnets=0.5`, in YAML a mapping; a number alone is for
 all other layers.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 from hotshot_jax.cli.by_frame import refused
 
 _OTHERS = "all"
-_EXPECTED = "expected GROUP=NUMBER separated by commas, such as temporal=2,down1=0.5"
+_EXPECTED = "expected GROUP=NUMBER separated by commas, such as temporal=2,resnets=0.5"
 
 
 def numbers_by_group(value: Any) -> dict[str, float]:

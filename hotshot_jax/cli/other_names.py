@@ -226,7 +226,7 @@ TRAIN: Final = OtherNames(
         **dict.fromkeys(
             "block_lr down_lr_weight mid_lr_weight up_lr_weight network_reg_lrs lr_groups lr_mult "
             "lr_mults layer_lrs text_encoder_lr te_lr".split(),
-            "--learning_rate_factors down1=0.5,temporal=2 gives groups of layers multiples of "
+            "--learning_rate_factors down1=0.5,mid=2 gives groups of layers multiples of "
             "--learning_rate; that of text encoders is 'text_encoder*'.",
         ),
         "network_module": "--train lora trains factors.",

@@ -101,12 +101,10 @@ def describe_factors(by_name: Mapping[str, float], names: Collection[str]) -> st
     for name in names:
         factor = by_name.get(name, 1.0)
         counts[factor] = counts.get(factor, 0) + 1
-    moving = [
-        f"learning rate x {factor:g} for {counts[factor]} tensors"
-        for factor in sorted(counts, reverse=True)
-        if factor
-    ]
-    return ", ".join(moving + [f"{counts[0.0]} stay as they are"] * (0.0 in counts))
+    return ", ".join(
+        f"learning rate x {factor:g} for {count} tensors" if factor else f"{count} stay as they are"
+        for factor, count in sorted(counts.items(), reverse=True)
+    )
 
 
 def _innermost(groups: list[str], members: Mapping[str, frozenset[str]]) -> str:

@@ -67,5 +67,5 @@ def test_files_and_flags_say_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flag", ["--block_lr", "--down_lr_weight", "--text_encoder_lr"])
 def test_flags_of_others_are_answered(flag: str) -> None:
-    with pytest.raises(UsageError, match=r"--learning_rate_factors down1=0\.5,temporal=2"):
+    with pytest.raises(UsageError, match=r"--learning_rate_factors down1=0\.5,mid=2"):
         parse_train_settings([flag, "1e-4"], "train.py")

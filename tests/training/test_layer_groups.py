@@ -203,3 +203,6 @@ def test_what_is_said_counts_tensors() -> None:
         "learning rate x 2 for 1 tensors, learning rate x 1 for 2 tensors, learning rate x 0.5 "
         "for 2 tensors, 1 stay as they are"
     )
+    assert describe_factors({"a": 0.5}, "ab") == (
+        "learning rate x 1 for 1 tensors, learning rate x 0.5 for 1 tensors"
+    )

@@ -26,8 +26,8 @@ class OptimizerSettings(StartSettings):
     )
     learning_rate_factors: dict[str, float] | None = flag(
         None,
-        "factors of it for groups of layers, such as temporal=2,down1=0.5; 0 leaves them as they "
-        "are",
+        "factors of it for groups of layers, such as temporal=2,resnets=0.5; 0 leaves them as "
+        "they are",
         numbers_by_group,
         _OPTIMIZER,
         metavar="GROUP=NUMBER,...",
