@@ -12,12 +12,15 @@ from flax import nnx
 from hotshot_jax.models.layers.attention_choice import (
     CUDNN,
     HEAD_SUMS,
+    LATE_DIVISION,
     SPLASH,
     Accelerator,
     choose_attention,
+    frames_stay_apart,
 )
 from hotshot_jax.models.layers.flash_attention import cudnn_attention, splash_attention
 from hotshot_jax.models.layers.kept_for_gradients import keep_inputs_only
+from hotshot_jax.models.layers.late_division import late_division_attention
 from hotshot_jax.models.layers.layers import Layers
 from hotshot_jax.models.layers.narrow_attention import head_sums_attention
 
@@ -71,6 +74,8 @@ def dot_product_attention(
         return cudnn_attention(query, key, value)
     if chosen == HEAD_SUMS:
         return keep_inputs_only(head_sums_attention, query, key, value)
+    if chosen == LATE_DIVISION:
+        return keep_inputs_only(late_division_attention, query, key, value)
     return keep_inputs_only(functools.partial(_xla_attention, causal=causal), query, key, value)
 
 
@@ -127,25 +132,27 @@ class Attention(nnx.Module):
 
     def read(self, x: jax.Array, contexts: Contexts) -> jax.Array:
         """Attends from `[batch, frames, pixels, channels]` to contexts; same shape."""
-        # Frames that share a context are just more queries on it.
-        queries = self.project_query(rearrange(x, "b f p c -> b (f p) c"))
-        parts = [self._read_one(queries, context, x.shape[1]) for context in contexts]
-        read = self.project_out(sum(parts[1:], start=parts[0]))
-        return rearrange(read, "b (f p) c -> b f p c", f=x.shape[1])
+        queries = self.project_query(x)
+        parts = [self._read_one(queries, context) for context in contexts]
+        return self.project_out(sum(parts[1:], start=parts[0]))
 
-    def _read_one(self, queries: jax.Array, context: Context, frames: int) -> jax.Array:
-        shared = context.key.shape[1] == 1
-        if shared:
-            read = self.attend(queries, context.key[:, 0], context.value[:, 0])
+    def _read_one(self, queries: jax.Array, context: Context) -> jax.Array:
+        frames, key, value = queries.shape[1], context.key, context.value
+        shared = key.shape[1] == 1
+        if shared and not frames_stay_apart(Accelerator.current(), queries.dtype):
+            # Frames that share a context are just more queries on it.
+            merged = rearrange(queries, "b f p h c -> b (f p) h c")
+            read = self.attend(merged, key[:, 0], value[:, 0])
+            read = rearrange(read, "b (f p) h c -> b f p h c", f=frames)
         else:
-            queries = rearrange(queries, "b (f p) h c -> b f p h c", f=frames)
-            read = self.attend(queries, context.key, context.value)
-            read = rearrange(read, "b f p h c -> b (f p) h c")
+            key, value = (
+                jnp.broadcast_to(each, (each.shape[0], frames, *each.shape[2:]))
+                for each in (key, value)
+            )
+            read = self.attend(queries, key, value)
         if context.weight is None:
             return read
-        weight = jnp.broadcast_to(context.weight, (context.weight.shape[0], frames))
-        pixels = read.shape[1] // frames
-        return read * jnp.repeat(weight, pixels, axis=1)[..., None, None].astype(read.dtype)
+        return read * context.weight[..., None, None, None].astype(read.dtype)
 
     def _split_heads(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:-1], self.heads, -1)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from hotshot_jax.models.layers.sharding_points import devices_of, image_and_head_axes
 
 XLA, CUDNN, SPLASH, HEAD_SUMS = "xla", "cudnn", "splash", "head_sums"
+LATE_DIVISION = "late_division"
 
 # Kernels have costs of their own, which shorter sequences do not win back.
 _LONG = 512
@@ -80,9 +81,10 @@ def choose_attention(
     Long attention of images to themselves may go to a kernel that never writes the logits: cuDNN's
     on NVIDIA GPUs, JAX's own on TPUs, there only if the logits that a device of the mesh in force
     would compute at once are too many for its fast memory. On TPUs, attention over at most 8 frames
-    in bfloat16 keeps the channels of narrow heads side by side. Everything else is left to XLA:
-    attention to the 77 tokens of a text, over the frames of a video elsewhere, in text encoders, in
-    the VAE (whose channels are too many and which is float32), and all of it on CPUs.
+    in bfloat16 keeps the channels of narrow heads side by side, and all other attention in bfloat16
+    divides by the sum of its weights at the end. Everything else is left to XLA: attention to the
+    77 tokens of a text, over the frames of a video elsewhere, in text encoders, in the VAE (whose
+    channels are too many and which is float32), and all of it on CPUs.
 
     Args:
         accelerator: what the program is compiled for.
@@ -92,17 +94,19 @@ def choose_attention(
         causal: whether a query sees only the keys up to its own position.
 
     Returns:
-        "xla", "cudnn", "splash" or "head_sums".
+        "xla", "cudnn", "splash", "head_sums" or "late_division".
     """
     if len(query) != 5 or causal:
         return XLA
     channels = query[-1]
-    few = max(query[-3], key[-3]) <= _FEW
-    if accelerator.platform == "tpu" and few and channels <= _NARROW_HEADS:
-        return HEAD_SUMS if dtype == jnp.bfloat16 else XLA
-    if min(query[-3], key[-3]) < _LONG:
-        return XLA
-    if accelerator.platform == "cuda":
+    long = min(query[-3], key[-3]) >= _LONG
+    if accelerator.platform == "tpu" and dtype == jnp.bfloat16:
+        few = max(query[-3], key[-3]) <= _FEW
+        if few and channels <= _NARROW_HEADS:
+            return HEAD_SUMS
+        suits = long and channels in _SPLASH_CHANNELS and _logit_bytes(query, key) > _FAST_BYTES
+        return SPLASH if suits else LATE_DIVISION
+    if accelerator.platform == "cuda" and long:
         suits = (
             accelerator.capability >= _CUDNN_CAPABILITY
             and dtype in _NARROW
@@ -110,10 +114,17 @@ def choose_attention(
             and channels % 8 == 0
         )
         return CUDNN if suits else XLA
-    if accelerator.platform == "tpu":
-        suits = dtype == jnp.bfloat16 and channels in _SPLASH_CHANNELS
-        return SPLASH if suits and _logit_bytes(query, key) > _FAST_BYTES else XLA
     return XLA
+
+
+def frames_stay_apart(accelerator: Accelerator, dtype: Any) -> bool:
+    """Whether frames that share a text each read keys of their own, copies of the shared ones.
+
+    Pixels of all frames may be queries on one set of keys, one axis. On TPUs they are laid out
+    otherwise than on an axis of their own then, and what comes before and after the attention, norm
+    and residual, cannot be computed together with its projections.
+    """
+    return accelerator.platform == "tpu" and dtype == jnp.bfloat16
 
 
 def _logit_bytes(query: tuple[int, ...], key: tuple[int, ...]) -> int:
