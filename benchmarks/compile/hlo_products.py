@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 from benchmarks.compile.hlo_text import Computation, Instruction, Shape
 
-# Products of queries and keys, or of the like, in attention kernels, and on which axis keys lie:
-# JAX's own are known by name, cuDNN's by their target.
+# Products of queries and keys, or of the like, in attention kernels, and on which axis keys lie,
+# counted from the last: JAX's own are known by name, cuDNN's by their target.
 _ATTENTION = {
-    "splash_mha_fwd": (2, 2),
-    "splash_mha_dkv": (5, 2),
-    "__cudnn$fmhaSoftmaxBackward": (5, 1),
-    "__cudnn$fmhaSoftmax": (2, 1),
+    "splash_mha_fwd": (2, -2),
+    "splash_mha_dkv": (5, -2),
+    "__cudnn$fmhaSoftmaxBackward": (5, -3),
+    "__cudnn$fmhaSoftmax": (2, -3),
 }
 
 
@@ -58,7 +58,7 @@ def _dot_flops(instruction: Instruction, left: Shape, contracted: list[str]) -> 
 
 
 def _attention_flops(instruction: Instruction, operands: list[Shape]) -> float:
-    """The first operands of four axes are queries and keys."""
+    """Queries and keys come first, but for masks and their like, which are integers."""
     products, axis = next(
         (
             found
@@ -69,7 +69,10 @@ def _attention_flops(instruction: Instruction, operands: list[Shape]) -> float:
     )
     if not products:
         return 0.0
-    query, key, *_ = (shape.dims for shape in operands if len(shape.dims) == 4)
+    # Of a single image the compiler leaves out the axis of images.
+    query, key, *_ = (
+        shape.dims for shape in operands if len(shape.dims) >= 3 and "f" in shape.dtype
+    )
     return 2.0 * products * math.prod(query) * key[axis]
 
 

@@ -1,5 +1,6 @@
 """From text embeddings to what the models are conditioned on in every step of a run."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,25 +83,35 @@ def join_embeddings(
         one frame where all share them.
     """
 
-    def joined(parts: list[jax.Array], rank: int) -> jax.Array:
+    keys = None
+    if any(each.keys is not None for each in embeddings):
+        of_parts = [each.keys or _keys_of_frames(each, frames) for each in embeddings]
+        keys = tuple(row for part in of_parts for row in part for _ in range(videos_per_prompt))
+    hidden, pooled = _joined(
+        [each.hidden for each in embeddings],
+        [each.pooled for each in embeddings],
+        times=videos_per_prompt,
+        dtype=dtype,
+    )
+    return TextEmbeddings(hidden, pooled, keys)
+
+
+# One program: operation by operation there are ten, and compiling is most of a run's start.
+@functools.partial(jax.jit, static_argnames=("times", "dtype"))
+def _joined(
+    hidden: list[jax.Array], pooled: list[jax.Array], *, times: int, dtype: Any
+) -> tuple[jax.Array, jax.Array]:
+    def join(parts: list[jax.Array], rank: int) -> jax.Array:
         by_frame = [part if part.ndim == rank else part[:, None] for part in parts]
         most = max(part.shape[1] for part in by_frame)
         # Rows of fewer keys never read those that are filled in.
         filled = [
             jnp.take(part, np.minimum(range(most), part.shape[1] - 1), 1) for part in by_frame
         ]
-        repeated = [jnp.repeat(part, videos_per_prompt, axis=0) for part in filled]
+        repeated = [jnp.repeat(part, times, axis=0) for part in filled]
         return jnp.concatenate(repeated).astype(dtype)
 
-    keys = None
-    if any(each.keys is not None for each in embeddings):
-        of_parts = [each.keys or _keys_of_frames(each, frames) for each in embeddings]
-        keys = tuple(row for part in of_parts for row in part for _ in range(videos_per_prompt))
-    return TextEmbeddings(
-        joined([each.hidden for each in embeddings], 4),
-        joined([each.pooled for each in embeddings], 3),
-        keys,
-    )
+    return join(hidden, 4), join(pooled, 3)
 
 
 def _keys_of_frames(embeddings: TextEmbeddings, frames: int) -> tuple[tuple[int, ...], ...]:
@@ -151,7 +162,7 @@ def make_conditioning(
         return unet.project_text(hidden)
 
     # The reference rounds the sizes to the dtype of the embeddings.
-    sizes = jnp.asarray([request.time_ids] * len(embeddings.pooled), runtime.precision.noise)
+    sizes = np.asarray([request.time_ids] * len(embeddings.pooled), runtime.precision.noise)
     arguments = (arrays, runtime.place(embeddings.hidden, video_sharding))
     out_shardings = None
     if runtime.mesh is not None:
@@ -167,7 +178,7 @@ def make_conditioning(
     return Conditioning(
         program(*arguments),
         runtime.place(embeddings.pooled, video_sharding),
-        runtime.place(sizes.astype(jnp.float32), batch_sharding),
+        runtime.place(sizes.astype(np.float32), batch_sharding),
         list(controls),
         keys,
         motion_scale,

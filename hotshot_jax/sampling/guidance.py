@@ -6,6 +6,7 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hotshot_jax.conditioning.key_frames import numbers_by_frame
 from hotshot_jax.sampling.predict import StepInput
@@ -52,10 +53,11 @@ class ClassifierFreeGuidance:
         scale = request.guidance_scale
         if isinstance(scale, Mapping):
             numbers = numbers_by_frame(scale, request.video_length, closed=request.closed)
-            weights = jnp.asarray(numbers)[:, None, None, None]
+            weights = numbers[:, None, None, None]
         else:
-            weights = jnp.float32(scale)
-        return cls(weights, jnp.float32(request.guidance_rescale))
+            weights = np.asarray(scale, np.float32)
+        rescale = np.asarray(request.guidance_rescale, np.float32)
+        return cls(*jax.device_put((weights, rescale)))
 
     def __call__(
         self, unconditional: jax.Array, conditional: jax.Array, step: StepInput

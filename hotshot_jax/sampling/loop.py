@@ -242,11 +242,11 @@ def sample_latents(
         raise UsageError(f"latents has the shape {first.shape}; expected {shape}.")
     if source_frames is not None:
         first = np.take_along_axis(first, source_frames[..., None, None, None], axis=1)
-    placed = runtime.place(first, video_sharding)
     known = None
     if start is None:
-        latents = placed * np.float32(schedule.init_noise_sigma)
+        latents = runtime.place(first * np.float32(schedule.init_noise_sigma), video_sharding)
     else:
+        placed = runtime.place(first, video_sharding)
         clean = runtime.place(np.broadcast_to(start.clean, shape), video_sharding)
         start = dataclasses.replace(start, clean=clean)
         latents = runtime.place(start.first_latents(schedule, placed), video_sharding)

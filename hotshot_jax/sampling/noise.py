@@ -39,14 +39,14 @@ class TorchNoise:
         shared = len(self._generators) == 1
         each = (videos if shared else 1, channels, frames, height, width)
         drawn = np.concatenate([g.randn(each, self._dtype) for g in self._generators])
-        return np.moveaxis(drawn, 1, -1).astype(np.float32)
+        return np.moveaxis(drawn, 1, -1).astype(np.float32, order="C")
 
     def draw_pictures(self, shape: tuple[int, ...]) -> np.ndarray:
         """The next float32 array `[1 or videos, frames, height, width, channels]`."""
         _, frames, height, width, channels = shape
         each = (frames, channels, height, width)
         drawn = np.stack([g.randn(each, self._dtype) for g in self._generators])
-        return np.moveaxis(drawn, 2, -1).astype(np.float32)
+        return np.moveaxis(drawn, 2, -1).astype(np.float32, order="C")
 
 
 class JaxNoise:

@@ -167,6 +167,13 @@ def test_operations_of_attention_kernels_count() -> None:
     assert costs.hbm_bytes == 4 * array + 8 + 2 * array
 
 
+def test_a_kernel_for_one_image_has_no_axis_of_images() -> None:
+    """The mask then has as many axes as queries and keys."""
+    one = KERNEL.replace("2,4,256,64]{3,2,1,0}", "4,256,64]{2,1,0}").replace("2,4,256", "4,256")
+    one = one.replace("s32[2,1]{1,0}", "s8[1,2,1]{2,1,0}")
+    assert program_costs(one).flops == 2 * 2 * (4 * 256 * 256 * 64)
+
+
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [

@@ -144,6 +144,8 @@ class PromptEncoder:
             hidden = self._weigh(hidden, padded)
         # The pooled text of a prompt is that of its first chunk.
         prompts = len(read[0])
+        if chunks == 1:
+            return TextEmbeddings(hidden, pooled)
         return TextEmbeddings(
             hidden.reshape(prompts, -1, hidden.shape[-1]),
             pooled.reshape(prompts, chunks, -1)[:, 0],

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,10 @@ class TextEmbeddings:
     @classmethod
     def zeros_like(cls, other: "TextEmbeddings") -> "TextEmbeddings":
         """What stands for no negative prompt at all."""
-        return cls(jnp.zeros_like(other.hidden), jnp.zeros_like(other.pooled), other.keys)
+        # Of the host, since a program for zeros would be compiled, and such arrays go to any mesh.
+        zeros = (np.zeros(each.shape, each.dtype) for each in (other.hidden, other.pooled))
+        hidden, pooled = cast(tuple[jax.Array, jax.Array], tuple(zeros))
+        return cls(hidden, pooled, other.keys)
 
     def at_keys(self, keys: Sequence[Sequence[int]] | None) -> "TextEmbeddings":
         """Embeddings of single prompts as those of keys, with an axis of keys.
