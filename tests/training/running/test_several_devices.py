@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,8 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import tensorstore as ts
+from safetensors.numpy import load_file
 
 from tests.data.clips import write_data
 from tests.training.conftest import ROOT, Run, arguments
@@ -18,6 +23,7 @@ from tests.training.conftest import ROOT, Run, arguments
 pytestmark = pytest.mark.slow
 
 GLOBAL_BATCH = 8
+UNET = Path("unet") / "diffusion_pytorch_model.safetensors"
 # float32 sums in another order, carried through a few updates.
 TOLERANCE = 1e-5
 # Larger than elsewhere, and slower: with latents of 2 x 2, random weights and big steps, the
@@ -36,7 +42,13 @@ class Runs:
         self.started: list[subprocess.Popen[str]] = []
 
     def start(
-        self, output: Path, mesh: str, devices: int, processes: int = 1, **changes: object
+        self,
+        output: Path,
+        mesh: str,
+        devices: int,
+        processes: int = 1,
+        more: tuple[object, ...] = (),
+        **changes: object,
     ) -> list[subprocess.Popen[str]]:
         sizes = dict(part.split("=") for part in mesh.split(","))
         shares = int(sizes.get("data", 1)) * int(sizes.get("fsdp", 1))
@@ -54,7 +66,7 @@ class Runs:
         started = []
         for index in range(processes):
             own = {**given, "--process_index": index} if processes > 1 else given
-            listed = tuple(part for pair in own.items() for part in pair)
+            listed = (*more, *(part for pair in own.items() for part in pair))
             started.append(
                 subprocess.Popen(
                     [sys.executable, "train.py", *arguments(self.flags, listed)],
@@ -107,6 +119,65 @@ def test_a_run_goes_on_with_fewer_devices_and_the_same_losses(
     third = runs.finish(output, "frames=2", 2, max_train_steps=6)
     assert "going on from step 4 " in third.stderr
     assert_same_losses(third, one_device)
+
+
+def weights_of(checkpoint: Path) -> dict[str, np.ndarray]:
+    """What trains, by PyTorch's name, as the files have it; read by none of this project's code."""
+    store = {"driver": "ocdbt", "base": f"file://{checkpoint / 'state'}/"}
+    weights = {}
+    for key in ts.KvStore.open(store).result().list().result():
+        folder, _, file = key.decode().rpartition("/")
+        if folder.startswith("trained.") and file == "zarr.json":
+            opened = ts.open({"driver": "zarr3", "kvstore": {**store, "path": f"{folder}/"}})
+            path = re.sub("/(kernel|scale)$", "/weight", folder.removeprefix("trained."))
+            # Temporal layers have vectors, and matrices that PyTorch transposes.
+            weights[path.replace("/", ".")] = np.asarray(opened.result().read().result()).T
+    return weights
+
+
+def test_killed_on_eight_devices_it_goes_on_on_four_with_more_data(
+    runs: Runs, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    (killed,) = runs.start(output, "fsdp=8", 8, max_train_steps=100_000)
+    wait_for_lines(output / "metrics.jsonl", 3, killed)
+    killed.kill()
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    saved = max(int(p.name) for p in (output / "checkpoints").iterdir() if p.name.isdigit())
+    before = Run(0, "", output).losses[:saved]
+    # Of the files, before a run with other data looks at them.
+    kept = tmp_path / "kept" / str(saved)
+    shutil.copytree(output / "checkpoints" / str(saved), kept)
+    stored = weights_of(kept)
+
+    write_data(tmp_path / "more", [(SIZE, SIZE)] * 3, frames=6)
+    data = ("--data_dir", runs.flags["--data_dir"], "--data_dir", tmp_path / "more")
+    given: dict[str, Any] = {"more": data, "resume_data": "restart"}
+    four = ("data=2,fsdp=2", 4)
+    # With nothing left to do, what was restored is exported as it is.
+    restored = runs.finish(output, *four, **given, max_train_steps=saved)
+    assert f"going on from step {saved} " in restored.stderr
+    assert "the data from their beginning: " in restored.stderr
+    exported = load_file(output / "export" / UNET)
+    temporal = {name for name in exported if "temporal_attentions" in name}
+    assert set(stored) == {name for name in temporal if "pos_encoder" not in name}
+    start = load_file(tiny_checkpoint / UNET)
+    for name, weight in stored.items():
+        np.testing.assert_array_equal(exported[name], weight, err_msg=name)
+    assert any(not np.array_equal(start[name], weight) for name, weight in stored.items())
+
+    resumed = runs.finish(output, *four, **given, max_train_steps=saved + 4)
+    assert [step for step, *_ in resumed.losses] == list(range(1, saved + 5))
+    assert resumed.losses[:saved] == before
+    # One device goes on from the same files alike, with the same clips.
+    alone = runs.finish(
+        tmp_path / "alone", "data=1", 1, **given, resume=kept, max_train_steps=saved + 4
+    )
+    assert f"going on from step {saved} " in alone.stderr
+    assert [step for step, *_ in alone.losses] == list(range(saved + 1, saved + 5))
+    for (step, *found), (_, *wanted) in zip(resumed.losses[saved:], alone.losses, strict=True):
+        assert found == pytest.approx(wanted, rel=TOLERANCE), step
 
 
 def test_two_processes_train_together_and_when_one_is_killed_the_other_ends(
