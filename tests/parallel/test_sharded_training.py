@@ -10,6 +10,7 @@ from tests.parallel.simulated_devices import MIXED, ONE_AXIS, run
 pytestmark = pytest.mark.slow
 
 MESHES = ONE_AXIS + MIXED
+TEXT_MESHES = ("data=2,fsdp=2,frames=2", "fsdp=2,frames=2,tensor=2")
 # float32 sums in another order.
 TOLERANCE = 1e-5
 
@@ -17,6 +18,20 @@ TOLERANCE = 1e-5
 @functools.cache
 def results() -> dict[str, Any]:
     return run("sharded_training.py", MESHES)
+
+
+@functools.cache
+def with_text_encoders() -> dict[str, Any]:
+    return run("sharded_training.py", ["text", *TEXT_MESHES])
+
+
+@pytest.mark.parametrize("mesh", TEXT_MESHES)
+def test_factors_of_text_encoders_train_as_on_one_device(mesh: str) -> None:
+    result = with_text_encoders()[mesh]
+    assert result["numbers"] <= TOLERANCE
+    assert result["parameters"] <= TOLERANCE
+    assert result["average"] <= TOLERANCE
+    assert result["misplaced"] == []
 
 
 @pytest.mark.parametrize("mesh", MESHES)
