@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NoReturn
 
+from hotshot_jax.cli.missing_package import missing_package
 from hotshot_jax.errors import HotshotError, UsageError, causes
 from hotshot_jax.files.printable import printable
 from hotshot_jax.signals import heard_again, heard_too_early
@@ -190,7 +191,10 @@ def run(program: str, body: Callable[[], None]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _failed(program, f"{where}{error.strerror or error}.", _FAILED)
     except Exception as error:
-        refusal = _system_refusal(error)
+        if isinstance(error, ModuleNotFoundError):
+            refusal = missing_package(error)
+        else:
+            refusal = _system_refusal(error)
         if refusal is None:
             raise
         return _failed(program, refusal, _FAILED)

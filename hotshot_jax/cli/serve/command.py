@@ -6,15 +6,8 @@ from typing import Any
 from hotshot_jax.cli.flags import checked_settings, parse_flags, written_settings
 from hotshot_jax.cli.run import program_name, run
 from hotshot_jax.cli.serve.settings import ServeSettings
-from hotshot_jax.errors import HotshotError
 
 PROGRAM = "hotshot-jax-serve"
-
-# Packages of the extra `serve`, by the names they are imported by.
-_OF_EXTRA = frozenset(
-    "fastapi starlette uvicorn pydantic pydantic_core multipart python_multipart gradio "
-    "gradio_client prometheus_client".split()
-)
 
 _EXAMPLES = """examples:
   {program} --warm 128x128x8
@@ -29,15 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         given = given_settings(arguments, program)
-        try:
-            from hotshot_jax.cli.serve.serve import serve
-        except ModuleNotFoundError as missing:
-            if (missing.name or "").partition(".")[0] not in _OF_EXTRA:
-                raise
-            raise HotshotError(
-                f"Serving needs {missing.name}, which is not installed: "
-                "pip install 'hotshot-jax[serve]', or \".[serve]\" in a checkout"
-            ) from None
+        from hotshot_jax.cli.serve.serve import serve
 
         serve(ServeSettings(**given), given)
 
