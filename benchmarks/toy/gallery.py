@@ -12,12 +12,16 @@ import argparse
 import shlex
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from hotshot_jax.cli.infer.command import main as infer
+from hotshot_jax.media.reading.read import open_clip
+from hotshot_jax.media.sheet import draw_sheet
 
 # Flags of infer.py by the picture's name, in the order in which they need each other: `{loop}` is
 # that picture, `{quick-start.png}` the first frame of that one, `{lora}` what --lora gave.
@@ -45,6 +49,15 @@ PRETRAINED: Mapping[str, str] = {
     "follow": '--control_type canny --gif {loop} --prompt "an oil painting of a campfire"',
     "from-picture": '--first_frame {quick-start.png} --prompt "a bulldog turns its head"',
 }
+# Prompts of the sheet of clips without the LoRA and with it. Nothing was trained on these four.
+BUILT_IN_SHEET = (
+    "a cyan circle moving up on a gray background",
+    "a cyan triangle moving left on a brown background",
+    "a cyan cross moving down on a black background",
+    "a cyan triangle shrinking on a gray background",
+)
+PRETRAINED_SHEET = ("a red fox in the snow", "a campfire at night", "a lighthouse in a storm")
+SHEET = "lora-before-and-after"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder for the pictures")
     parser.add_argument("--pretrained_path", help="model to take instead of the built-in one")
     parser.add_argument("--lora", help="LoRA to show; without it those pictures are left out")
-    parser.add_argument("--only", nargs="+", choices=BUILT_IN, help="pictures to make")
+    parser.add_argument("--only", nargs="+", choices=(*BUILT_IN, SHEET), help="pictures to make")
     parser.add_argument("--steps", type=int, help="steps a picture, in place of infer.py's")
     given = parser.parse_args(arguments)
     given.output.mkdir(parents=True, exist_ok=True)
@@ -71,14 +84,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
             places = {"{loop}": str(given.output / "loop.gif"), "{lora}": given.lora}
             command = [places.get(word, word) for word in command]
             command += ["--output", str(given.output / f"{name}.gif"), "--overwrite"]
-            if given.pretrained_path:
-                command += ["--pretrained_path", given.pretrained_path]
-            if given.steps:
-                command += ["--steps", str(given.steps)]
-            status = infer(command)
+            status = infer([*command, *_of_all(given)])
             if status:
                 return status
+        if given.lora and (not given.only or SHEET in given.only):
+            return _sheet(given, Path(folder))
     return 0
+
+
+def _of_all(given: argparse.Namespace) -> list[str]:
+    """Flags of every picture."""
+    flags = ["--pretrained_path", given.pretrained_path] if given.pretrained_path else []
+    return flags + (["--steps", str(given.steps)] if given.steps else [])
+
+
+def _sheet(given: argparse.Namespace, folder: Path) -> int:
+    """Draws clips of the same prompts and seed, without the LoRA and with it, as one picture."""
+    prompts = PRETRAINED_SHEET if given.pretrained_path else BUILT_IN_SHEET
+    listed = folder / "prompts.txt"
+    listed.write_text("\n".join(prompts))
+    rows = []
+    for name, flags in (("without the LoRA", []), ("with it", ["--lora", given.lora])):
+        command = ["--prompts_file", str(listed), "--output", str(folder / f"{name}.gif"), *flags]
+        status = infer([*command, "--overwrite", *_of_all(given)])
+        if status:
+            return status
+        clips = sorted(folder.glob(f"{name}-*.gif"))
+        rows.append([(f"{each}, {name}", clip) for each, clip in zip(prompts, clips, strict=True)])
+    pairs = [row for pair in zip(*rows, strict=True) for row in pair]
+    sheet = draw_sheet([(text, _frames(clip)) for text, clip in pairs])
+    Image.fromarray(sheet).save(given.output / f"{SHEET}.png")
+    return 0
+
+
+def _frames(clip: Path) -> Iterable[npt.NDArray[np.uint8]]:
+    opened = open_clip(clip)
+    return opened.frames(range(len(opened.durations_ms)))
 
 
 def _first_frame(clip: Path, folder: Path) -> str:
