@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from hotshot_jax.errors import UsageError
 from hotshot_jax.models.layers.sharding_points import (
@@ -104,7 +104,7 @@ def in_host_memory() -> SingleDeviceSharding:
     return SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
 
 
-def place(array: Any, sharding: NamedSharding) -> jax.Array:
+def place(array: Any, sharding: Sharding) -> jax.Array:
     """Puts an array on the mesh.
 
     What is not there yet has to be the same on all hosts; each takes the parts of its devices.

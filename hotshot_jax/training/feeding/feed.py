@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
 from hotshot_jax.conditioning.text.prompt import encode_tokens, tokenize
 from hotshot_jax.conditioning.text.prompt_weighting import Vocabulary, chunk_prompt
@@ -98,11 +99,15 @@ class Encoders:
         ids, ids_2 = (ids.astype(np.int32) for ids in read)
         return ids, ids_2
 
-    def no_text(self) -> tuple[jax.Array, jax.Array]:
+    def no_text(self) -> tuple[ArrayLike, ArrayLike]:
         """What stands for no prompt, as the checkpoint's pipeline has it; a batch of one."""
-        hidden, pooled = self.text([""])
-        if self.components.force_zeros_for_empty_prompt:
-            return jnp.zeros_like(hidden), jnp.zeros_like(pooled)
+        components = self.components
+        if not components.force_zeros_for_empty_prompt:
+            return self.text([""])
+        # The encoders would be compiled, and zeros too, for a shape.
+        encoders = components.text_encoder, components.text_encoder_2
+        shapes = jax.eval_shape(encode_tokens, *encoders, *self.tokens([""]))
+        hidden, pooled = (np.zeros(each.shape, each.dtype) for each in shapes)
         return hidden, pooled
 
     def release(self) -> None:

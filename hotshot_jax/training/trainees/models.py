@@ -19,7 +19,7 @@ from hotshot_jax.convert.hub import resolve
 from hotshot_jax.convert.load import abstract
 from hotshot_jax.convert.prepare import open_checkpoint, prepare_component
 from hotshot_jax.convert.tensors.rules import flat_parameters
-from hotshot_jax.parallel.placement import in_host_memory
+from hotshot_jax.parallel.placement import in_host_memory, place
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.pipelines.loading import load_tokenizer
 from hotshot_jax.runtime.progress import Progress
@@ -160,9 +160,9 @@ def _placed(
     shardings = division.shardings(mesh)
     trained, frozen = division.start(values, seed)
     return (
-        # A copy: the arrays of what trains are given away to the first step.
+        # A copy: the arrays of what trains are given away to the first step. The others never are.
         {name: _place(np.array(x, np.float32), shardings[name]) for name, x in trained.items()},
-        {name: _place(x.astype(dtype), shardings[name]) for name, x in frozen.items()},
+        {name: place(x.astype(dtype), shardings[name]) for name, x in frozen.items()},
     )
 
 

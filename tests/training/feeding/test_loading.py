@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from hotshot_jax.cli.compilation_cache import CompilationCounter
 from hotshot_jax.conditioning.text.prompt import tokenize
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.parallel.mesh import MeshConfig, create_mesh
@@ -52,6 +53,24 @@ def test_where_text_encoders_train_steps_are_given_ids(tiny_checkpoint: Path, ze
         np.testing.assert_array_equal(arrays[name], tokenize(tokenizer, prompts))
         if empty:
             np.testing.assert_array_equal(arrays[f"empty_{name}"], tokenize(tokenizer, [""]))
+
+
+def test_zeros_for_no_prompt_have_the_shape_of_a_prompt_and_compile_nothing(
+    tiny_checkpoint: Path,
+) -> None:
+    mesh = create_mesh(MeshConfig(), jax.devices()[:1])
+    loaded = load_models(
+        str(tiny_checkpoint), None, _temporal, mesh,
+        dtype=np.float32, vae_dtype=np.float32, seed=0, progress=NoProgress(),
+    )  # fmt: skip
+    components = dataclasses.replace(loaded.components, force_zeros_for_empty_prompt=True)
+    encoders = Encoders(components, mesh)
+    counter = CompilationCounter()
+    empty = encoders.no_text()
+    assert counter.hits + counter.misses == 0
+    for zeros, text in zip(empty, encoders.text(["a fox"]), strict=True):
+        np.testing.assert_array_equal(np.asarray(zeros), np.zeros(text.shape, text.dtype))
+        assert np.asarray(zeros).dtype == text.dtype
 
 
 def test_only_the_first_prompt_that_is_cut_off_is_told(
