@@ -24,15 +24,14 @@ NOT_RUN = {
         "minutes of a TPU's or GPU's compiler"
     ),
     r"benchmarks\.scaling": "minutes: a full-size model is traced",
-    r"toy\.gallery|from_scratch|configs/tiny/|benchmarks\.passes|lora_merge|tiny_eval": (
+    r"toy\.gallery|from_scratch|configs/tiny/(?!lora)|benchmarks\.passes|lora_merge|tiny_eval": (
         "minutes to hours of training or measuring"
     ),
-    r"runs/cyan/export|data/cyan": "follows from two minutes of training",
     r"benchmarks\.(denoise|parity)": (
         "a measurement; tests/benchmarks and tests/models run what it measures"
     ),
     r"CUDA_VISIBLE|JAX_NUM_CPU_DEVICES|--mesh|coordinator_address|srun": "several devices",
-    r"train\.py|data/dogs|videos/|clips/": "clips of the reader's own; tests/cli/train trains",
+    r"train\.py (?!--config configs)": "clips of the reader's own; tests/cli/train trains",
     r"--embedding": "embeddings of the reader's own; tests/cli/infer reads such files",
 }
 
