@@ -27,7 +27,7 @@ NOT_RUN = {
     r"toy\.gallery|from_scratch|configs/tiny/(?!lora)|benchmarks\.passes|lora_merge|tiny_eval": (
         "minutes to hours of training or measuring"
     ),
-    r"bouncing|before\.gif": "follows from half an hour of training; tests/data builds films",
+    r"bouncing|before\.gif after": "follows from half an hour of training; tests/data builds films",
     r"benchmarks\.(denoise|parity)": (
         "a measurement; tests/benchmarks and tests/models run what it measures"
     ),

@@ -11,7 +11,7 @@ from tests.server.fakes import Making, Serving
 
 if __name__ == "__main__":
     making = Making(at_step=lambda clips: time.sleep(0.01))
-    serving = Serving(Path(sys.argv[1]), making, pace=Pace((1, 2, 4)))
+    serving = Serving(Path(sys.argv[1]), making, pace=Pace((1, 2, 4), calls_at_once=2))
     listening = bound_socket("127.0.0.1", 0)
     print(listening.getsockname()[1], flush=True)
     run_app(create_app(serving.service), serving.service, listening)
