@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,3 +103,9 @@ def test_folders_and_files_stay_small() -> None:
     }
     assert not crowded
     assert not long
+
+
+def test_no_two_tests_have_one_name() -> None:
+    # pytest refuses the second module of a name in folders that are no packages.
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, number in names.items() if number > 1] == []
