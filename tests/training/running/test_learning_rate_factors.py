@@ -22,6 +22,7 @@ def test_factors_of_one_change_no_bit(unbroken: Run, train: Train) -> None:
     assert run.losses == unbroken.losses[:3]
 
 
+@pytest.mark.slow
 def test_a_run_with_them_resumes_with_the_same_bits(train: Train, tmp_path: Path) -> None:
     whole = train(*GIVEN, "--output_dir", tmp_path / "whole")
     assert whole.status == 0, whole.stderr
