@@ -26,7 +26,7 @@ class Programs:
     A program is kept for its key and for the shapes, dtypes and shardings of its arguments, so the
     second prompt of a run finds everything compiled. Each holds tens of megabytes, and every size
     has its own: beyond `MOST_KEPT`, the one that was not used for longest is given up, unless the
-    job that runs has used it. Several threads may use it, each with a job of its own.
+    last job of a thread has used it. Several threads may use it, each with a job of its own.
 
     Args:
         mesh: where the programs run; None for the device that their arguments lie on.
@@ -105,10 +105,11 @@ class Programs:
                     program = self.stored.get_or_compile(made_of, compile_program)
             with self._looking:
                 self._compiled[full_key] = program
+                self._used.setdefault(threading.get_ident(), set()).add(full_key)
                 given_up = self._make_room()
             if given_up:
                 return_free_memory()
-        return self._used_again(full_key) or program
+        return program
 
     def _used_again(self, full_key: Any) -> Callable[..., Any] | None:
         with self._looking:
@@ -120,12 +121,13 @@ class Programs:
 
     def _make_room(self) -> bool:
         # Only for a new one: a job that needs more than are kept needs them for its next call too.
+        # What another thread has used last may be older than what nobody uses any more.
         used = set().union(*self._used.values())
-        given_up = False
-        while len(self) > MOST_KEPT and next(iter(self._compiled)) not in used:
-            self._compiled.popitem(last=False)
-            given_up = True
-        return given_up
+        unused = [key for key in self._compiled if key not in used]
+        given_up = unused[: max(0, len(self) - MOST_KEPT)]
+        for key in given_up:
+            del self._compiled[key]
+        return bool(given_up)
 
 
 def return_free_memory() -> None:

@@ -111,6 +111,21 @@ def test_a_job_keeps_all_that_it_uses() -> None:
     assert compilations.count == len(programs) == MOST_KEPT + 3
 
 
+def test_what_an_idle_thread_used_keeps_nothing_else() -> None:
+    programs, argument = Programs(), jnp.ones(3)
+
+    def get(key: object) -> Callable[..., Any]:
+        programs.start_job()
+        return programs.get("double", key, _counted()[1], (argument,), NoProgress())
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(get, "idle").result()
+        for number in range(2 * MOST_KEPT):
+            get(number)
+            assert len(programs) <= MOST_KEPT
+        assert pool.submit(get, "idle").result() is first
+
+
 @pytest.mark.slow
 def test_memory_stops_growing_with_sizes(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
