@@ -80,6 +80,12 @@ def compilation_cache(folder: Path | None) -> Iterator[ProgramFolder | None]:
     file = _secret_file()
     secret = None if programs is None or file is None else own_secret(file)
     keyed = None if programs is None or secret is None else programs.with_secret(secret)
+    if programs is not None and keyed is None:
+        logger.warning(
+            "Programs are traced anew in every run: those that are stored are only loaded with a "
+            "secret of yours, and %s cannot be read or written by you alone.",
+            file or "the folder of XDG_CONFIG_HOME",
+        )
     with _jax_settings(settings), _jax_reads(programs):
         yield keyed
 

@@ -100,8 +100,14 @@ class StoredPrograms:
         if content is None:
             return None
         try:
-            serialized, known = pickle.loads(content)
-            program: Callable[..., Any] = deserialize_and_load(*serialized)
+            program_bytes, in_tree, out_tree, ids, known = pickle.loads(content)
+            here = {device.id: device for device in jax.devices()}
+            # Left to itself, JAX takes all devices in the order of their numbers; meshes of TPUs
+            # have another one, so that neighbours are joined.
+            devices = [here[each] for each in ids]
+            program: Callable[..., Any] = deserialize_and_load(
+                program_bytes, in_tree, out_tree, execution_devices=devices
+            )
         # Whatever XLA and pickle have against a file that this user wrote: it is compiled anew.
         except Exception as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -123,8 +129,10 @@ class StoredPrograms:
 
     def _put(self, key: str, program: Any, known: Any) -> None:
         try:
-            content = pickle.dumps((serialize(program), known))
-        except (ValueError, NotImplementedError, pickle.PicklingError) as error:
+            ids = [device.id for device in program.runtime_executable().local_devices()]
+            content = pickle.dumps((*serialize(program), ids, known))
+        # Whatever a platform has against it: the program is there, and is compiled again next time.
+        except Exception as error:
             logger.debug("A program is not stored: %s", error)
             return
         self._folder.put(key, content)
