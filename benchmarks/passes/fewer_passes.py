@@ -46,7 +46,13 @@ from hotshot_jax.errors import UsageError
 from hotshot_jax.measure.comparison import compare_frames
 from hotshot_jax.media.pixels import to_uint8
 from hotshot_jax.pipelines.hotshot_xl import HotshotXLPipeline
-from hotshot_jax.sampling.step_plan import ALL_STEPS, CacheInterval, StepPlan, guided_steps
+from hotshot_jax.sampling.step_plan import (
+    ALL_STEPS,
+    CacheInterval,
+    StepPlan,
+    check_cache_interval,
+    guided_steps,
+)
 
 PROGRAM = "fewer_passes"
 # Of a whole step at full size, 8 frames of 512 x 512: 0.68 of 28.73 TFLOP.
@@ -108,20 +114,23 @@ class Way:
         }
 
 
-def ways(schedulers: Sequence[str], lists: Sequence[Sequence[int]] = ()) -> list[Way]:
+def ways(schedulers: Sequence[str], lists: Mapping[str, Sequence[Sequence[int]]]) -> list[Way]:
     """All that are compared, the whole run of each scheduler before the others of it.
 
     Args:
         schedulers: short names.
-        lists: lists of full steps, beside the uniform intervals.
+        lists: lists of full steps by scheduler, beside the uniform intervals.
     """
     made = []
     for scheduler in schedulers:
         made += [
             Way("plain steps", scheduler),
-            *(Way("plain steps", scheduler, steps) for steps in (23, 15, 10, 6)),
+            *(Way("plain steps", scheduler, steps) for steps in (23, 15, 10, 7, 6)),
             *(Way("kept features", scheduler, STEPS, interval) for interval in (2, 3, 5)),
-            *(Way("kept features, a list", scheduler, STEPS, tuple(each)) for each in lists),
+            *(
+                Way("kept features, a list", scheduler, STEPS, tuple(each))
+                for each in lists.get(scheduler, ())
+            ),
             *(
                 Way("part of guidance", scheduler, STEPS, 1, interval)
                 for interval in ((0.0, 0.8), (0.0, 0.5), (0.17, 0.9))
@@ -146,8 +155,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     if given.count < 1:
         raise UsageError(f"--count is {given.count}; expected at least 1.")
-    lists = [[int(step) for step in text.split(",")] for text in given.list]
-    compared = ways(given.schedulers, lists)
+    compared = ways(given.schedulers, _lists(given))
     prompts = spread(split_prompts("held_out"), given.count)
     tasks = [Task(prompt, given.seed + number) for number, prompt in enumerate(prompts)]
     results = ResultsFile(Path(given.results), _settings(given), given.resume)
@@ -318,6 +326,24 @@ def _share(records: Sequence[Record]) -> float:
     return sum(each["all"] for each in records) / max(1, len(records))
 
 
+def _lists(given: argparse.Namespace) -> dict[str, list[list[int]]]:
+    found: dict[str, list[list[int]]] = {}
+    for text in given.list:
+        scheduler, colon, steps = text.partition(":")
+        if not colon or scheduler not in given.schedulers:
+            raise UsageError(
+                f"--list {text}: expected one of the schedulers, a colon and its full steps, such "
+                f"as {given.schedulers[0]}:0,5,10."
+            )
+        try:
+            listed = [int(step) for step in steps.split(",")]
+        except ValueError:
+            raise UsageError(f"--list {text}: {steps} is no list of steps.") from None
+        check_cache_interval(listed, STEPS)
+        found.setdefault(scheduler, []).append(listed)
+    return found
+
+
 def _settings(given: argparse.Namespace) -> dict[str, Any]:
     names = ("size", "guidance_scale", "guidance_rescale", "negative_prompt", "precision")
     return {
@@ -352,7 +378,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="go on with what the file holds")
     add("--report", action="store_true", help="make nothing, show what the file holds")
     add("--plot", metavar="FILE", help="write marks over cost as SVG")
-    add("--list", action="append", default=[], metavar="STEPS", help="full steps; repeatable")
+    add(
+        "--list",
+        action="append",
+        default=[],
+        metavar="SCHEDULER:STEPS",
+        help="full steps of a scheduler; repeatable",
+    )
     add(
         "--schedulers",
         nargs="+",

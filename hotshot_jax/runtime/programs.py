@@ -16,8 +16,8 @@ from hotshot_jax.runtime.precision import current_platform
 from hotshot_jax.runtime.progress import Progress
 from hotshot_jax.runtime.stored_programs import StoredPrograms
 
-MOST_KEPT = 8
-"""Programs that are kept: those of three sizes, or of one with several ControlNets."""
+MOST_KEPT = 16
+"""Programs that are kept: those of three sizes, or of one size in three sizes of batches."""
 
 
 class Programs:

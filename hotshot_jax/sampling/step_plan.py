@@ -48,14 +48,19 @@ class StepPlan:
             steps: of each call, counted from 0 in the run.
             kinds: what else differs between calls; features are kept within one kind.
         """
-        full: list[bool] = []
-        sources: list[int] = []
+        whole: set[int] = set()
         kept: Hashable = None
         for step, kind in zip(steps, kinds, strict=True):
             asked = step in interval if isinstance(interval, Sequence) else step % interval == 0
-            full.append(not full or bool(asked) or kind != kept)
-            if full[-1]:
+            if not whole or asked or kind != kept:
+                whole.add(step)
                 kept = kind
+        full: list[bool] = []
+        sources: list[int] = []
+        for step in steps:
+            # Where only the second call has to be full, the first is too: a step that is repeated
+            # would find the features of the second.
+            full.append(step in whole)
             sources.append(int(step) if full[-1] else sources[-1])
         return cls(tuple(full), tuple(sources))
 

@@ -1,10 +1,9 @@
 """Compiling before the first request what it will need."""
 
-import contextlib
 import dataclasses
 from collections.abc import Sequence
 
-from hotshot_jax.errors import HotshotError
+from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.server.heard import kept_from_log, warnings_heard
 from hotshot_jax.server.models import Models
 from hotshot_jax.server.planning import Planner
@@ -30,8 +29,17 @@ def warm(
     values = {"prompt": "a", "width": width, "height": height, "video_length": frames, "seed": 0}
     with kept_from_log(), warnings_heard():
         clip = planner(values, {}).clip
-        few = dataclasses.replace(clip, steps=min(_STEPS, clip.steps))
+        # Where features are kept, one step of either kind.
+        full = 1 if clip.cache_interval == 1 else (0,)
+        few = dataclasses.replace(clip, steps=min(_STEPS, clip.steps), cache_interval=full)
         for batch in batch_sizes:
-            # After so few steps a picture may be of a single colour.
-            with contextlib.suppress(HotshotError), models.lent(batch) as maker:
-                list(maker.make([few] * batch))
+            with models.lent(batch) as maker:
+                try:
+                    list(maker.make([few] * batch))
+                except UsageError:
+                    raise
+                except HotshotError:
+                    # After so few steps a picture may be of a single colour.
+                    pass
+                # The thread that warms asks for nothing any more.
+                maker.pipeline.runtime.start_job()

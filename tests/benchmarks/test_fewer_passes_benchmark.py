@@ -51,13 +51,30 @@ def test_costs_are_those_of_full_size() -> None:
     both = Way("a", "euler", 30, 2, (0.0, 0.5))
     # Step 15 begins without guidance, and is full although it is odd.
     assert both.cost == pytest.approx(8 + 7 * KEPT_SHARE + 0.5 * (8 + 7 * KEPT_SHARE))
-    names = [way.name for way in ways(("euler", "ddim"), [(0, 1)])]
+    names = [way.name for way in ways(("euler", "ddim"), {"ddim": [(0, 1)]})]
     assert len(set(names)) == len(names)
+    assert [name for name in names if "0,1" in name] == ["ddim, 30 steps, cache 0,1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0,1", "expected one of the schedulers"),
+        ("unipc:0,1", "expected one of the schedulers"),
+        ("ddim:0,b", "0,b is no list of steps"),
+        ("ddim:0,30", "names step 30"),
+    ],
+)
+def test_lists_are_those_of_a_scheduler(
+    text: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fewer_passes.main(["--schedulers", "ddim", "--list", text]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_tables_and_plots_show_every_way() -> None:
     record = {"seconds": 2.0, "all": True, "psnr": 30.0}
-    found = {way: [record, record | {"all": False}] for way in ways(("euler", "ddim"), [(0, 1)])}
+    found = {way: [record, record | {"all": False}] for way in ways(("euler", "ddim"), {})}
     text = table(found)
     assert "| euler, 30 steps, cache 3 | 10.5 | 2.00 s | 1.00 | 50.0% | 30.0 dB | 2 |" in text
     drawing = ElementTree.fromstring(plot(found))

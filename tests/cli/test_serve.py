@@ -10,6 +10,7 @@ from hotshot_jax.cli.flags import flags_of
 from hotshot_jax.cli.infer.settings import InferSettings
 from hotshot_jax.cli.serve.command import main
 from hotshot_jax.cli.serve.offered import named_models, offered_controlnets
+from hotshot_jax.cli.serve.planner import InferPlanner
 from hotshot_jax.cli.serve.serve import batch_sizes, is_loopback
 from hotshot_jax.cli.serve.settings import ServeSettings
 from hotshot_jax.errors import UsageError
@@ -102,3 +103,18 @@ def test_help_is_there_without_jax_or_fastapi() -> None:
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stdout.rstrip().endswith("[]") and "--warm WxHxFRAMES" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("asked", "full"),
+    [
+        ({}, (0, 4, 8, 12, 16, 22)),
+        ({"steps": 15}, (0, 2, 4, 6, 8, 11)),
+        ({"steps": 15, "cache_interval": 1}, 1),
+    ],
+)
+def test_a_preset_fits_the_steps_of_a_request(
+    asked: dict[str, int], full: int | tuple[int, ...]
+) -> None:
+    planned = InferPlanner({}, {"preset": "fast"})({"prompt": "a red circle", **asked}, {})
+    assert planned.clip.cache_interval == full

@@ -41,6 +41,8 @@ def test_both_calls_of_a_step_are_alike() -> None:
     steps = make_scheduler("heun", {}).schedule(5).step_of_call
     assert list(steps) == [0, 0, 1, 1, 2, 2, 3, 3, 4]
     assert full(2, steps) == [0, 1, 4, 5, 8]
+    # Also where something else ends between them.
+    assert full(100, steps, "aaaaabbbb") == [0, 1, 4, 5]
 
 
 def test_another_kind_begins_anew() -> None:

@@ -114,12 +114,15 @@ def test_a_controlnet_acts_where_it_is_asked_for(served: Served, tmp_path: Path)
     assert np.abs(np.asarray(made.frames).astype(int) - np.asarray(plain.frames)).max() > 1
 
 
-def test_what_is_warmed_is_not_compiled_again(served: Served) -> None:
-    warm(served.models, served.planner, (64, 64, 2), (1, 2))
+@pytest.mark.parametrize("usual", [{}, {"preset": "fast"}])
+def test_what_is_warmed_is_not_compiled_again(served: Served, usual: dict[str, str]) -> None:
+    planner = dataclasses.replace(served.planner, usual=usual)
+    warm(served.models, planner, (64, 64, 2), (1, 2))
     with served.models.lent() as maker:
         programs = maker.pipeline.runtime._programs
     before = len(programs)
-    clips = [served.planner(SIZE | {"prompt": p, "seed": 1}, {}).clip for p in ("b", "c")]
+    asked = SIZE | {"steps": 10 if usual else 2, "seed": 1}
+    clips = [planner(asked | {"prompt": prompt}, {}).clip for prompt in ("b", "c")]
     with served.models.lent(2) as two, served.models.lent(1) as one:
         list(two.make(clips))
         list(one.make(clips[:1]))

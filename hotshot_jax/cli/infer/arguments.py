@@ -54,7 +54,7 @@ class InferArguments:
         settings: what the run is asked to do.
         given: the settings that stand on the command line itself.
         config: the file that `--config` names, if it is given.
-        named: the settings that stand there or in that file.
+        named: the settings that stand there or in that file, or that a preset of either sets.
     """
 
     settings: InferSettings
@@ -96,21 +96,30 @@ def completed(given: Mapping[str, Any]) -> InferArguments:
         length = values.get("video_length", ClipFlags.video_length)
         if values.get("video_duration") == InferSettings(video_length=length).video_duration:
             del values["video_duration"]
-    named = frozenset(values | given)
     if "prompt" not in values | given and (values | given).get("prompt_at"):
         # The default prompt would hold at the first frame.
         values["prompt"] = ""
-    if "negative_prompt" not in named and (values | given).get("negative_prompt_at"):
+    if "negative_prompt" not in values | given and (values | given).get("negative_prompt_at"):
         values["negative_prompt"] = ""
-    values = _native_settings(values | given) | values
     files = InferSettings(**(values | given)).model_files
 
-    def preset(layer: Mapping[str, Any]) -> dict[str, Any]:
-        return preset_values(layer["preset"], files) if "preset" in layer else {}
+    def preset(layer: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+        if layer.get("preset") is None:
+            return {}
+        return preset_values(layer["preset"], files, over.get("steps"))
 
+    in_file = in_command = preset(given, given)
+    if "preset" not in given:
+        if "steps" in given and "cache_interval" in values:
+            # What the preset had decided for the file's steps, it decides anew for those asked for.
+            decided = preset(values, values).get("cache_interval")
+            if values["cache_interval"] == decided:
+                del values["cache_interval"]
+        in_file = preset(values, values | given)
     # A preset from the command line wins over the file's values, a preset in the file does not.
-    settings = InferSettings(**(preset(values) | values | preset(given) | given))
-    return InferArguments(settings, frozenset(given), config, named)
+    asked = in_file | values | in_command | given
+    settings = InferSettings(**(_native_settings(values | given) | asked))
+    return InferArguments(settings, frozenset(given), config, frozenset(asked))
 
 
 def _configured(config: str | None, given: dict[str, Any], trusted: bool) -> dict[str, Any]:

@@ -286,7 +286,8 @@ class ClipFlags:
     )
     preset: str | None = flag(
         None,
-        "scheduler, timestep spacing, steps and guidance for a model of few steps; flags win",
+        "settings that go together: balanced and fast for any model, the others for a model of "
+        "few steps; flags win",
         str,
         _SAMPLING,
         choices=tuple(PRESETS),

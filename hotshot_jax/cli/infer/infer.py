@@ -64,7 +64,7 @@ def generate(
         settings: of the run.
         given: those that stand on the command line itself, and therefore have to act.
         config: the file that others come from, which is not to be replaced.
-        named: the settings that stand on the command line or in that file.
+        named: the settings that stand on the command line or in that file, or that a preset sets.
 
     Raises:
         UsageError: the settings cannot be met.

@@ -1,7 +1,11 @@
-"""`--preset`: the settings that models of few steps were made for.
+"""`--preset`: settings that go together, for any model and for models of few steps.
 
-The numbers are those of the models' own pages: LCM-LoRA (https://arxiv.org/abs/2311.05556) takes
-2 to 8 steps of its own sampler and next to no guidance; SDXL-Lightning
+`balanced` and `fast` suit any model: a solver of second order on 30 steps, of which 10 and 6 run
+the whole UNet. Which steps these are was calibrated, and measured beside fewer plain steps of equal
+cost (docs/fewer_passes.md).
+
+The others have the numbers of the models' own pages: LCM-LoRA (https://arxiv.org/abs/2311.05556)
+takes 2 to 8 steps of its own sampler and next to no guidance; SDXL-Lightning
 (https://arxiv.org/abs/2402.13929) and Hyper-SD (https://arxiv.org/abs/2404.13686) begin at the last
 training timestep, so their spacing has to be "trailing", and are distilled for one number of steps
 each, which their files' names say.
@@ -25,22 +29,31 @@ _GUIDED_SCALE = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Settings of a kind of model.
+    """Settings that go together.
 
     Attributes:
-        scheduler: diffusers' class name.
+        scheduler: diffusers' class name, or a short one.
         timestep_spacing: replaces the checkpoint's; None leaves it.
         steps: where no file's name tells.
-        guidance_scale: 1 is no guidance.
+        guidance_scale: 1 is no guidance; None leaves what is set.
+        cache_interval: in which of the steps the whole UNet is run, see `sampling.step_plan`.
     """
 
     scheduler: str
     timestep_spacing: str | None
     steps: int
-    guidance_scale: float = 1.0
+    guidance_scale: float | None = 1.0
+    cache_interval: tuple[int, ...] | int = 1
+
+    @property
+    def few_steps(self) -> bool:
+        """Whether it is for models that were distilled for so many steps."""
+        return self.guidance_scale is not None
 
 
 PRESETS: Mapping[str, Preset] = {
+    "balanced": Preset("dpmpp_2m_karras", None, 30, None, (0, 2, 4, 7, 10, 12, 14, 16, 19, 23)),
+    "fast": Preset("dpmpp_2m_karras", None, 30, None, (0, 4, 8, 12, 16, 22)),
     "lcm": Preset("LCMScheduler", None, 4),
     "lightning": Preset("EulerDiscreteScheduler", "trailing", 4),
     "hyper": Preset("DDIMScheduler", "trailing", 8),
@@ -48,18 +61,26 @@ PRESETS: Mapping[str, Preset] = {
 """By name."""
 
 
-def preset_values(name: str, files: Iterable[str]) -> dict[str, Any]:
+def preset_values(name: str, files: Iterable[str], steps: int | None = None) -> dict[str, Any]:
     """What a preset sets, by the names of the settings.
 
     Args:
         name: a key of `PRESETS`.
         files: paths or Hub ids of the models and LoRAs of the run.
+        steps: given in place of the preset's; the steps that run the whole UNet lie likewise
+            in them.
 
     Raises:
         UsageError: a file is made for a single step.
     """
-    values = dataclasses.asdict(PRESETS[name])
-    for file in files:
+    preset = PRESETS[name]
+    values = dataclasses.asdict(preset)
+    if not preset.few_steps:
+        del values["guidance_scale"], values["timestep_spacing"]
+    if steps is not None and not isinstance(preset.cache_interval, int):
+        places = {step * steps // preset.steps for step in preset.cache_interval}
+        values["cache_interval"] = tuple(sorted(places))
+    for file in files if preset.few_steps else ():
         last = PurePath(file).name
         found = _STEPS.search(last)
         # Names of fine-tuned models may count the steps of their training.
@@ -85,13 +106,15 @@ def preset_loras(settings: Any) -> tuple[str, ...]:
 
 def describe_preset(name: str, settings: Any) -> str:
     """What is in effect of a preset, and what was given in its place."""
-    values = preset_values(name, settings.model_files)
+    values = preset_values(name, settings.model_files, settings.steps)
     told = []
     for key, value in values.items():
         actual = getattr(settings, key)
-        if actual is not None:
+        if actual is not None and (key != "cache_interval" or {actual, value} != {1}):
             given = "" if actual == value else " (as given)"
-            shown = f"{actual:g}" if isinstance(actual, float) else actual
+            shown = f"{actual:g}" if isinstance(actual, float) else str(actual)
+            if isinstance(actual, tuple):
+                shown = ",".join(map(str, actual))
             told.append(f"{key} {shown}{given}")
     text = f"preset {name}: {', '.join(told)}"
     if preset_loras(settings):

@@ -15,6 +15,7 @@ from hotshot_jax.choices import (
 from hotshot_jax.cli.by_frame import Number, number_by_frame
 from hotshot_jax.cli.flags import DEVICES, flag, flags_of, host_flag
 from hotshot_jax.cli.infer.clip_flags import ClipFlags
+from hotshot_jax.cli.infer.presets import preset_values
 from hotshot_jax.compile_effort import EFFORTS
 from hotshot_jax.errors import UsageError
 from hotshot_jax.jobs.settings import ClipSettings, ModelSettings, RunSettings
@@ -269,12 +270,21 @@ class InferSettings(ClipFlags):
     def stored(self) -> dict[str, Any]:
         """The settings that decide the picture, for the result's metadata."""
         defaults = InferSettings()
+        preset: dict[str, Any] = {}
+        if self.preset is not None:
+            preset = preset_values(self.preset, self.model_files, self.steps)
+
+        def changed(name: str, value: Any) -> bool:
+            default = getattr(defaults, name)
+            # Or a preset that is read again would put its own value there.
+            return value != default or preset.get(name, default) != default
+
         return {
-            name: getattr(self, name)
+            name: value
             for name, each in flags_of(InferSettings).items()
             if not each.about_this_run
-            and getattr(self, name) not in (None, ())
-            and not (each.stored_if_changed and getattr(self, name) == getattr(defaults, name))
+            and (value := getattr(self, name)) not in (None, ())
+            and (changed(name, value) or not each.stored_if_changed)
         }
 
     @property

@@ -72,9 +72,10 @@ class InferPlanner:
         given = checked_settings(InferSettings, "the request", self._plain(values))
         given |= self._files(uploads) | self._control(given, controlnet, uploads)
         usual = {name: value for name, value in self.usual.items() if name not in given}
-        settings = completed({**self.base, **usual, **given, "lora": self._loras(chosen)}).settings
+        asked = completed({**self.base, **usual, **given, "lora": self._loras(chosen)})
+        settings = asked.settings
         with opened_source(settings) as source:
-            settings = with_source(settings, source, {*given, *self.base}).sized()
+            settings = with_source(settings, source, asked.named).sized()
             if frame_ms is not None:
                 duration = round(frame_ms * settings.video_length)
                 settings = dataclasses.replace(settings, video_duration=duration)

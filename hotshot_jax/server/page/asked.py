@@ -30,7 +30,7 @@ _AT_FRAME = re.compile(r"\s*([0-9]{1,4})\s*:\s*(.*\S)\s*")
 _FIELDS = {"steps": "num_inference_steps", "video_length": "num_frames"}
 _ELSEWHERE = ("width", "height", "video_duration", "lora", "og_width", "og_height",
               "target_width", "target_height", "num_videos", "precision", "vae_precision", "noise",
-              "scheduler", "model", "pretrained_path", "depth_checkpoint",
+              "scheduler", "preset", "model", "pretrained_path", "depth_checkpoint",
               "lora_allow_partial")  # fmt: skip
 # What files hold even where it is as always.
 _USUAL = {"clip_skip": 0, "prompt_weights": True, "long_prompts": False, "eta": 0,

@@ -7,7 +7,7 @@ import diffusers
 import numpy as np
 import pytest
 
-from hotshot_jax.cli.infer.arguments import parse_settings
+from hotshot_jax.cli.infer.arguments import completed, parse_settings
 from hotshot_jax.cli.infer.job_settings import model_settings
 from hotshot_jax.cli.infer.presets import PRESETS, describe_preset
 from hotshot_jax.cli.infer.settings import InferSettings
@@ -74,6 +74,77 @@ def test_presets(
     np.testing.assert_array_equal(timesteps_of(settings), theirs.timesteps.numpy())
 
 
+LISTS = {"balanced": (0, 2, 4, 7, 10, 12, 14, 16, 19, 23), "fast": (0, 4, 8, 12, 16, 22)}
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_presets_for_any_model(name: str) -> None:
+    # A name that states steps is no model of few steps here; guidance stays as it is.
+    named = ("--lora", "sdxl_drawings_8step_lora.safetensors", "--guidance_scale", "7")
+    settings = settings_of("--preset", name, *named)
+    assert effective(settings) == ("dpmpp_2m_karras", None, 30, 7.0)
+    assert settings.cache_interval == LISTS[name]
+    assert settings_of("--preset", name).guidance_scale == InferSettings().guidance_scale
+    theirs = diffusers.DPMSolverMultistepScheduler.from_config(SDXL, use_karras_sigmas=True)
+    theirs.set_timesteps(30)
+    np.testing.assert_array_equal(timesteps_of(settings), theirs.timesteps.numpy())
+
+
+def test_full_steps_lie_likewise_in_other_steps(tmp_path: Path) -> None:
+    assert settings_of("--preset", "fast", "--steps", "15").cache_interval == (0, 2, 4, 6, 8, 11)
+    assert settings_of("--preset", "fast", "--steps", "2").cache_interval == (0, 1)
+    assert settings_of("--preset", "fast", "--cache_interval", "3").cache_interval == 3
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps({"preset": "fast", "steps": 15}))
+    assert settings_of("--config", file).cache_interval == (0, 2, 4, 6, 8, 11)
+    again = settings_of("--config", file, "--preset", "fast")
+    assert (again.steps, again.cache_interval) == (30, LISTS["fast"])
+
+
+@pytest.mark.parametrize("flags", [(), ("--steps", "15"), ("--cache_interval", "1")])
+def test_what_a_preset_set_is_read_again(flags: tuple[str, ...], tmp_path: Path) -> None:
+    settings = settings_of("--preset", "fast", *flags)
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps(settings.stored()))
+    assert settings_of("--config", file) == settings
+    # Kept by the file: what a flag decided, but not what the preset did for other steps.
+    decided = settings.cache_interval == 1
+    other = settings_of("--config", file, "--steps", "10")
+    assert other.cache_interval == (1 if decided else (0, 1, 2, 4, 5, 7))
+    assert settings_of("--config", file, "--preset", "lcm").cache_interval == 1
+
+
+def test_who_wins_over_whom(tmp_path: Path) -> None:
+    """The command line, its preset, the file, its preset, and last what lies beside the model."""
+    (tmp_path / "settings.json").write_text(
+        json.dumps({"steps": 7, "scheduler": "ddim", "width": 64})
+    )
+    file = tmp_path / "run.json"
+    named = {"pretrained_path": str(tmp_path), "timestep_spacing": "trailing"}
+    file.write_text(json.dumps(named | {"preset": "fast", "guidance_scale": 6.0}))
+    settings = settings_of("--config", file)
+    assert effective(settings) == ("dpmpp_2m_karras", "trailing", 30, 6.0)
+    assert settings.width == 64 and settings.cache_interval == LISTS["fast"]
+    few = settings_of("--config", file, "--preset", "hyper", "--guidance_scale", "2")
+    assert effective(few) == ("DDIMScheduler", "trailing", 8, 2.0)
+    assert effective(settings_of("--pretrained_path", tmp_path))[:3] == ("ddim", None, 7)
+
+
+def test_a_preset_that_another_replaces_refuses_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps({"preset": "lightning"}))
+    single = ("--lora", "sdxl_lightning_1step_lora.safetensors")
+    assert settings_of("--config", file, "--preset", "fast", *single).steps == 30
+
+
+def test_what_a_preset_sets_is_named() -> None:
+    """So that `--smooth` does not put guidance into a model that was distilled without."""
+    named = completed({"preset": "lightning"}).named
+    assert {"preset", "scheduler", "steps", "guidance_scale"} <= named
+    assert "guidance_scale" not in completed({"preset": "fast"}).named
+
+
 def test_without_a_preset_nothing_changes() -> None:
     assert effective(settings_of()) == ("EulerAncestralDiscreteScheduler", None, 30, 5.0)
 
@@ -138,6 +209,12 @@ def test_what_is_said() -> None:
         "steps 6 (as given), guidance_scale 1; without guidance, negative prompts have no effect"
     )
     assert "negative" not in describe_preset("lcm", settings_of("--guidance_scale", "1.5"))
+    fast = settings_of("--preset", "fast", "--steps", "15")
+    assert describe_preset("fast", fast) == (
+        "preset fast: scheduler dpmpp_2m_karras, steps 15 (as given), cache_interval 0,2,4,6,8,11"
+    )
+    whole = settings_of("--preset", "fast", "--cache_interval", "1")
+    assert describe_preset("fast", whole).endswith("steps 30, cache_interval 1 (as given)")
 
 
 def test_the_built_in_model_s_own_lora_comes_with_its_preset(
