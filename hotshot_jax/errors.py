@@ -3,7 +3,10 @@
 Anything else that escapes is a bug in this project, so only these are shown without a traceback.
 """
 
+import re
 from collections.abc import Iterator
+
+_OUT_OF_MEMORY = re.compile("resource_exhausted|out of memory|out_of_memory|alloc_failed", re.I)
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -11,6 +14,18 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether a device's memory did not suffice, by an error or what it came from.
+
+    JAX has one class for all that goes wrong on devices. What is allocated outside its own pool of
+    a GPU, such as a library's handle, fails in that library's words.
+    """
+    return any(
+        isinstance(each, RuntimeError) and _OUT_OF_MEMORY.search(str(each)) is not None
+        for each in causes(error)
+    )
 
 
 class HotshotError(Exception):

@@ -42,6 +42,17 @@ def _secret_file() -> Path | None:
     return Path(base) / "hotshot-jax" / "programs.secret" if os.path.isabs(base) else None
 
 
+def _on_several_gpu_hosts() -> bool:
+    """Whether compilers wait for each other.
+
+    Compilers for GPUs share out what is tried on the device, and JAX keeps programs on the first
+    host: from a folder of each host's own it would have its program at once, and the others wait
+    for its share. Asked for by name, a folder is one that all hosts see.
+    """
+    together = jax.distributed.is_initialized() and jax.process_count() > 1
+    return together and jax.default_backend() == "gpu"
+
+
 def chosen_folder(flag: str | None) -> Path | None:
     """The folder that `--compilation_cache` names; None for no cache.
 
@@ -52,7 +63,7 @@ def chosen_folder(flag: str | None) -> Path | None:
         UsageError: the flag is empty.
     """
     if flag is None:
-        return default_folder()
+        return None if _on_several_gpu_hosts() else default_folder()
     if flag == _NONE:
         return None
     if not flag:

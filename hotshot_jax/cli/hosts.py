@@ -2,16 +2,19 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 
+from hotshot_jax.choices import AUTO
 from hotshot_jax.cli.run import run
-from hotshot_jax.errors import HotshotError, causes
+from hotshot_jax.errors import HotshotError, causes, is_out_of_memory
 from hotshot_jax.parallel.hosts import HostsConfig, compare, join
 from hotshot_jax.training.running.interruption import Interrupted
 from hotshot_jax.version import __version__
@@ -28,17 +31,26 @@ TRAINING_WAYS_OUT = (
 )
 
 
+def choose_platforms(name: str) -> None:
+    """Tells JAX what to start, for `name` as of `use_device`; to be called before it starts."""
+    chosen = jax.config.jax_platforms
+    if name == "gpu":
+        # Of the two makers' plugins at most one is installed; JAX would ask for both.
+        jax.config.update("jax_platforms", None)
+    elif name != AUTO:
+        jax.config.update("jax_platforms", _PLATFORMS[name])
+    elif chosen and "cpu" not in chosen.split(","):
+        # As JAX_PLATFORMS=cuda in the environment: what waits in host memory needs the other.
+        jax.config.update("jax_platforms", f"{chosen},cpu")
+
+
 def use_device(name: str) -> str:
     """Makes `name` ("auto", "cpu", "gpu" or "tpu") the device of this process and describes it.
 
     Raises:
         HotshotError: it is not there, or another process holds it.
     """
-    if name == "gpu":
-        # Of the two makers' plugins at most one is installed; JAX would ask for both.
-        jax.config.update("jax_platforms", None)
-    elif name != "auto":
-        jax.config.update("jax_platforms", _PLATFORMS[name])
+    choose_platforms(name)
     try:
         devices = jax.devices("gpu") if name == "gpu" else jax.devices()
     except RuntimeError as error:
@@ -47,6 +59,11 @@ def use_device(name: str) -> str:
             f"--device {name} cannot be used: it is not there, its JAX plugin is not installed, or "
             f"another process holds it ({reason}). --device cpu always works."
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        # What starts a TPU may put handlers of its own in the place of ours.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if (handler := signal.getsignal(number)) is not None:
+                signal.signal(number, handler)
     kind = devices[0].device_kind
     return f"{len(devices)} x {kind}" if len(devices) > 1 else kind
 
@@ -66,17 +83,24 @@ def explained_memory_errors(
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if _OUT_OF_MEMORY not in str(error):
+    except Exception as error:
+        if isinstance(error, HotshotError) or not is_out_of_memory(error):
             raise
+        pool = ""
+        if jax.default_backend() == "gpu" and not any(map(os.environ.get, _POOL_VARIABLES)):
+            pool = (
+                f" JAX leaves a quarter of a GPU's memory to others: {_POOL_VARIABLES[0]}=0.95 in "
+                "the environment takes more."
+            )
         raise HotshotError(
-            f"The device is out of memory: {estimate()}.\nThree ways out: {ways_out}."
+            f"The device is out of memory: {estimate()}.\nThree ways out: {ways_out}.{pool}"
         ) from error
 
 
 # What every process has for itself.
 _OWN = ("process_index",)
-_OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
+# The second name is the older one.
+_POOL_VARIABLES = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 
 # Waits for the command's end in a process of its own, since JAX's runtime aborts the command
 # without a way back to Python.
@@ -116,6 +140,8 @@ def on_hosts(program: str, settings: Mapping[str, Any]) -> Iterator[None]:
         return
     # A SIGTERM ends the process, and with it the run, unless the body has something to save.
     jax.config.update("jax_enable_preemption_service", False)
+    # To compare settings is to start devices.
+    choose_platforms(settings.get("device", AUTO))
     watcher = _Watcher(program)
     try:
         if join(config):
@@ -162,11 +188,9 @@ def _failed_communication(error: BaseException | None) -> BaseException | None:
     Whoever was at work when a process died, such as the one who writes checkpoints, may have taken
     it for a failure of its own.
     """
-    failed = (
-        each
-        for each in causes(error)
-        if isinstance(each, jax.errors.JaxRuntimeError) and _OUT_OF_MEMORY not in str(each)
-    )
+    if is_out_of_memory(error):
+        return None
+    failed = (each for each in causes(error) if isinstance(each, jax.errors.JaxRuntimeError))
     return next(failed, None)
 
 

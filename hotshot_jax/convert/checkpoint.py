@@ -20,7 +20,7 @@ import numpy as np
 
 from hotshot_jax.convert.tensors.file_content import check_file_list, write_file_list
 from hotshot_jax.convert.tensors.tensor_source import first_names
-from hotshot_jax.errors import HotshotError
+from hotshot_jax.errors import HotshotError, is_out_of_memory
 from hotshot_jax.files.plain_file import check_plain_folder
 from hotshot_jax.writing.staging import check_disk_space
 
@@ -131,6 +131,7 @@ def load(path: str | os.PathLike[str], abstract: Mapping[Any, Any]) -> dict[Any,
     Raises:
         HotshotError: no complete checkpoint is at ``path``; or arrays are missing, not expected or
             of another shape, all of which one message lists.
+        RuntimeError: the device's memory does not suffice, see `is_out_of_memory`.
     """
     path = Path(os.path.abspath(path))
     stored = metadata(path, whole=True)
@@ -140,6 +141,9 @@ def load(path: str | os.PathLike[str], abstract: Mapping[Any, Any]) -> dict[Any,
         with quiet(), _context([*jax.tree.leaves(targets), *stored.values()]):
             loaded = _orbax().load(path, targets)
     except Exception as error:
+        if is_out_of_memory(error):
+            # Nothing is wrong with the files.
+            raise
         raise _broken(path, error) from error
     return _like(abstract, loaded)
 

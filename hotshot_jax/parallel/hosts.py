@@ -8,11 +8,13 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax._src import distributed
 
 from hotshot_jax.choices import AUTO
 from hotshot_jax.errors import HotshotError, UsageError
@@ -27,6 +29,10 @@ HEARTBEAT_SECONDS = 30
 _START_SECONDS = 300
 # The last to finish may still be writing what the others need not wait for.
 _END_SECONDS = 600
+
+# The metadata server is asked so often, and with this between; once, a hiccup of it would part this
+# host from the others.
+_ASKED_TIMES, _ASKED_AFTER_SECONDS = 3, 2.0
 
 # JAX's words where no cluster speaks for itself.
 _NOT_FOUND = "coordinator_address should be defined"
@@ -120,18 +126,27 @@ def join(config: HostsConfig) -> bool:
     if config.alone:
         return False
     address = config.coordinator_address
+
+    def initialize() -> None:
+        for left in reversed(range(_ASKED_TIMES)):
+            try:
+                jax.distributed.initialize(
+                    # JAX finds out what it is not told.
+                    coordinator_address=None if address == AUTO else address,
+                    num_processes=config.process_count,
+                    process_id=config.process_index,
+                    initialization_timeout=_START_SECONDS,
+                    heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                    shutdown_timeout_seconds=_END_SECONDS,
+                )
+                return
+            except OSError:
+                if address is not None or not left:
+                    raise
+                time.sleep(_ASKED_AFTER_SECONDS)
+
     try:
-        _waiting(
-            lambda: jax.distributed.initialize(
-                # JAX finds out what it is not told.
-                coordinator_address=None if address == AUTO else address,
-                num_processes=config.process_count,
-                process_id=config.process_index,
-                initialization_timeout=_START_SECONDS,
-                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-                shutdown_timeout_seconds=_END_SECONDS,
-            )
-        )
+        _waiting(initialize)
     # JAX reads the variables of each kind of cluster as if they were all there, and whole numbers.
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         unset = isinstance(error, KeyError) and len(error.args) == 1
@@ -161,11 +176,16 @@ def join(config: HostsConfig) -> bool:
         )
         return False
     except RuntimeError as error:
+        port = "the port" if address else "port 8482 (or JAX_COORDINATOR_PORT)"
         raise HotshotError(
-            f"The other processes were not found at {config.coordinator_address or 'process 0'} "
+            f"The other processes were not found at {address or 'process 0'} "
             f"({_first_line(error)}).\nStart the same command on every host within "
-            f"{_START_SECONDS // 60} minutes, and let the port through the firewall."
+            f"{_START_SECONDS // 60} minutes, and let {port} through the firewall."
         ) from error
+    if address is None and distributed.global_state.num_processes == 1:
+        # Nobody is to be waited for, and nobody listens to this one's heart.
+        jax.distributed.shutdown()
+        return False
     return True
 
 
@@ -243,8 +263,6 @@ def start_agreeing_on_stops() -> None:
     JAX can do so when processes meet, but listens from then on: Python no longer hears the signal,
     and while models load and caches fill nobody asks JAX.
     """
-    from jax._src import distributed
-
     jax.config.update("jax_enable_preemption_service", True)
     if distributed.global_state.preemption_sync_manager is None:
         distributed.global_state.initialize_preemption_sync_manager()
@@ -298,10 +316,16 @@ def _number(name: str, value: int | None, environment: Mapping[str, str]) -> int
 
 
 def _on_cloud_tpu() -> bool:
+    if importlib.util.find_spec("libtpu") is None:
+        return False
+    # In JAX's order.
+    named = os.environ.get("TPU_PROCESS_ADDRESSES", os.environ.get("TPU_WORKER_HOSTNAMES"))
+    if named is not None:
+        # Kaggle and Colab name one host, "local" or "localhost", which nobody would answer for.
+        slices = any(name.startswith("MEGASCALE_") for name in os.environ)
+        return "," in named or slices
     # JAX turns the question to the metadata server off where it finds no chips.
-    named = "TPU_WORKER_HOSTNAMES" in os.environ or "TPU_PROCESS_ADDRESSES" in os.environ
-    asked = "TPU_SKIP_MDS_QUERY" not in os.environ
-    return importlib.util.find_spec("libtpu") is not None and (named or asked)
+    return "TPU_SKIP_MDS_QUERY" not in os.environ
 
 
 def _first_line(error: Exception) -> str:

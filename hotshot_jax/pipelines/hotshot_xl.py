@@ -351,6 +351,10 @@ class HotshotXLPipeline:
         factor = self.components.vae.config.scale_factor
         shape = (videos, *request.latent_shape(factor, self.components.unet.config.in_channels))
         drawn = noise_source(noise, seed, videos, self.precision.noise)
+        # Before the UNet is needed, so that the VAE is never on the device beside it.
+        begun = make_start(
+            self.runtime, start, request, shape, drawn, most_frames=self.decode_frames
+        )
         denoised = sample_latents(
             self.runtime,
             Sampling(
@@ -376,9 +380,7 @@ class HotshotXLPipeline:
             of_step=told.of_step,
             initial=latents,
             source_frames=source_frames(initial_noise, seed, videos, video_length, context),
-            start=make_start(
-                self.runtime, start, request, shape, drawn, most_frames=self.decode_frames
-            ),
+            start=begun,
             after_step=after_step(self, callback_on_step_end),
         )
         self.runtime.rest("unet", *self.components.controlnet_names)

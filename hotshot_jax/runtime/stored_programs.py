@@ -120,9 +120,9 @@ class StoredPrograms:
         """A program that there is none of yet, which is kept where its platform can."""
         with _counted(_TAKEN) as taken:
             program, known = make()
-        if taken and jax.default_backend() == "cpu":
+        if taken and jax.default_backend() != "tpu":
             # What JAX has taken from its own cache has lost its machine code on CPUs: written
-            # again, it would load and then fail when it is run.
+            # again, it would load and then fail when it is run. What GPUs do was not seen.
             return program, known
         self._put(key, program, known)
         return program, known

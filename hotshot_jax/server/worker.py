@@ -9,9 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import jax
-
-from hotshot_jax.errors import HotshotError, UsageError, causes
+from hotshot_jax.errors import HotshotError, UsageError, causes, is_out_of_memory
 from hotshot_jax.jobs.maker import Cancelled, Clip
 from hotshot_jax.server import results
 from hotshot_jax.server.failures import NoRoom
@@ -134,16 +132,18 @@ class Worker:
             try:
                 plans = [self._plan(live) for live in batch]
                 self._make_planned(batch, plans, heard)
+                return
             except Cancelled:
                 self._stopped(batch)
-            except Exception as error:
+                return
+            except Exception:
                 if len(batch) == 1 or self._stopping.is_set():
                     raise
                 logger.warning("A batch of %d failed; each is made alone.", len(batch))
-                del error
-                for live in batch:
-                    if not live.handed_over:
-                        self._make_alone(live)
+        # Not before: an error that is being handled keeps the arrays of what has failed.
+        for live in batch:
+            if not live.handed_over:
+                self._make_alone(live)
 
     def _make_alone(self, live: Live) -> None:
         with warnings_heard() as heard:
@@ -270,13 +270,11 @@ def failure_of(error: BaseException) -> tuple[str, str]:
     for each in causes(error):
         if isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT):
             return NoRoom.code, f"The server's disk is full ({each.strerror})."
-        if isinstance(each, MemoryError) or (
-            isinstance(each, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(each)
-        ):
-            return (
-                "out_of_memory",
-                "The device is out of memory: ask for a smaller size or fewer frames.",
-            )
+    if is_out_of_memory(error) or any(isinstance(each, MemoryError) for each in causes(error)):
+        return (
+            "out_of_memory",
+            "The device is out of memory: ask for a smaller size or fewer frames.",
+        )
     if isinstance(error, NoRoom):
         return error.code, str(error)
     if isinstance(error, HotshotError):

@@ -53,6 +53,20 @@ def test_programs_are_taken_from_where_they_were_kept(
     assert said == [False, False, True, False]
 
 
+@pytest.mark.parametrize(
+    ("platform", "processes", "kept"), [("gpu", 2, False), ("gpu", 1, True), ("tpu", 2, True)]
+)
+def test_hosts_with_gpus_have_programs_together_or_none_has(
+    monkeypatch: pytest.MonkeyPatch, platform: str, processes: int, kept: bool
+) -> None:
+    """Compilers that share out their trials would wait for one that has its program already."""
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    assert chosen_folder(None) == (default_folder() if kept else None)
+    assert chosen_folder("/shared") == Path("/shared")
+
+
 def test_nowhere_is_nowhere_whatever_the_environment_says(tmp_path: Path) -> None:
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))

@@ -21,7 +21,7 @@ from hotshot_jax.convert import checkpoint
 from hotshot_jax.convert.conversion import convert_folder, write_torch_folder
 from hotshot_jax.convert.formats.converted import open_converted
 from hotshot_jax.convert.formats.diffusers_folder import open_diffusers_folder
-from hotshot_jax.errors import HotshotError
+from hotshot_jax.errors import HotshotError, is_out_of_memory
 
 DiskUsage = collections.namedtuple("DiskUsage", "total used free")
 
@@ -174,6 +174,19 @@ def test_each_file_that_is_missing_or_cut_short_is_named(
             path.write_bytes(content)
     assert checkpoint.load(copy, abstract(tree()))["count"] == 3
     assert capfd.readouterr().err == ""
+
+
+def test_a_full_device_is_no_damage(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        try:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        except RuntimeError as error:
+            raise ValueError("an array cannot be read") from error
+
+    monkeypatch.setattr(ocp, "load", full)
+    with pytest.raises(ValueError) as caught:
+        checkpoint.load(written, abstract(tree()))
+    assert is_out_of_memory(caught.value)
 
 
 def test_one_bit_is_found_wherever_it_flips(copy: Path) -> None:

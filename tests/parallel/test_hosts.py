@@ -8,6 +8,9 @@ from hotshot_jax.errors import UsageError
 from hotshot_jax.parallel import hosts
 from hotshot_jax.parallel.hosts import HostsConfig, compare, differences, join
 
+ON_CLOUD_TPU = hosts._on_cloud_tpu
+KAGGLE = {"TPU_PROCESS_ADDRESSES": "local", "TPU_WORKER_HOSTNAMES": "localhost"}
+
 
 @pytest.fixture(autouse=True)
 def no_tpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,6 +37,64 @@ def test_what_only_looks_like_a_cloud_tpu_is_alone(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(hosts.jax.distributed, "initialize", refuse)
     assert not join(HostsConfig())
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        (KAGGLE, False),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "t1v-0"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "t1v-0,t1v-1"}, True),
+        ({"TPU_PROCESS_ADDRESSES": "local", "TPU_WORKER_HOSTNAMES": "t1v-0,t1v-1"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "t1v-0", "MEGASCALE_NUM_SLICES": "2"}, True),
+        ({"TPU_SKIP_MDS_QUERY": "1"}, False),
+        ({}, True),
+    ],
+)
+def test_where_one_host_is_named_nobody_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: bool
+) -> None:
+    monkeypatch.setattr(hosts.importlib.util, "find_spec", lambda name: object())
+    for name in (*KAGGLE, "MEGASCALE_NUM_SLICES", "TPU_SKIP_MDS_QUERY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert ON_CLOUD_TPU() == expected
+
+
+@pytest.mark.parametrize("refusals", [1, 9])
+def test_cloud_tpu_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refusals: int
+) -> None:
+    """A worker of a slice that ran alone would leave the others waiting."""
+    monkeypatch.setattr(hosts, "_on_cloud_tpu", lambda: True)
+    monkeypatch.setattr(hosts, "_ASKED_AFTER_SECONDS", 0.0)
+    asked: list[int] = []
+
+    def initialize(**_: object) -> None:
+        asked.append(1)
+        if len(asked) <= refusals:
+            raise ConnectionError("no answer")
+        monkeypatch.setattr(hosts.distributed.global_state, "num_processes", 2)
+
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", initialize)
+    assert join(HostsConfig()) == (refusals == 1)
+    assert len(asked) == min(refusals + 1, 3)
+    assert ("runs alone" in caplog.text) == (refusals == 9)
+
+
+def test_a_slice_of_one_host_is_a_process_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "_on_cloud_tpu", lambda: True)
+    ended: list[int] = []
+    monkeypatch.setattr(hosts.jax.distributed, "shutdown", lambda: ended.append(1))
+
+    def initialize(**_: object) -> None:
+        assert hosts.distributed.global_state.num_processes == 1
+
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", initialize)
+    assert not join(HostsConfig())
+    assert ended == [1]
 
 
 def test_flags_and_variables_are_combined() -> None:

@@ -86,6 +86,27 @@ def test_pictures_are_encoded_with_noise_of_the_seed(pipeline: HotshotXLPipeline
     assert output.shape == (1, 4, 16, 16, 3)
 
 
+def test_in_low_vram_mode_one_model_at_a_time_is_on_the_device(
+    pipeline: HotshotXLPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = pipeline.runtime
+    seen: list[set[str]] = []
+    model = runtime.model
+
+    def watched(name: str) -> Any:
+        found = model(name)
+        seen.append(set(runtime._arrays))
+        return found
+
+    monkeypatch.setattr(runtime, "low_vram_mode", True)
+    monkeypatch.setattr(runtime, "_arrays", {})
+    monkeypatch.setattr(runtime, "model", watched)
+    latents(pipeline, video=SOURCE, strength=0.5)
+    encoders = {"text_encoder", "text_encoder_2"}
+    assert {"vae"} in seen and {"unet"} in seen
+    assert all(len(each) == 1 or each <= encoders for each in seen), seen
+
+
 def test_a_known_frame_stands_for_that_of_the_clip_and_is_encoded_once(
     pipeline: HotshotXLPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

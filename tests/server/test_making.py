@@ -3,6 +3,7 @@
 import errno
 import logging
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -155,11 +156,33 @@ def test_what_fails_in_a_batch_fails_alone(tmp_path: Path) -> None:
         assert ended[2].error == {"code": "failed", "message": "Every frame has a single colour."}
 
 
+def test_nothing_of_what_failed_is_kept_while_each_is_made_alone(tmp_path: Path) -> None:
+    """A device that was full has room for one only when the arrays of all are gone."""
+    kept: list[weakref.ref[np.ndarray]] = []
+
+    def at_step(clips: Any) -> None:
+        if len(clips) > 1:
+            batch = np.zeros(3)
+            kept.append(weakref.ref(batch))
+            raise RuntimeError("RESOURCE_EXHAUSTED")
+        gone.append(all(each() is None for each in kept))
+
+    gone: list[bool] = []
+    making = Making(at_step=at_step)
+    making.gate.clear()
+    with Serving(tmp_path, making, pace=FOUR) as serving:
+        ids = [serving.submit(prompt) for prompt in ("0", "a", "b")]
+        making.gate.set()
+        assert all(serving.ended(id).status == Status.COMPLETED for id in ids)
+    assert len(kept) == 1 and all(gone[-2:])
+
+
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
         (RuntimeError("secret words"), "server_error", "made a mistake"),
         (MemoryError(), "out_of_memory", "smaller size"),
+        (RuntimeError("INTERNAL: CUDNN_STATUS_ALLOC_FAILED"), "out_of_memory", "smaller size"),
         (OSError(errno.ENOSPC, "No space left on device"), "no_room", "disk is full"),
     ],
 )

@@ -109,7 +109,8 @@ def prepared(
         planner = _planner(settings, given, loras, controlnets)
         for size in settings.warm:
             say(f"{program_name(PROGRAM)}: compiling {'x'.join(map(str, size))} ...")
-            warm(models, planner, size, batch_sizes)
+            with explained_memory_errors(lambda: "clips to warm up with do not fit"):
+                warm(models, planner, size, batch_sizes)
         service = Service(
             store,
             models,
