@@ -33,7 +33,7 @@ TRAINING_WAYS_OUT = (
 
 def choose_platforms(name: str) -> None:
     """Tells JAX what to start, for `name` as of `use_device`; to be called before it starts."""
-    chosen = jax.config.jax_platforms
+    chosen = jax.config.values["jax_platforms"]
     if name == "gpu":
         # Of the two makers' plugins at most one is installed; JAX would ask for both.
         jax.config.update("jax_platforms", None)
