@@ -12,6 +12,7 @@ from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.data.mixing.data_place import parse_place
 from hotshot_jax.errors import UsageError
 from hotshot_jax.files.plain_file import open_plain
+from hotshot_jax.parallel.hosts import first_of_all_hosts
 from hotshot_jax.training.running.metrics import is_metrics
 from hotshot_jax.training.running.summary import Summary, draw_losses, is_number, read_metrics
 from hotshot_jax.writing.places import check_made_here, check_no_dead_link, is_inside
@@ -104,10 +105,16 @@ def save_summary(output: Path, price: float | None) -> Summary | None:
 def least_held_out_loss(output: Path, last_step: int) -> float:
     """The lowest loss on held-out data that a run has measured; infinite without any.
 
+    All hosts have to call it together, and are given what the first one reads.
+
     Args:
         output: the run's folder.
         last_step: what was measured later does not count.
     """
+    return float(first_of_all_hosts(repr(_least_held_out_loss(output, last_step))))
+
+
+def _least_held_out_loss(output: Path, last_step: int) -> float:
     try:
         metrics = read_metrics(output / METRICS)
     except OSError:

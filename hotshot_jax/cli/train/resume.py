@@ -14,7 +14,7 @@ from hotshot_jax.cli.flags import flags_of
 from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.data.loader import Loader, OtherDataError
 from hotshot_jax.errors import HotshotError, UsageError
-from hotshot_jax.parallel.hosts import failing_together
+from hotshot_jax.parallel.hosts import failing_together, first_of_all_hosts
 from hotshot_jax.schedulers.base import Scheduler
 from hotshot_jax.training.optimizer import without_moments
 from hotshot_jax.training.running.checkpoint import (
@@ -108,6 +108,8 @@ class Identity:
 def checkpoints_to_resume(settings: TrainSettings, checkpoints: Checkpoints) -> Sequence[Saved]:
     """The checkpoints to go on from, the first one that is whole; none for a new start.
 
+    All hosts have to call it together, and are given the steps that the first one finds.
+
     Args:
         settings: of the run.
         checkpoints: in its `--output_dir`.
@@ -116,17 +118,11 @@ def checkpoints_to_resume(settings: TrainSettings, checkpoints: Checkpoints) -> 
         UsageError: what is to be resumed is not there, or the output holds another run.
         HotshotError: it has no complete checkpoint.
     """
-    own = checkpoints.complete
-    if settings.resume == "auto":
-        return own
-    named = [] if settings.resume == _NONE else find(Path(settings.resume))
-    if own and not (named and named[0].folder.samefile(checkpoints.folder)):
-        raise UsageError(
-            f"--output_dir {settings.output_dir} holds checkpoints up to step {own[0].step}: "
-            f"--resume auto goes on from there, and --resume {own[-1].path} from that one; to do "
-            "otherwise, name another --output_dir."
-        )
-    return named
+    with failing_together():
+        folder, found = _found(settings, checkpoints)
+    steps = first_of_all_hosts(json.dumps([saved.step for saved in found]))
+    # Hosts may have other names for one folder.
+    return [Saved(folder, step) for step in json.loads(steps)]
 
 
 def resume(
@@ -158,6 +154,9 @@ def resume(
             with failing_together(DamagedCheckpointError):
                 metadata = read_metadata(saved)
                 _check(settings, saved, metadata, identity)
+            # A block of its own: hosts wait for each other within it, and one that has failed
+            # before would wait elsewhere.
+            with failing_together(DamagedCheckpointError):
                 restored = restore(saved, state)
         except DamagedCheckpointError as error:
             logger.warning("%s", error)
@@ -202,6 +201,20 @@ def changed_settings(before: Mapping[str, Any], settings: TrainSettings) -> list
         for name, flag in flags_of(TrainSettings).items()
         if was[name] != now[name] and not flag.about_this_run and name != "resume"
     ]
+
+
+def _found(settings: TrainSettings, checkpoints: Checkpoints) -> tuple[Path, list[Saved]]:
+    own = checkpoints.complete
+    if settings.resume == "auto":
+        return checkpoints.folder, own
+    named = [] if settings.resume == _NONE else find(Path(settings.resume))
+    if own and not (named and named[0].folder.samefile(checkpoints.folder)):
+        raise UsageError(
+            f"--output_dir {settings.output_dir} holds checkpoints up to step {own[0].step}: "
+            f"--resume auto goes on from there, and --resume {own[-1].path} from that one; to do "
+            "otherwise, name another --output_dir."
+        )
+    return named[0].folder if named else checkpoints.folder, named
 
 
 def _check(

@@ -56,6 +56,7 @@ from hotshot_jax.errors import HotshotError
 from hotshot_jax.parallel.hosts import failing_together, is_first
 from hotshot_jax.parallel.mesh import create_mesh, mesh_config, slice_count
 from hotshot_jax.parallel.placement import check_share, on_host
+from hotshot_jax.parallel.shared_folder import check_seen_by_all_hosts
 from hotshot_jax.runtime.precision import current_platform
 from hotshot_jax.runtime.program_folder import ProgramFolder
 from hotshot_jax.runtime.stored_programs import StoredPrograms
@@ -299,6 +300,7 @@ def _schedule(settings: TrainSettings, loader: Loader, steps: int) -> Schedule:
 
 @contextlib.contextmanager
 def _alone_in(output: Path) -> Iterator[None]:
+    check_seen_by_all_hosts(output, "output_dir")
     with contextlib.ExitStack() as held:
         with failing_together():
             if is_first():
@@ -340,7 +342,7 @@ def _run_loop(
 ) -> TrainState:
     settings, frozen, held_out = plan.settings, parts.models.frozen, parts.held_out
     output = Path(settings.output_dir)
-    # What an earlier start has measured; all hosts read the same file.
+    # What an earlier start has measured.
     least = [least_held_out_loss(output, int(state.step))]
 
     def validate(step: int, state: TrainState) -> Mapping[str, float]:

@@ -6,7 +6,6 @@ the weights of the model), so a changed file or another model never meets an old
 
 import contextlib
 import hashlib
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,13 +17,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from hotshot_jax.convert.tensors.rules import flat_parameters
-from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.files.plain_file import MOST_FILE_BYTES, read_bytes
-from hotshot_jax.parallel.hosts import failing_together, first_of_all_hosts
+from hotshot_jax.parallel.hosts import first_of_all_hosts
+from hotshot_jax.parallel.shared_folder import folder_of, leave, seen_by_all_hosts
 from hotshot_jax.writing.staging import probe_writable, replace_file
 
-# Network file systems may take a while to show what another host has written.
-_SECONDS_TO_APPEAR = 20.0
+_SETTING = "cache_dir"
 _PAUSE = 0.2
 
 Arrays = dict[str, np.ndarray]
@@ -58,7 +56,7 @@ class Cache:
         Raises:
             HotshotError: the folder cannot be written.
         """
-        with _explained(self.folder):
+        with folder_of(_SETTING, self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             probe_writable(self.folder)
 
@@ -79,7 +77,7 @@ class Cache:
         Raises:
             HotshotError: the folder cannot be written.
         """
-        with _explained(self.folder):
+        with folder_of(_SETTING, self.folder):
             replace_file(
                 self._path(key), save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
             )
@@ -107,48 +105,12 @@ def shared_by_hosts(folder: Path) -> Iterator[None]:
     if count == 1:
         yield
         return
-    markers = folder / f".hosts-{first_of_all_hosts(secrets.token_hex(8))}"
-    with failing_together():
-        _leave(markers / f"here-{index}", folder)
-    with failing_together():
-        _see_all(markers, count, folder)
-    yield
-    _leave(markers / f"filled-{index}", folder)
-    while not all((markers / f"filled-{other}").exists() for other in range(count)):
-        time.sleep(_PAUSE)
-    # Nobody removes what another one still looks for.
-    first_of_all_hosts("")
-    for name in ("here", "filled"):
-        (markers / f"{name}-{index}").unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        # Succeeds for the last one.
-        markers.rmdir()
-
-
-def _see_all(markers: Path, count: int, folder: Path) -> None:
-    deadline = time.monotonic() + _SECONDS_TO_APPEAR
-    missing = list(range(count))
-    while missing := [other for other in missing if not (markers / f"here-{other}").exists()]:
-        if time.monotonic() > deadline:
-            raise UsageError(
-                f"`cache_dir` {folder} is not shared by the hosts: process {jax.process_index()} "
-                f"does not see what process {missing[0]} has written there.\nName a folder on a "
-                "file system that all hosts see, or train without `cache_dir`."
-            )
-        time.sleep(_PAUSE)
-
-
-def _leave(marker: Path, folder: Path) -> None:
-    with _explained(folder):
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
-
-
-@contextlib.contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    try:
+    with seen_by_all_hosts(folder, _SETTING, f", or train without `{_SETTING}`") as markers:
         yield
-    except OSError as error:
-        raise HotshotError(
-            f"`cache_dir` {folder} cannot be written: {error.strerror or error}."
-        ) from error
+        own = markers / f"filled-{index}"
+        leave(own, folder, _SETTING)
+        while not all((markers / f"filled-{other}").exists() for other in range(count)):
+            time.sleep(_PAUSE)
+        # Nobody removes what another one still looks for.
+        first_of_all_hosts("")
+        own.unlink(missing_ok=True)

@@ -132,11 +132,16 @@ class Checkpoints:
     def save(self, state: TrainState, step: int, metadata: Mapping[str, Any]) -> None:
         """Starts to write a checkpoint; the arrays may be given away at once.
 
+        A step that this has been called for is not written again. Those of an earlier run have to
+        be out of the way (`set_aside_after`).
+
         Raises:
             HotshotError: this one or the one before could not be written.
         """
         self.wait()
-        if self.latest is not None and self.latest.step >= step:
+        # By what this run has saved and not by what the folder lists: all hosts have to save
+        # together, and file systems show them at different times what is there.
+        if self._step is not None and self._step >= step:
             return
         self._step = step
         with self._explained(step):

@@ -19,6 +19,7 @@ from hotshot_jax.data.loader import Loader, LoaderConfig
 from hotshot_jax.data.mixing.caption_edits import CaptionEdits
 from hotshot_jax.data.open_data import open_data
 from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.parallel import shared_folder
 from hotshot_jax.pipelines.loading import load_tokenizer
 from hotshot_jax.training.feeding import cache as shared_cache
 from hotshot_jax.training.feeding.cache import Cache
@@ -131,9 +132,10 @@ class Hosts:
             return "agreed"
 
         jax = SimpleNamespace(process_count=lambda: 2, process_index=lambda: self._index.value)
-        monkeypatch.setattr(shared_cache, "jax", jax)
-        monkeypatch.setattr(shared_cache, "failing_together", failing_together)
-        monkeypatch.setattr(shared_cache, "first_of_all_hosts", first)
+        for module in (shared_cache, shared_folder):
+            monkeypatch.setattr(module, "jax", jax)
+            monkeypatch.setattr(module, "first_of_all_hosts", first)
+        monkeypatch.setattr(shared_folder, "failing_together", failing_together)
 
     def run(self, folders: list[Path], seconds: list[float]) -> list[Any]:
         """Each fills its folder for so long; the time at which it goes on, or its error."""
@@ -168,7 +170,7 @@ def test_no_host_goes_on_before_all_have_filled_their_share(
 def test_a_folder_of_each_host_s_own_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(shared_cache, "_SECONDS_TO_APPEAR", 0.1)
+    monkeypatch.setattr(shared_folder, "_SECONDS_TO_APPEAR", 0.1)
     errors = Hosts(monkeypatch).run([tmp_path / "a", tmp_path / "b"], [0.0, 0.0])
     for index, error in enumerate(errors):
         assert isinstance(error, UsageError)

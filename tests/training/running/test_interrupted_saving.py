@@ -13,12 +13,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import pytest
 
 from hotshot_jax.errors import HotshotError
-from hotshot_jax.training.running import interruption
-from hotshot_jax.training.running.checkpoint import Checkpoints
+from hotshot_jax.training.running import checkpoint, interruption
+from hotshot_jax.training.running.checkpoint import Checkpoints, Saved
 from hotshot_jax.training.running.interruption import Interrupted, StopRequest
 from hotshot_jax.training.running.step import TrainState
 from tests.training.conftest import ROOT, Run, start
@@ -81,6 +82,20 @@ def test_what_a_killed_run_was_writing_is_removed(tmp_path: Path) -> None:
     with contextlib.closing(Checkpoints(tmp_path, keep=2)) as checkpoints:
         assert not half_written(tmp_path)
         assert checkpoints.latest is not None and checkpoints.latest.step == 3
+
+
+def test_what_is_saved_follows_from_the_run_and_not_from_the_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Hosts may see another listing each, and have to take part in saving all or none.
+    state = TrainState(jnp.int32(1), jax.random.key(0), {"w": jnp.ones(2)}, (), None, None)
+    with contextlib.closing(Checkpoints(tmp_path, keep=2)) as checkpoints:
+        monkeypatch.setattr(checkpoint, "_complete", lambda folder: [Saved(folder, 9)])
+        checkpoints.save(state, 1, {})
+        checkpoints.wait()
+        assert (tmp_path / "1").is_dir()
+        monkeypatch.setattr(checkpoint, "_complete", lambda folder: [])
+        checkpoints.save(state, 1, {})
 
 
 def test_a_second_ctrl_c_interrupts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,13 @@
 """Runs that were stopped go on as if they had not been."""
 
+import contextlib
 import dataclasses
 import errno
 import json
 import random
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,9 +16,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from hotshot_jax.cli.train.resume import Identity, changed_settings
+from hotshot_jax.cli.train import resume as resuming
+from hotshot_jax.cli.train.resume import Identity, changed_settings, checkpoints_to_resume
 from hotshot_jax.cli.train.settings import NO_LIMIT, TrainSettings
-from hotshot_jax.errors import UsageError
+from hotshot_jax.errors import HotshotError, UsageError
+from hotshot_jax.training.running.checkpoint import DamagedCheckpointError, Saved
 from hotshot_jax.training.running.output_lock import only_training_in
 from tests.training.conftest import Run, mixed_data, signal_after, start
 
@@ -286,6 +289,55 @@ def test_what_older_checkpoints_do_not_tell_is_taken_as_it_was_then() -> None:
     before = dataclasses.asdict(TrainSettings()) | {"resume": "none", "process_index": 1}
     del before["snr_weights"]
     assert changed_settings(before, TrainSettings()) == ["snr_weights reference -> paper"]
+
+
+class Listed:
+    """Checkpoints of an output, as one host lists them."""
+
+    def __init__(self, folder: Path, *steps: int):
+        self.folder = folder
+        self.complete = [Saved(folder, step) for step in steps]
+
+
+def test_what_the_first_host_finds_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resuming, "first_of_all_hosts", lambda text: "[3, 2]")
+    settings = TrainSettings(resume="auto")
+    for steps in ((4, 3, 2), (2,), ()):
+        found = checkpoints_to_resume(settings, Listed(tmp_path, *steps))  # type: ignore[arg-type]
+        assert found == [Saved(tmp_path, 3), Saved(tmp_path, 2)]
+
+
+def test_hosts_restore_together_what_all_of_them_could_look_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that fails before must not wait for the others while they wait within Orbax."""
+    done: list[str] = []
+
+    @contextlib.contextmanager
+    def failing_together(kind: type[Exception]) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            done.append("all have come so far")
+
+    def restore(saved: Saved, state: object) -> None:
+        done.append(f"restored {saved.step}")
+        raise DamagedCheckpointError("torn")
+
+    monkeypatch.setattr(resuming, "failing_together", failing_together)
+    monkeypatch.setattr(resuming, "read_metadata", lambda saved: done.append(f"read {saved.step}"))
+    monkeypatch.setattr(resuming, "_check", lambda *given: None)
+    monkeypatch.setattr(resuming, "restore", restore)
+    candidates = [Saved(tmp_path, 2), Saved(tmp_path, 1)]
+    nothing: Any = None
+    with pytest.raises(HotshotError, match="No checkpoint can be restored"):
+        resuming.resume(TrainSettings(), candidates, nothing, nothing, nothing)
+    assert done == [
+        *("read 2", "all have come so far", "restored 2", "all have come so far"),
+        *("read 1", "all have come so far", "restored 1", "all have come so far"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -263,23 +263,27 @@ def test_two_processes_fill_one_cache_and_then_train_as_one(
     assert {len(path.name) for path in (tmp_path / "cache").iterdir()} == {2}
 
 
-def test_caches_that_are_not_shared_are_told_on_every_host(runs: Runs, tmp_path: Path) -> None:
-    # As with a relative path, or a folder on each host's own disk.
+def messages_of_two_folders(runs: Runs, folder: Path, **changes: object) -> list[str]:
+    """What a run says whose two processes start in folders of their own, `0` and `1`.
+
+    A relative path is then another folder for each, as one on each host's own disk. Both have to
+    end with the status of a wrong request.
+    """
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
     given = {
         **runs.flags,
-        "--output_dir": tmp_path / "out",
-        "--cache_dir": "cache",
+        "--output_dir": folder / "out",
         "--mesh": "fsdp=2",
         "--train_batch_size": GLOBAL_BATCH // 2,
         "--coordinator_address": address,
         "--process_count": 2,
+        **{f"--{name}": value for name, value in changes.items()},
     }
     started = []
     for index in range(2):
-        (tmp_path / str(index)).mkdir()
+        (folder / str(index)).mkdir(exist_ok=True)
         listed = [part for pair in given.items() for part in pair]
         started.append(
             subprocess.Popen(
@@ -290,7 +294,7 @@ def test_caches_that_are_not_shared_are_told_on_every_host(runs: Runs, tmp_path:
                     "--process_index",
                     f"{index}",
                 ],
-                cwd=tmp_path / str(index),
+                cwd=folder / str(index),
                 env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -298,10 +302,21 @@ def test_caches_that_are_not_shared_are_told_on_every_host(runs: Runs, tmp_path:
             )
         )
     runs.started += started
-    for process in started:
-        said = process.communicate(timeout=900)[1]
-        assert process.returncode == 2, said
+    messages = [process.communicate(timeout=900)[1] for process in started]
+    assert [process.returncode for process in started] == [2, 2], messages
+    return messages
+
+
+def test_caches_that_are_not_shared_are_told_on_every_host(runs: Runs, tmp_path: Path) -> None:
+    for said in messages_of_two_folders(runs, tmp_path, cache_dir="cache"):
         assert "--cache_dir cache is not shared by the hosts" in said
+
+
+def test_an_output_that_is_not_shared_is_told_on_every_host(runs: Runs, tmp_path: Path) -> None:
+    for said in messages_of_two_folders(runs, tmp_path, output_dir="out"):
+        assert "--output_dir out is not shared by the hosts" in said
+    # What they wrote to find each other is gone.
+    assert not list(tmp_path.glob("*/out/*"))
 
 
 def wait_for_lines(file: Path, lines: int, *processes: subprocess.Popen[str]) -> None:

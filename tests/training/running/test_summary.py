@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hotshot_jax.cli.train import progress
+from hotshot_jax.cli.train import output, progress
 from hotshot_jax.cli.train.output import least_held_out_loss, save_summary
 from hotshot_jax.cli.train.progress import TrainingProgress
 from hotshot_jax.errors import HotshotError
@@ -105,6 +105,16 @@ def test_the_least_loss_on_held_out_data_is_that_of_before(tmp_path: Path) -> No
     lines.append({"step": 3, "loss_held_out": None})
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, [update(1), *lines])))
     assert [least_held_out_loss(tmp_path, step) for step in (1, 5, 6)] == [math.inf, 0.5, 0.1]
+
+
+def test_the_least_loss_is_what_the_first_host_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A host that cannot read the metrics, and one that sees less of them.
+    monkeypatch.setattr(output, "first_of_all_hosts", lambda text: "0.1")
+    assert least_held_out_loss(tmp_path, 9) == 0.1
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 2, "loss_held_out": 0.5}))
+    assert least_held_out_loss(tmp_path, 9) == 0.1
 
 
 def test_nothing_is_written_for_a_run_without_updates(tmp_path: Path) -> None:
