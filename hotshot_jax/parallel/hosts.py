@@ -189,8 +189,17 @@ def join(config: HostsConfig) -> bool:
     return True
 
 
-def compare(settings: Mapping[str, Any]) -> None:
+def compare(
+    settings: Mapping[str, Any],
+    differing: str = "The processes of this run were started differently",
+    advice: str = "Start the same command with the same version on every host.",
+) -> None:
     """Checks that all hosts were given the same; they have to call it together.
+
+    Args:
+        settings: what is compared, by what it is called.
+        differing: what it means where it differs.
+        advice: what to do then.
 
     Raises:
         UsageError: on every host, with the names and values of what differs.
@@ -198,10 +207,7 @@ def compare(settings: Mapping[str, Any]) -> None:
     if jax.process_count() > 1:
         listed = differences(_of_all_hosts(settings))
         if listed:
-            error = UsageError(
-                f"The processes of this run were started differently: {'; '.join(listed)}.\n"
-                "Start the same command with the same version on every host."
-            )
+            error = UsageError(f"{differing}: {'; '.join(listed)}.\n{advice}")
             error.everywhere = True
             raise error
 

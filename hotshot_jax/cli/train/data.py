@@ -13,6 +13,7 @@ from hotshot_jax.cli.train.output import VALIDATION
 from hotshot_jax.cli.train.samples import read_samples
 from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.data.batch import ClipRequest, decode_frames
+from hotshot_jax.data.clip_source import ClipTable, table_fingerprint
 from hotshot_jax.data.loader import Loader
 from hotshot_jax.data.mixing.data_place import parse_place
 from hotshot_jax.data.mixing.held_out import hold_out
@@ -21,6 +22,7 @@ from hotshot_jax.data.mixing.mixed_plan import Part
 from hotshot_jax.data.open_data import OpenedData
 from hotshot_jax.errors import UsageError
 from hotshot_jax.media.aspect_ratios import SIZES_BY_RESOLUTION
+from hotshot_jax.parallel.hosts import compare
 from hotshot_jax.runtime.progress import Progress
 from hotshot_jax.training.feeding.cache import Cache
 from hotshot_jax.training.feeding.feed import (
@@ -83,6 +85,35 @@ def open_run_data(settings: TrainSettings) -> RunData:
     elif settings.validation_split is not None:
         joined, held_out = hold_out(joined, settings.validation_split)
     return RunData(joined.opened, joined.mix, held_out)
+
+
+def check_same_data(settings: TrainSettings, data: RunData) -> None:
+    """Checks that all hosts see the same data; they have to call it together.
+
+    Clips are compared by their sizes and order, as where a run goes on.
+
+    Raises:
+        UsageError: on every host, with which data differ.
+    """
+    seen, first = {}, 0
+    table = data.training.source.table
+    for text, part in zip(settings.data_dirs, data.mix or [Part(len(table))], strict=True):
+        seen[f"`data_dir` {text}"] = _described(table[first : first + part.clips])
+        first += part.clips
+    if data.held_out is not None:
+        name = f"`validation_data` {settings.validation_data}"
+        if settings.validation_data is None:
+            name = f"what `validation_split` {settings.validation_split} holds out"
+        seen[name] = _described(data.held_out.source.table)
+    compare(
+        seen,
+        "The processes of this run see different data",
+        "Name data that all hosts see alike: one folder that they share, or whole copies.",
+    )
+
+
+def _described(table: ClipTable) -> str:
+    return f"{len(table)} clips (checksum of their sizes {table_fingerprint(table):08x})"
 
 
 def _open(data: Sequence[str], settings: TrainSettings) -> JoinedData:

@@ -1,13 +1,13 @@
 """What a run of `train.py` leaves in its folder, and what it must not replace there."""
 
+import dataclasses
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 from PIL import Image
 
+from hotshot_jax.cli.flags import flags_of
 from hotshot_jax.cli.train.settings import TrainSettings
 from hotshot_jax.data.mixing.data_place import parse_place
 from hotshot_jax.errors import UsageError
@@ -66,13 +66,19 @@ def check_output_dir(settings: TrainSettings) -> None:
             )
 
 
-def save_config(output: Path, values: Mapping[str, Any]) -> None:
-    """Writes the settings of a run, for `--config`.
+def save_config(output: Path, settings: TrainSettings) -> None:
+    """Writes the settings of a run, but for those that are about one start of it, for `--config`.
 
     Raises:
         HotshotError: the folder cannot be written to.
     """
-    text = _HEADER + yaml.safe_dump(dict(values), sort_keys=False)
+    flags = flags_of(TrainSettings)
+    values = {
+        name: value
+        for name, value in dataclasses.asdict(settings).items()
+        if not flags[name].about_this_run
+    }
+    text = _HEADER + yaml.safe_dump(values, sort_keys=False)
     with staged_file(output / CONFIG, may_replace=replace_anything) as staged:
         staged.write_text(text, encoding="utf-8")
 

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from hotshot_jax.cli.compilation_cache import chosen_folder, compilation_cache
-from hotshot_jax.cli.flags import flags_of
 from hotshot_jax.cli.hosts import TRAINING_WAYS_OUT, explained_memory_errors, on_hosts, use_device
 from hotshot_jax.cli.run import program_name, say
 from hotshot_jax.cli.terminal_progress import TerminalProgress
@@ -24,7 +23,13 @@ from hotshot_jax.cli.train.checks import (
     checked_rank,
 )
 from hotshot_jax.cli.train.command import PROGRAM
-from hotshot_jax.cli.train.data import RunData, make_clip_validation, make_feeds, open_run_data
+from hotshot_jax.cli.train.data import (
+    RunData,
+    check_same_data,
+    make_clip_validation,
+    make_feeds,
+    open_run_data,
+)
 from hotshot_jax.cli.train.output import (
     BEST,
     EXPORT,
@@ -118,6 +123,7 @@ def train(settings: TrainSettings, given: Collection[str] = ()) -> None:
     mesh = create_mesh(sizes)
     check_share(mesh, settings.train_batch_size * sizes.data * sizes.fsdp)
     loader = Loader(opened.source, loader_config(settings, mesh), mix=data.mix)
+    check_same_data(settings, data)
     warn_of_small_buckets(loader)
     steps = step_count(settings, loader)
     check_effects_of(given, Planned(settings, steps, current_platform()))
@@ -233,7 +239,8 @@ def _train(plan: _Plan, given: Collection[str]) -> None:
         )
     )
     _say(memory)
-    _save_config(output, settings)
+    if is_first():
+        save_config(output, settings)
     feed, held_out = make_feeds(
         settings, loader, plan.data.held_out, make_control, models, mesh, trainer, progress
     )
@@ -306,17 +313,6 @@ def _alone_in(output: Path) -> Iterator[None]:
             if is_first():
                 held.enter_context(only_training_in(output))
         yield
-
-
-def _save_config(output: Path, settings: TrainSettings) -> None:
-    if is_first():
-        flags = flags_of(TrainSettings)
-        values = {
-            name: value
-            for name, value in dataclasses.asdict(settings).items()
-            if not flags[name].about_this_run
-        }
-        save_config(output, values)
 
 
 def _stored_programs(plan: _Plan, parts: _Parts) -> StoredPrograms | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from hotshot_jax.cli.train import data as run_data
 from hotshot_jax.cli.train.checks import check_effects, check_settings
 from hotshot_jax.cli.train.data import open_run_data
 from hotshot_jax.cli.train.output import check_output_dir
@@ -92,3 +93,27 @@ def test_every_data_set_is_guarded_and_named(
     place = f"{tmp_path}/run/export/unet?repeats=2"
     with pytest.raises(UsageError, match="export is what --data_dir reads"):
         check_output_dir(parsed("--data_dir", place, "--output_dir", f"{tmp_path}/run")[0])
+
+
+def test_each_data_set_is_compared_with_what_other_hosts_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[dict[str, str]] = []
+    monkeypatch.setattr(run_data, "compare", lambda seen, *words: compared.append(seen))
+    for name, sizes in (("a", [(16, 16)] * 8), ("b", [(16, 16)] * 4), ("c", [(16, 24)] * 4)):
+        write_data(tmp_path / name, sizes, frames=4)
+    a, b, c = (str(tmp_path / name) for name in "abc")
+
+    def seen(*flags: str) -> dict[str, str]:
+        settings, _ = parsed("--output_dir", str(tmp_path / "out"), "--video_length", "4", *flags)
+        run_data.check_same_data(settings, open_run_data(settings))
+        return compared[-1]
+
+    both = seen("--data_dir", a, "--data_dir", b, "--validation_data", c)
+    assert list(both) == [f"`data_dir` {a}", f"`data_dir` {b}", f"`validation_data` {c}"]
+    alone = seen("--data_dir", b, "--validation_split", "0.5")
+    assert list(alone) == [f"`data_dir` {b}", "what `validation_split` 0.5 holds out"]
+    assert both[f"`data_dir` {b}"] == seen("--data_dir", b)[f"`data_dir` {b}"]
+    # As many clips of another size.
+    others = both[f"`validation_data` {c}"]
+    assert others.startswith("4 clips (") and others != both[f"`data_dir` {b}"]

@@ -319,6 +319,17 @@ def test_an_output_that_is_not_shared_is_told_on_every_host(runs: Runs, tmp_path
     assert not list(tmp_path.glob("*/out/*"))
 
 
+def test_data_that_hosts_do_not_see_alike_are_told_on_every_host(
+    runs: Runs, tmp_path: Path
+) -> None:
+    for index in range(2):
+        write_data(tmp_path / str(index) / "clips", [(SIZE, SIZE)] * (2 + index), frames=4)
+    for said in messages_of_two_folders(runs, tmp_path, data_dir="clips"):
+        assert "The processes of this run see different data: --data_dir clips is 2 clips" in said
+        assert re.search(r"on process 0 and 3 clips \([^)]+\) on 1\.", said), said
+    assert not (tmp_path / "out").exists()
+
+
 def wait_for_lines(file: Path, lines: int, *processes: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 1200
     while not file.exists() or len(file.read_text().splitlines()) < lines:
