@@ -113,6 +113,11 @@ class HostsConfig:
         """Whether nothing speaks for other processes."""
         return self.coordinator_address is None and not _on_cloud_tpu()
 
+    @property
+    def complete(self) -> bool:
+        """Whether nobody has to be asked where the processes are."""
+        return self.coordinator_address not in (None, AUTO)
+
 
 def join(config: HostsConfig) -> bool:
     """Meets the other processes; to be called before anything asks JAX for devices.
@@ -135,6 +140,10 @@ def join(config: HostsConfig) -> bool:
                     coordinator_address=None if address == AUTO else address,
                     num_processes=config.process_count,
                     process_id=config.process_index,
+                    # A cluster, which JAX asks for devices even so, gives each task one.
+                    cluster_detection_method=(
+                        "deactivate" if config.complete and _alone_on_node() else None
+                    ),
                     initialization_timeout=_START_SECONDS,
                     heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                     shutdown_timeout_seconds=_END_SECONDS,
@@ -319,6 +328,15 @@ def _number(name: str, value: int | None, environment: Mapping[str, str]) -> int
     if not text.isdigit():
         raise UsageError(f"{_ENVIRONMENT[name]} is {text!r}; expected a whole number.")
     return int(text)
+
+
+def _alone_on_node(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether Open MPI or Slurm has started one task a node, which drives all devices there."""
+    # Open MPI starts its tasks from one task of Slurm's a node.
+    if (tasks := environment.get("OMPI_COMM_WORLD_LOCAL_SIZE")) is not None:
+        return tasks == "1"
+    nodes = environment.get("SLURM_STEP_NUM_NODES")
+    return nodes is not None and nodes == environment.get("SLURM_NTASKS")
 
 
 def _on_cloud_tpu() -> bool:

@@ -1,8 +1,10 @@
 """How processes find each other, and what they say when they were started differently."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
+from jax._src import distributed
 
 from hotshot_jax.errors import UsageError
 from hotshot_jax.parallel import hosts
@@ -207,6 +209,48 @@ def test_what_flags_say_counts_where_the_cluster_says_the_rest(
         4,
         3,
     )
+
+
+@pytest.mark.parametrize(
+    ("cluster", "config", "devices"),
+    [
+        # One task a node has all devices of it.
+        (SLURM, HostsConfig("node1:1234", 2, 1), None),
+        (SLURM, HostsConfig("auto"), "0"),
+        (SLURM | {"SLURM_NTASKS": "4"}, HostsConfig("node1:1234", 4, 1), "0"),
+        (SLURM | {"SLURM_NTASKS": "4", "SLURM_LOCALID": "1"}, HostsConfig("node1:1234", 4, 1), "1"),
+        (OPEN_MPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, HostsConfig("node1:1234", 2, 1), None),
+        (OPEN_MPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, HostsConfig("node1:1234", 2, 1), "0"),
+        # As `mpirun` in an allocation of Slurm's: one task of that starts those of a node.
+        (
+            SLURM | OPEN_MPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"},
+            HostsConfig("node1:1234", 2, 1),
+            "0",
+        ),
+        ({}, HostsConfig("node1:1234", 2, 1), None),
+    ],
+)
+def test_a_task_that_is_alone_on_its_node_drives_all_devices(
+    monkeypatch: pytest.MonkeyPatch,
+    cluster: dict[str, str],
+    config: HostsConfig,
+    devices: str | None,
+) -> None:
+    """With JAX's own reading of the variables; only the meeting is left out."""
+    visible = {}
+    for name in OPEN_MPI | SLURM | {"OMPI_COMM_WORLD_LOCAL_SIZE": "", "JAX_LOCAL_DEVICE_IDS": ""}:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (cluster | {"SLURM_PROCID": "1"} if cluster else {}).items():
+        monkeypatch.setenv(name, value)
+    meeting = SimpleNamespace(
+        get_distributed_runtime_client=lambda *_, **__: SimpleNamespace(connect=lambda: None)
+    )
+    monkeypatch.setattr(distributed, "_jax", meeting)
+    monkeypatch.setattr(distributed.config, "update", visible.__setitem__)
+    monkeypatch.setattr(distributed.State, "initialize_preemption_sync_manager", lambda _: None)
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", distributed.State().initialize)
+    assert join(config)
+    assert visible.get("jax_cuda_visible_devices") == devices
 
 
 def test_signals_are_heard_while_others_are_waited_for() -> None:
