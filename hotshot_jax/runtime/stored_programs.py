@@ -11,7 +11,7 @@ import logging
 import os
 import pickle
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ class StoredPrograms:
 
     def _put(self, key: str, program: Any, known: Any) -> None:
         try:
-            ids = [device.id for device in program.runtime_executable().local_devices()]
+            ids = [device.id for device in _devices_of(program)]
             content = pickle.dumps((*serialize(program), ids, known))
         # Whatever a platform has against it: the program is there, and is compiled again next time.
         except Exception as error:
@@ -137,6 +137,15 @@ class StoredPrograms:
             return
         self._folder.put(key, content)
         self._folder.forget_oldest(_PREFIX, MOST_STORED)
+
+
+def _devices_of(program: Any) -> Sequence[jax.Device]:
+    """The devices that a program runs on, in its order."""
+    for sharding in jax.tree.leaves(program.input_shardings):
+        if isinstance(sharding, jax.sharding.NamedSharding):
+            return list(sharding.mesh.devices.flat)
+    found: Sequence[jax.Device] = program.runtime_executable().local_devices()
+    return found
 
 
 @contextlib.contextmanager

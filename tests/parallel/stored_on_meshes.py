@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hotshot_jax.runtime.program_folder import ProgramFolder
-from hotshot_jax.runtime.stored_programs import StoredPrograms
+from hotshot_jax.runtime.stored_programs import StoredPrograms, _devices_of
 
 
 def difference(stored: StoredPrograms, order: tuple[int, ...]) -> tuple[bool, float]:
@@ -30,6 +30,9 @@ def difference(stored: StoredPrograms, order: tuple[int, ...]) -> tuple[bool, fl
     jitted = jax.jit(lambda x: (x + jnp.arange(8.0)[:, None], x.sum(), jnp.cumsum(x, 0)))
     compiled = jitted.lower(array).compile()
     stored.get_or_compile(order, lambda: compiled)
+    assert [each.id for each in _devices_of(compiled)] == list(order)
+    executable = compiled.runtime_executable()
+    assert executable is not None and executable.local_devices() == _devices_of(compiled)
     found = stored.get(stored.key(order) or "")
     if found is None:
         return False, 0.0
