@@ -65,7 +65,8 @@ class LoaderConfig:
     """How clips become batches.
 
     Attributes:
-        batch_size: clips a batch, over all hosts; must be a multiple of `host_count`.
+        batch_size: clips a batch, over all hosts; must be a multiple of `host_count` without
+            `slots`.
         frames: frames a clip.
         resolution: of the buckets; see `bucket_sizes`.
         aspect_ratio: the name of the one bucket to use, or None for all.
@@ -73,6 +74,9 @@ class LoaderConfig:
         epochs: how often each clip is seen before the batches end; None for ever.
         host_index: which share of each batch this host reads.
         host_count: number of hosts.
+        slots: the places of each batch that this host reads, from 0, where these are no share of
+            its own: hosts may have the same, and read the same as long as both can read it. None
+            for that share.
         threads: that read and decode; None for one a core, 16 at most.
         workers: processes that do so instead, for when decoding outruns Python's threads. They are
             started by spawning, so that the main module needs its `__name__` guard.
@@ -92,6 +96,7 @@ class LoaderConfig:
     epochs: int | None = None
     host_index: int = 0
     host_count: int = 1
+    slots: Sequence[int] | None = None
     threads: int | None = None
     workers: int = 0
     on_bad_sample: OnBadSample = "error"
@@ -100,6 +105,14 @@ class LoaderConfig:
     mirror: bool = False
     random_crop: bool = False
     captions: CaptionEdits = AS_THEY_ARE
+
+    @property
+    def own_slots(self) -> Sequence[int]:
+        """The places of each batch that this host reads."""
+        if self.slots is not None:
+            return self.slots
+        share = self.batch_size // self.host_count
+        return range(self.host_index * share, (self.host_index + 1) * share)
 
     @property
     def by_rule(self) -> "LoaderConfig":
@@ -121,16 +134,13 @@ class _Elements:
     last_batch: int
 
     def __len__(self) -> int:
-        return (self.last_batch - self.first_batch) * self._share
-
-    @property
-    def _share(self) -> int:
-        return self.config.batch_size // self.config.host_count
+        return (self.last_batch - self.first_batch) * len(self.config.own_slots)
 
     def __getitem__(self, index: int) -> Element:
-        batch, place = divmod(index, self._share)
+        slots = self.config.own_slots
+        batch, place = divmod(index, len(slots))
         batch += self.first_batch
-        slot = self.config.host_index * self._share + place
+        slot = slots[place]
         epoch, bucket, _ = self.plan.locate(batch)
         skipped: list[str] = []
         tries = self.plan.count(bucket) if self.config.on_bad_sample == "skip" else 1
@@ -308,7 +318,7 @@ class Loader:
         import grain
 
         config = self.config
-        share = config.batch_size // config.host_count
+        share = len(config.own_slots)
         elements = _Elements(
             source=self.source,
             plan=self.plan,
@@ -352,7 +362,12 @@ def _parse_absl_flags() -> None:
 def _check(config: LoaderConfig) -> None:
     if config.batch_size < 1:
         raise UsageError(f"`train_batch_size` {config.batch_size} must be at least 1.")
-    if config.host_count < 1 or config.batch_size % config.host_count:
+    if config.slots is not None:
+        if not config.slots or not set(config.slots) <= set(range(config.batch_size)):
+            raise UsageError(
+                f"The places {list(config.slots)} are none of a batch of {config.batch_size} clips."
+            )
+    elif config.host_count < 1 or config.batch_size % config.host_count:
         raise UsageError(
             f"A batch of {config.batch_size} clips cannot be split over {config.host_count} hosts."
         )

@@ -1,6 +1,7 @@
 """Where the inputs of a program go on the mesh, so that nothing is moved before the first layer."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -8,7 +9,6 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from hotshot_jax.errors import UsageError
 from hotshot_jax.models.layers.sharding_points import (
     BATCH_AXES,
     FRAME_AXES,
@@ -60,20 +60,26 @@ def image_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
-def check_share(mesh: Mesh, rows: int) -> None:
-    """Refuses meshes on which a process cannot read a share of a batch of its own.
+def held_rows(mesh: Mesh, rows: int, process: int) -> tuple[int, ...]:
+    """Which rows of a batch the devices of a process hold, ascending.
 
-    Raises:
-        UsageError: the devices of this process hold more samples than one share of the batch.
+    They need not lie side by side, as devices of a mesh do not stand in the order of their hosts;
+    and where frames or heads are split over several hosts, these hold the same.
+
+    Args:
+        mesh: the mesh.
+        rows: of the batch.
+        process: its index.
     """
-    indices = batch_sharding(mesh, (rows,)).addressable_devices_indices_map((rows,)).values()
-    held = len({row for index in indices if index for row in range(rows)[index[0]]})
-    if held * jax.process_count() != rows:
-        raise UsageError(
-            f"`mesh` splits a batch of {rows} samples so that each of the {jax.process_count()} "
-            f"processes needs {held} of them. Let data times fsdp be a multiple of "
-            f"{jax.process_count()}: frames and tensor have to lie within a host."
-        )
+    # JAX's type of devices does not say what they have.
+    indices: Mapping[Any, Any] = batch_sharding(mesh, (rows,)).devices_indices_map((rows,))
+    held = {
+        row
+        for device, (index,) in indices.items()
+        if device.process_index == process
+        for row in range(rows)[index]
+    }
+    return tuple(sorted(held))
 
 
 def projected_text_shardings(mesh: Mesh, text: Any) -> Any:

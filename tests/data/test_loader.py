@@ -101,6 +101,20 @@ def test_hosts_share_the_global_batches(source: FolderSource) -> None:
             host.close()
 
 
+def test_hosts_read_the_places_that_are_theirs(source: FolderSource) -> None:
+    """Also where these do not lie side by side, and where hosts have the same."""
+    config = replace(CONFIG, host_count=3, mirror=True, random_crop=True)
+    with Loader(source, replace(config, host_count=1)) as whole:
+        expected = take(whole, 6)
+    for slots in ((0, 3), (1, 2), (1,)):
+        with Loader(source, replace(config, host_index=2, slots=slots)) as host:
+            for batch in expected:
+                share = next(host)
+                np.testing.assert_array_equal(share.frames, batch.frames[list(slots)])
+                np.testing.assert_array_equal(share.time_ids, batch.time_ids[list(slots)])
+                assert share.samples == tuple(batch.samples[slot] for slot in slots)
+
+
 def test_a_position_does_not_depend_on_the_number_of_hosts(source: FolderSource) -> None:
     with Loader(source, CONFIG) as one:
         take(one, 3)
@@ -223,6 +237,8 @@ def test_no_thread_is_left_behind(source: FolderSource) -> None:
         {"batch_size": 0},
         {"batch_size": 3, "host_count": 2},
         {"host_index": 1},
+        {"slots": ()},
+        {"slots": (3, 4)},
         {"frames": 0},
         {"epochs": 0},
         {"resolution": 30},

@@ -1,17 +1,18 @@
 """Where inputs go."""
 
+import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
-from jax.sharding import AbstractMesh, PartitionSpec as P
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec as P
 
-from hotshot_jax.errors import UsageError
 from hotshot_jax.models.layers.sharding_points import image_axes, split_over
 from hotshot_jax.parallel.mesh import AXES, MeshConfig, create_mesh
 from hotshot_jax.parallel.placement import (
     batch_sharding,
-    check_share,
+    held_rows,
     projected_text_shardings,
     video_sharding,
 )
@@ -78,12 +79,52 @@ def test_axes_of_one_device_are_left_out() -> None:
         assert split_over(8, AXES) == ()
 
 
-def test_processes_that_would_have_to_read_the_same_samples_are_refused(
-    monkeypatch: pytest.MonkeyPatch,
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What a mesh asks of a chip of a TPU v5e, in hosts of two by two."""
+
+    id: int
+    coords: tuple[int, int, int]
+    process_index: int
+    device_kind: str = "TPU v5 lite"
+    platform: str = "tpu"
+    core_on_chip: int = 0
+    client: None = None
+
+
+def chips(width: int, height: int) -> list[Chip]:
+    """Those of a slice, host by host."""
+    places = [
+        (x, y, host)
+        for host, (row, column) in enumerate(np.ndindex(height // 2, width // 2))
+        for y in (2 * row, 2 * row + 1)
+        for x in (2 * column, 2 * column + 1)
+    ]
+    return [Chip(number, (x, y, 0), host) for number, (x, y, host) in enumerate(places)]
+
+
+@pytest.mark.parametrize(
+    ("config", "held"),
+    [
+        # A ring through the slice comes back to the host where it begins.
+        (MeshConfig(fsdp=16), [(0, 1, 6, 15), (2, 3, 4, 5), (7, 12, 13, 14), (8, 9, 10, 11)]),
+        # An axis of four reaches over two hosts, which hold the same rows.
+        (MeshConfig(data=4, frames=4), [(0, 1), (0, 1), (2, 3), (2, 3)]),
+        (MeshConfig(data=4, tensor=4), [(0, 1), (0, 1), (2, 3), (2, 3)]),
+        (MeshConfig(data=2, frames=8), [(0,), (0,), (1,), (1,)]),
+    ],
+)
+def test_rows_of_a_batch_lie_where_the_mesh_has_their_devices(
+    config: MeshConfig, held: list[tuple[int, ...]]
 ) -> None:
-    mesh = create_mesh(MeshConfig(), jax.devices()[:1])
-    check_share(mesh, 4)
-    # As with frames=2 over two processes: both hold all samples.
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(UsageError, match="each of the 2 processes needs 4 of them"):
-        check_share(mesh, 4)
+    mesh = create_mesh(config, chips(4, 4))
+    rows = config.data * config.fsdp
+    assert [held_rows(mesh, rows, process) for process in range(4)] == held
+
+
+def test_devices_in_the_order_of_their_hosts_hold_shares_side_by_side() -> None:
+    mesh = Mesh(np.array(chips(4, 4)).reshape(4, 4, 1, 1), AXES)
+    shares = [held_rows(mesh, 32, process) for process in range(4)]
+    assert shares == [tuple(range(first, first + 8)) for first in range(0, 32, 8)]
+    alone = create_mesh(MeshConfig(), jax.devices()[:1])
+    assert held_rows(alone, 3, 0) == (0, 1, 2)

@@ -20,6 +20,7 @@ from hotshot_jax.convert.formats.controlnet_files import open_controlnet
 from hotshot_jax.convert.prepare import prepare_component
 from hotshot_jax.data.loader import Loader, LoaderConfig
 from hotshot_jax.models import AutoencoderKLConfig
+from hotshot_jax.parallel.placement import batch_devices, held_rows
 from hotshot_jax.pipelines.components import Components
 from hotshot_jax.training.consistency import ConsistencyConfig
 from hotshot_jax.training.feeding.feed import MakeControl
@@ -78,14 +79,16 @@ def _consistency_config(settings: TrainSettings) -> ConsistencyConfig:
 
 def loader_config(settings: TrainSettings, mesh: Mesh) -> LoaderConfig:
     """How clips become batches."""
+    batch_size = settings.train_batch_size * batch_devices(mesh)
     return LoaderConfig(
-        batch_size=settings.train_batch_size * mesh.shape["data"] * mesh.shape["fsdp"],
+        batch_size=batch_size,
         frames=settings.video_length,
         resolution=settings.resolution,
         aspect_ratio=settings.aspect_ratio,
         seed=settings.seed,
         host_index=jax.process_index(),
         host_count=jax.process_count(),
+        slots=held_rows(mesh, batch_size, jax.process_index()),
         on_bad_sample="skip" if settings.on_bad_sample == "skip" else "error",
         stride=settings.frame_stride,
         fps=settings.fps,

@@ -60,7 +60,7 @@ from hotshot_jax.data.loader import Loader
 from hotshot_jax.errors import HotshotError
 from hotshot_jax.parallel.hosts import failing_together, is_first
 from hotshot_jax.parallel.mesh import create_mesh, mesh_config, slice_count
-from hotshot_jax.parallel.placement import check_share, on_host
+from hotshot_jax.parallel.placement import on_host
 from hotshot_jax.parallel.shared_folder import check_seen_by_all_hosts
 from hotshot_jax.runtime.precision import current_platform
 from hotshot_jax.runtime.program_folder import ProgramFolder
@@ -121,7 +121,6 @@ def train(settings: TrainSettings, given: Collection[str] = ()) -> None:
     )
     effort_options(current_platform(), settings.compile_effort)
     mesh = create_mesh(sizes)
-    check_share(mesh, settings.train_batch_size * sizes.data * sizes.fsdp)
     loader = Loader(opened.source, loader_config(settings, mesh), mix=data.mix)
     check_same_data(settings, data)
     warn_of_small_buckets(loader)

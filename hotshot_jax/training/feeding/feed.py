@@ -153,7 +153,8 @@ class Feed:
 
     Args:
         loader: gives batches of frames, or of what `CachedLatents.prepare` makes of them, and
-            perhaps of control frames (`ControlFrames`).
+            perhaps of control frames (`ControlFrames`); on several hosts, the rows that each
+            one's devices hold (`held_rows`).
         encoders: encode what is not cached.
         mesh: of the devices.
         text_trains: whether a step encodes texts itself: it is given token ids.
@@ -200,8 +201,9 @@ class Feed:
 
     def _place(self, array: Any) -> jax.Array:
         local = np.asarray(array)
-        shape = (local.shape[0] * jax.process_count(), *local.shape[1:])
+        shape = (self.loader.config.batch_size, *local.shape[1:])
         sharding = batch_sharding(self.mesh, shape)
+        # The loader reads the rows that the devices of this process hold, in their order.
         return jax.make_array_from_process_local_data(sharding, local, shape)
 
 

@@ -275,10 +275,7 @@ class Loop:
             "grad_norm": norm,
             "learning_rate": float(fetched[-1]["learning_rate"]),
             "epoch": done.batches[-1].epoch,
-            "samples_per_second": sum(
-                len(batch.prompts) * jax.process_count() for batch in done.batches
-            )
-            / seconds,
+            "samples_per_second": len(done.batches) * self.feed.loader.config.batch_size / seconds,
             "step_seconds": seconds,
             "data_seconds": done.data_seconds,
             "other_seconds": apart,

@@ -33,6 +33,16 @@ def _without_models(checkpoint: Path) -> Components:
     return Components(**models, **tokenizers, scheduler_config={})
 
 
+class OneBatch:
+    config = SimpleNamespace(batch_size=2)
+
+    def __init__(self, batch: Any):
+        self.batch = batch
+
+    def __next__(self) -> Any:
+        return self.batch
+
+
 @pytest.mark.parametrize("zeros", [True, False])
 def test_where_text_encoders_train_steps_are_given_ids(tiny_checkpoint: Path, zeros: bool) -> None:
     """No text encoder is asked for: there are none."""
@@ -45,7 +55,7 @@ def test_where_text_encoders_train_steps_are_given_ids(tiny_checkpoint: Path, ze
     prompts = ["a fox", "a red whale"]
     frames = np.zeros((2, 1, 8, 8, 3), np.float32)
     batch = SimpleNamespace(arrays={"frames": frames}, prompts=prompts, time_ids=np.ones((2, 6)))
-    loader: Any = iter([batch])
+    loader: Any = OneBatch(batch)
     _, arrays = Feed(loader, encoders, mesh, text_trains=True).next()
     empty = [] if zeros else ["empty_ids", "empty_ids_2"]
     assert sorted(arrays) == sorted(["deviation", "ids", "ids_2", "mean", "time_ids", *empty])

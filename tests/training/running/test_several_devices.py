@@ -48,6 +48,7 @@ class Runs:
         devices: int,
         processes: int = 1,
         more: tuple[object, ...] = (),
+        program: tuple[str, ...] = ("train.py",),
         **changes: object,
     ) -> list[subprocess.Popen[str]]:
         sizes = dict(part.split("=") for part in mesh.split(","))
@@ -69,7 +70,7 @@ class Runs:
             listed = (*more, *(part for pair in own.items() for part in pair))
             started.append(
                 subprocess.Popen(
-                    [sys.executable, "train.py", *arguments(self.flags, listed)],
+                    [sys.executable, *program, *arguments(self.flags, listed)],
                     cwd=ROOT,
                     env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices // processes)},
                     stdout=subprocess.PIPE,
@@ -103,9 +104,10 @@ def one_device(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return runs.finish(tmp_path_factory.mktemp("one") / "out", "data=1", 1, max_train_steps=6)
 
 
-def assert_same_losses(run: Run, expected: Run) -> None:
-    assert [step for step, *_ in run.losses] == [step for step, *_ in expected.losses]
-    for (step, *found), (_, *wanted) in zip(run.losses, expected.losses, strict=True):
+def assert_same_losses(run: Run, expected: Run, steps: int | None = None) -> None:
+    first = expected.losses[:steps]
+    assert [step for step, *_ in run.losses] == [step for step, *_ in first]
+    for (step, *found), (_, *wanted) in zip(run.losses, first, strict=True):
         assert found == pytest.approx(wanted, rel=TOLERANCE), step
 
 
@@ -205,6 +207,46 @@ def test_two_processes_train_together_and_when_one_is_killed_the_other_ends(
         assert found == pytest.approx(wanted, rel=TOLERANCE), step
     # One of them writes.
     assert len(list(output.rglob("metrics.jsonl"))) == 1
+
+
+# As on slices of TPUs, where neighbours on the mesh are neighbours on the network: the first
+# process has the first and the third device on it.
+SHUFFLED = """
+import sys
+from jax.sharding import Mesh
+from hotshot_jax.cli.train import train
+from hotshot_jax.cli.train.command import main
+
+create_mesh = train.create_mesh
+
+def shuffled(config):
+    mesh = create_mesh(config)
+    devices = mesh.devices.reshape(-1)[[0, 2, 1, 3]].reshape(mesh.devices.shape)
+    return Mesh(devices, mesh.axis_names, axis_types=mesh.axis_types)
+
+train.create_mesh = shuffled
+sys.exit(main())
+"""
+
+
+def test_processes_read_the_clips_of_the_rows_that_their_devices_hold(
+    runs: Runs, one_device: Run, tmp_path: Path
+) -> None:
+    run = runs.finish(
+        tmp_path / "rows", "fsdp=4", 4, 2, max_train_steps=2, program=("-c", SHUFFLED)
+    )
+    assert_same_losses(run, one_device, steps=2)
+
+
+def test_processes_whose_devices_share_a_clip_s_frames_read_the_same_clips(
+    runs: Runs, one_device: Run, tmp_path: Path
+) -> None:
+    run = runs.finish(tmp_path / "frames", "frames=2", 2, 2, max_train_steps=2)
+    assert_same_losses(run, one_device, steps=2)
+    run = runs.finish(
+        tmp_path / "both", "fsdp=2,frames=2", 4, 2, max_train_steps=2, program=("-c", SHUFFLED)
+    )
+    assert_same_losses(run, one_device, steps=2)
 
 
 def test_the_first_process_may_be_the_one_that_is_killed(runs: Runs, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ class Time:
 class FakeLoader:
     batches_per_epoch = 4
     used_sizes = ((32, 16), (16, 16))
+    config = SimpleNamespace(batch_size=6)
 
     def __init__(self) -> None:
         self.number = 0
@@ -62,9 +63,7 @@ class FakeFeed:
             self.encodes.add(size)
             self.time.now += ENCODERS
         self.time.now += LOADING
-        batch = SimpleNamespace(
-            size=size, number=self.loader.number, epoch=0, prompts=["a"] * 6, samples=["s"]
-        )
+        batch = SimpleNamespace(size=size, number=self.loader.number, epoch=0, samples=["s"])
         self.loader.number += 1
         return batch, {}
 
