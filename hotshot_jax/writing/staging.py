@@ -169,6 +169,22 @@ def probe_writable(folder: Path) -> None:
             probe.unlink()
 
 
+def probe_renaming(folder: Path) -> None:
+    """Rename a folder with a file in it, as what is complete is; some network drives refuse.
+
+    Raises:
+        OSError: it cannot be renamed, or the folder cannot be written to.
+    """
+    probe, renamed = _free_name(folder), _free_name(folder)
+    try:
+        probe.mkdir()
+        (probe / _NEW).touch()
+        os.rename(probe, renamed)
+    finally:
+        for path in (probe, renamed):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def _real(path: str | os.PathLike[str]) -> Path:
     check_no_dead_link(path)
     # Through links, so that the work lies on the disk that the result will be on.

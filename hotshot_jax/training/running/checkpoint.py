@@ -21,7 +21,7 @@ from hotshot_jax.convert.checkpoint import quiet
 from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.parallel.hosts import failing_together, is_first
 from hotshot_jax.training.running.step import TrainState
-from hotshot_jax.writing.staging import probe_writable
+from hotshot_jax.writing.staging import probe_renaming, probe_writable
 
 FORMAT = 1
 _NAME = "state"
@@ -61,25 +61,17 @@ class Checkpoints:
         folder: made if missing.
         keep: how many of the latest to keep.
 
+    All hosts have to make it together.
+
     Raises:
-        HotshotError: the folder cannot be made.
+        HotshotError: on every host, that the folder cannot be made, or that checkpoints cannot be
+            written there.
     """
 
     def __init__(self, folder: Path, keep: int):
         self.folder = folder.resolve()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            probe_writable(self.folder)
-            if is_first():
-                # What a killed run was writing. Orbax would do so in a thread that nobody waits
-                # for, and that tells of its end when the program ends before it does.
-                for path in self.folder.glob(f"*{_INCOMPLETE}*"):
-                    shutil.rmtree(path, ignore_errors=True)
-        except OSError as error:
-            raise HotshotError(
-                f"{folder}: checkpoints cannot be written ({error.strerror or error}). Give "
-                "another `output_dir`."
-            ) from error
+        with failing_together():
+            _prepare(self.folder, folder)
         training = ocp.training
         with quiet():
             self._checkpointer = training.Checkpointer(
@@ -294,6 +286,32 @@ def stored(state: TrainState) -> dict[str, Any]:
 def _numbered(state: TrainState) -> list[str]:
     paths = jax.tree_util.tree_flatten_with_path(state.optimizer)[0]
     return [jax.tree_util.keystr(path) for path, _ in paths]
+
+
+def _prepare(folder: Path, name: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe_writable(folder)
+    except OSError as error:
+        raise HotshotError(
+            f"{name}: checkpoints cannot be written ({error.strerror or error}). Give another "
+            "`output_dir`."
+        ) from error
+    if not is_first():
+        return
+    # What a killed run was writing. Orbax would do so in a thread that nobody waits for, and that
+    # tells of its end when the program ends before it does.
+    for path in folder.glob(f"*{_INCOMPLETE}*"):
+        shutil.rmtree(path, ignore_errors=True)
+    try:
+        probe_renaming(folder)
+    except OSError as error:
+        raise HotshotError(
+            f"{name}: checkpoints could not be completed, because folders with files in them "
+            f"cannot be renamed there ({error.strerror or error}).\nOn Cloud Storage FUSE use a "
+            "bucket with hierarchical namespace, or mount it with rename-dir-limit=100000; or give "
+            "another `output_dir`."
+        ) from error
 
 
 def _complete(folder: Path) -> list[Saved]:

@@ -98,6 +98,21 @@ def test_what_is_saved_follows_from_the_run_and_not_from_the_listing(
         checkpoints.save(state, 1, {})
 
 
+def test_where_folders_cannot_be_renamed_it_is_told_before_the_first_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, destination: Path) -> None:
+        # As Cloud Storage FUSE does over a bucket without folders.
+        assert Path(source).is_dir() and list(Path(source).iterdir())
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(HotshotError, match=r"renamed there \(Too many open files") as caught:
+        Checkpoints(tmp_path, keep=2)
+    assert "hierarchical namespace" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_second_ctrl_c_interrupts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(interruption, "time", SimpleNamespace(monotonic=lambda: now))
