@@ -222,27 +222,30 @@ def compare(
 
 
 @contextlib.contextmanager
-def failing_together(kind: type[HotshotError] = HotshotError) -> Iterator[None]:
+def failing_together(*kinds: type[HotshotError]) -> Iterator[None]:
     """What fails in this block on one host fails on all; they have to enter it together.
 
     Args:
-        kind: of the errors that are told to the others. It is made of a message alone.
+        kinds: of errors that stay what they are, beside `UsageError`; others become a
+            `HotshotError`. Each is made of a message alone.
 
     Raises:
-        HotshotError: of that kind, the first host's that failed.
+        HotshotError: the first host's that failed.
     """
     if jax.process_count() == 1:
         yield
         return
-    own: dict[str, Any] = {"message": "", "usage": False}
+    told = {kind.__name__: kind for kind in (*kinds, UsageError, HotshotError)}
+    own = {"message": "", "kind": ""}
     try:
         yield
-    except kind as error:
-        own = {"message": str(error), "usage": isinstance(error, UsageError)}
+    except HotshotError as error:
+        name = next(name for name, kind in told.items() if isinstance(error, kind))
+        own = {"message": str(error), "kind": name}
     for index, other in enumerate(_of_all_hosts(own)):
         if message := other["message"]:
-            raised = UsageError if other["usage"] == str(True) else kind
-            shared = raised(message if index == jax.process_index() else f"[{index}] {message}")
+            own_words = index == jax.process_index()
+            shared = told[other["kind"]](message if own_words else f"[{index}] {message}")
             shared.everywhere = True
             raise shared
 

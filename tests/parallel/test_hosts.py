@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 from jax._src import distributed
 
-from hotshot_jax.errors import UsageError
+from hotshot_jax.errors import HotshotError, UsageError
 from hotshot_jax.parallel import hosts
-from hotshot_jax.parallel.hosts import HostsConfig, compare, differences, join
+from hotshot_jax.parallel.hosts import HostsConfig, compare, differences, failing_together, join
 
 ON_CLOUD_TPU = hosts._on_cloud_tpu
 KAGGLE = {"TPU_PROCESS_ADDRESSES": "local", "TPU_WORKER_HOSTNAMES": "localhost"}
@@ -258,6 +258,43 @@ def test_signals_are_heard_while_others_are_waited_for() -> None:
     assert hosts._waiting(threading.current_thread) is not threading.main_thread()
     with pytest.raises(KeyError, match="gone"):
         hosts._waiting(lambda: {}["gone"])
+
+
+class TornError(HotshotError):
+    """What a block may be entered again for."""
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "message"),
+    [
+        ([TornError("a"), None], TornError, "a"),
+        ([None, TornError("b")], TornError, "[1] b"),
+        ([UsageError("a"), TornError("b")], UsageError, "a"),
+        ([None, HotshotError("b")], HotshotError, "[1] b"),
+    ],
+)
+def test_what_fails_on_one_host_fails_on_all_as_what_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+    raised: list[HotshotError | None],
+    kind: type[HotshotError],
+    message: str,
+) -> None:
+    """What the first of two hosts raises; the other one is the same block, seen from there."""
+
+    def rows(own: dict[str, str]) -> list[dict[str, str]]:
+        error = raised[1]
+        other = {"message": "", "kind": ""}
+        if error is not None:
+            other = {"message": str(error), "kind": type(error).__name__}
+        return [own, other]
+
+    monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts, "_of_all_hosts", rows)
+    with pytest.raises(HotshotError) as caught, failing_together(TornError):
+        if raised[0] is not None:
+            raise raised[0]
+    assert type(caught.value) is kind and str(caught.value) == message
+    assert caught.value.everywhere
 
 
 def test_one_process_has_nothing_to_compare() -> None:

@@ -305,11 +305,12 @@ def test_two_processes_fill_one_cache_and_then_train_as_one(
     assert {len(path.name) for path in (tmp_path / "cache").iterdir()} == {2}
 
 
-def messages_of_two_folders(runs: Runs, folder: Path, **changes: object) -> list[str]:
+def messages_of_two_folders(
+    runs: Runs, folder: Path, status: int = 2, **changes: object
+) -> list[str]:
     """What a run says whose two processes start in folders of their own, `0` and `1`.
 
-    A relative path is then another folder for each, as one on each host's own disk. Both have to
-    end with the status of a wrong request.
+    A relative path is then another folder for each, as one on each host's own disk.
     """
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
@@ -345,7 +346,7 @@ def messages_of_two_folders(runs: Runs, folder: Path, **changes: object) -> list
         )
     runs.started += started
     messages = [process.communicate(timeout=900)[1] for process in started]
-    assert [process.returncode for process in started] == [2, 2], messages
+    assert [process.returncode for process in started] == [status] * 2, messages
     return messages
 
 
@@ -370,6 +371,24 @@ def test_data_that_hosts_do_not_see_alike_are_told_on_every_host(
         assert "The processes of this run see different data: --data_dir clips is 2 clips" in said
         assert re.search(r"on process 0 and 3 clips \([^)]+\) on 1\.", said), said
     assert not (tmp_path / "out").exists()
+
+
+def test_what_one_host_cannot_read_is_passed_over_by_all(
+    runs: Runs, one_device: Run, tmp_path: Path
+) -> None:
+    for index in range(2):
+        shutil.copytree(one_device.output / "checkpoints", tmp_path / str(index) / "kept")
+    metadata = tmp_path / "1" / "kept" / "6" / "_CHECKPOINT_METADATA"
+    metadata.write_text(metadata.read_text().replace("next_batch", "torn"))
+    said = messages_of_two_folders(runs, tmp_path, 0, resume="kept", max_train_steps=6)
+    assert all("1/kept/6 cannot be restored: it is damaged" in each for each in said)
+    assert "going on from step 5 " in said[0]
+    assert [step for step, *_ in Run(0, "", tmp_path / "out").losses] == [6]
+    # What is no reason to take another one is told by all, too.
+    metadata.write_text("torn")
+    changes = {"output_dir": tmp_path / "other", "resume": "kept"}
+    for message in messages_of_two_folders(runs, tmp_path, 1, **changes):
+        assert "1/kept/6 is no checkpoint of train.py" in message
 
 
 def wait_for_lines(file: Path, lines: int, *processes: subprocess.Popen[str]) -> None:
