@@ -103,21 +103,12 @@ def completed(given: Mapping[str, Any]) -> InferArguments:
         values["negative_prompt"] = ""
     files = InferSettings(**(values | given)).model_files
 
-    def preset(layer: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-        if layer.get("preset") is None:
-            return {}
-        return preset_values(layer["preset"], files, over.get("steps"))
+    def preset(layer: Mapping[str, Any]) -> dict[str, Any]:
+        return {} if layer.get("preset") is None else preset_values(layer["preset"], files)
 
-    in_file = in_command = preset(given, given)
-    if "preset" not in given:
-        if "steps" in given and "cache_interval" in values:
-            # What the preset had decided for the file's steps, it decides anew for those asked for.
-            decided = preset(values, values).get("cache_interval")
-            if values["cache_interval"] == decided:
-                del values["cache_interval"]
-        in_file = preset(values, values | given)
     # A preset from the command line wins over the file's values, a preset in the file does not.
-    asked = in_file | values | in_command | given
+    in_file = {} if "preset" in given else preset(values)
+    asked = in_file | values | preset(given) | given
     settings = InferSettings(**(_native_settings(values | given) | asked))
     return InferArguments(settings, frozenset(given), config, frozenset(asked))
 

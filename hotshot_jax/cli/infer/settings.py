@@ -272,7 +272,7 @@ class InferSettings(ClipFlags):
         defaults = InferSettings()
         preset: dict[str, Any] = {}
         if self.preset is not None:
-            preset = preset_values(self.preset, self.model_files, self.steps)
+            preset = preset_values(self.preset, self.model_files)
 
         def changed(name: str, value: Any) -> bool:
             default = getattr(defaults, name)

@@ -74,44 +74,33 @@ def test_presets(
     np.testing.assert_array_equal(timesteps_of(settings), theirs.timesteps.numpy())
 
 
-LISTS = {"balanced": (0, 2, 4, 7, 10, 12, 14, 16, 19, 23), "fast": (0, 4, 8, 12, 16, 22)}
-
-
-@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize(("name", "steps", "full"), [("balanced", 15, 1), ("fast", 30, 5)])
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_presets_for_any_model(name: str) -> None:
+def test_presets_for_any_model(name: str, steps: int, full: int) -> None:
     # A name that states steps is no model of few steps here; guidance stays as it is.
     named = ("--lora", "sdxl_drawings_8step_lora.safetensors", "--guidance_scale", "7")
     settings = settings_of("--preset", name, *named)
-    assert effective(settings) == ("dpmpp_2m_karras", None, 30, 7.0)
-    assert settings.cache_interval == LISTS[name]
+    assert effective(settings) == ("dpmpp_2m_karras", None, steps, 7.0)
+    assert settings.cache_interval == full
     assert settings_of("--preset", name).guidance_scale == InferSettings().guidance_scale
     theirs = diffusers.DPMSolverMultistepScheduler.from_config(SDXL, use_karras_sigmas=True)
-    theirs.set_timesteps(30)
+    theirs.set_timesteps(steps)
     np.testing.assert_array_equal(timesteps_of(settings), theirs.timesteps.numpy())
 
 
-def test_full_steps_lie_likewise_in_other_steps(tmp_path: Path) -> None:
-    assert settings_of("--preset", "fast", "--steps", "15").cache_interval == (0, 2, 4, 6, 8, 11)
-    assert settings_of("--preset", "fast", "--steps", "2").cache_interval == (0, 1)
-    assert settings_of("--preset", "fast", "--cache_interval", "3").cache_interval == 3
-    file = tmp_path / "run.json"
-    file.write_text(json.dumps({"preset": "fast", "steps": 15}))
-    assert settings_of("--config", file).cache_interval == (0, 2, 4, 6, 8, 11)
-    again = settings_of("--config", file, "--preset", "fast")
-    assert (again.steps, again.cache_interval) == (30, LISTS["fast"])
-
-
-@pytest.mark.parametrize("flags", [(), ("--steps", "15"), ("--cache_interval", "1")])
-def test_what_a_preset_set_is_read_again(flags: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "interval"), [((), 5), (("--steps", "15"), 5), (("--cache_interval", "1"), 1)]
+)
+def test_what_a_preset_set_is_read_again(
+    flags: tuple[str, ...], interval: int, tmp_path: Path
+) -> None:
     settings = settings_of("--preset", "fast", *flags)
+    assert settings.cache_interval == interval
     file = tmp_path / "run.json"
     file.write_text(json.dumps(settings.stored()))
     assert settings_of("--config", file) == settings
-    # Kept by the file: what a flag decided, but not what the preset did for other steps.
-    decided = settings.cache_interval == 1
-    other = settings_of("--config", file, "--steps", "10")
-    assert other.cache_interval == (1 if decided else (0, 1, 2, 4, 5, 7))
+    assert settings_of("--config", file, "--steps", "10").cache_interval == interval
+    # Features are not kept for a model of few steps.
     assert settings_of("--config", file, "--preset", "lcm").cache_interval == 1
 
 
@@ -125,7 +114,7 @@ def test_who_wins_over_whom(tmp_path: Path) -> None:
     file.write_text(json.dumps(named | {"preset": "fast", "guidance_scale": 6.0}))
     settings = settings_of("--config", file)
     assert effective(settings) == ("dpmpp_2m_karras", "trailing", 30, 6.0)
-    assert settings.width == 64 and settings.cache_interval == LISTS["fast"]
+    assert settings.width == 64 and settings.cache_interval == 5
     few = settings_of("--config", file, "--preset", "hyper", "--guidance_scale", "2")
     assert effective(few) == ("DDIMScheduler", "trailing", 8, 2.0)
     assert effective(settings_of("--pretrained_path", tmp_path))[:3] == ("ddim", None, 7)
@@ -211,7 +200,7 @@ def test_what_is_said() -> None:
     assert "negative" not in describe_preset("lcm", settings_of("--guidance_scale", "1.5"))
     fast = settings_of("--preset", "fast", "--steps", "15")
     assert describe_preset("fast", fast) == (
-        "preset fast: scheduler dpmpp_2m_karras, steps 15 (as given), cache_interval 0,2,4,6,8,11"
+        "preset fast: scheduler dpmpp_2m_karras, steps 15 (as given), cache_interval 5"
     )
     whole = settings_of("--preset", "fast", "--cache_interval", "1")
     assert describe_preset("fast", whole).endswith("steps 30, cache_interval 1 (as given)")
