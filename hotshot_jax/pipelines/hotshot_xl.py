@@ -352,9 +352,7 @@ class HotshotXLPipeline:
         shape = (videos, *request.latent_shape(factor, self.components.unet.config.in_channels))
         drawn = noise_source(noise, seed, videos, self.precision.noise)
         # Before the UNet is needed, so that the VAE is never on the device beside it.
-        begun = make_start(
-            self.runtime, start, request, shape, drawn, most_frames=self.decode_frames
-        )
+        begun = make_start(self.runtime, start, request, shape, drawn, self.decode_frames)
         denoised = sample_latents(
             self.runtime,
             Sampling(

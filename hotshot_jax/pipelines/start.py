@@ -74,7 +74,6 @@ def make_start(
     request: Request,
     shape: tuple[int, ...],
     noise: NoiseSource,
-    *,
     most_frames: int,
 ) -> Start | None:
     """What a run starts from; None for noise alone.
