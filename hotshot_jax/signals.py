@@ -10,6 +10,9 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+"""Signals that ask a program to stop."""
+
 _SECONDS = 0.05
 
 

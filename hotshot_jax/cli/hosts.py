@@ -16,6 +16,7 @@ from hotshot_jax.choices import AUTO
 from hotshot_jax.cli.run import run
 from hotshot_jax.errors import HotshotError, causes, is_out_of_memory
 from hotshot_jax.parallel.hosts import HostsConfig, compare, join
+from hotshot_jax.signals import STOPPING
 from hotshot_jax.training.running.interruption import Interrupted
 from hotshot_jax.version import __version__
 
@@ -61,7 +62,7 @@ def use_device(name: str) -> str:
         ) from error
     if threading.current_thread() is threading.main_thread():
         # What starts a TPU may put handlers of its own in the place of ours.
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPPING:
             if (handler := signal.getsignal(number)) is not None:
                 signal.signal(number, handler)
     kind = devices[0].device_kind

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from hotshot_jax.cli.missing_package import missing_package
 from hotshot_jax.errors import HotshotError, UsageError, causes
 from hotshot_jax.files.printable import printable
-from hotshot_jax.signals import heard_again, heard_too_early
+from hotshot_jax.signals import STOPPING, heard_again, heard_too_early
 from hotshot_jax.version import __version__
 
 INTERRUPTED = 128
@@ -46,7 +46,6 @@ _FLAGS = {
     "target_size": "--target_width or --target_height",
 }
 _SETTING = re.compile(r"`([a-z][a-z0-9_]*)`")
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Impatient people press Ctrl-C twice, and some supervisors signal a whole process group besides its
 # leader. The repetition must not cut short the cleaning up after the first.
 _REPEATED_WITHIN_SECONDS = 1.0
@@ -309,7 +308,7 @@ def _stoppable() -> Iterator[None]:
         nonlocal last
         last = -_REPEATED_WITHIN_SECONDS
 
-    previous = {number: signal.signal(number, stop) for number in _SIGNALS}
+    previous = {number: signal.signal(number, stop) for number in STOPPING}
     try:
         with heard_again(_Stopped, forget):
             yield

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 import jax
 
 from hotshot_jax.parallel.hosts import start_agreeing_on_stops
-from hotshot_jax.signals import heard_again, heard_too_early
+from hotshot_jax.signals import STOPPING, heard_again, heard_too_early
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # A supervisor may signal a process and its whole group at once; that is one wish, not two.
 _REPEATED_WITHIN_SECONDS = 0.5
 
@@ -66,7 +65,7 @@ class StopRequest:
             yield
             signal.signal(signal.SIGTERM, heard)
             return
-        previous = {number: signal.getsignal(number) for number in _SIGNALS}
+        previous = {number: signal.getsignal(number) for number in STOPPING}
 
         def note(number: int, frame: types.FrameType | None) -> None:
             now = time.monotonic()
@@ -75,7 +74,7 @@ class StopRequest:
             elif now - self._at > _REPEATED_WITHIN_SECONDS and not heard_too_early(number, frame):
                 raise Interrupted(number)
 
-        for number in _SIGNALS:
+        for number in STOPPING:
             signal.signal(number, note)
         try:
             with heard_again(Interrupted, lambda: None):
